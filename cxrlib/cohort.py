@@ -1,0 +1,226 @@
+"""The Cohort: images, their table, and their masks. The one thing that flows between modules."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import pandas as pd
+
+from cxrlib.errors import DataError
+
+SPLITS = ("train", "val", "test")
+REQUIRED_COLUMNS = ("image_id", "patient_id", "label", "split")
+
+
+@dataclass(frozen=True, eq=False)
+class Cohort:
+    """Radiographs with what is known of them.
+
+    Parameters
+    ----------
+    images
+        uint8, shape (N, H, W), 0–255; bone is bright. Often a read-only memory map.
+    table
+        N rows. Needs ``image_id`` (unique), ``patient_id``, ``label`` (0 or 1, 1 = pneumonia) and ``split``
+        (train, val or test); may hold ``view``, ``age`` (years), ``sex``, ``site``, ``subtype``, ``path``, ….
+    lung_masks, lesion_masks
+        uint8 0/1 of the images' shape, or None.
+    name
+        Where the images come from, as in ``load(name)``.
+    info
+        How the cohort was made: plain values, carried along into checkpoints and results.
+    allow_shared_patients
+        Let a patient be in two splits. Only the leakage study wants this.
+
+    Raises
+    ------
+    DataError
+        Lengths differ, ids repeat, a label is neither 0 nor 1, or a patient is in two splits.
+    """
+
+    images: np.ndarray
+    table: pd.DataFrame
+    lung_masks: np.ndarray | None = None
+    lesion_masks: np.ndarray | None = None
+    name: str = "cohort"
+    info: Mapping[str, object] = field(default_factory=dict)
+    allow_shared_patients: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "table", _normalised(self.table))
+        _check_images(self.images, len(self.table))
+        for role in ("lung_masks", "lesion_masks"):
+            _check_masks(role, getattr(self, role), self.images.shape)
+        check_table(self.table, allow_shared_patients=self.allow_shared_patients)
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def __repr__(self) -> str:
+        counts = self.table["split"].value_counts()
+        parts = ", ".join(f"{split} {counts.get(split, 0)}" for split in SPLITS)
+        return (
+            f"Cohort({self.name!r}: {len(self)} images of {self.images.shape[1]}×{self.images.shape[2]}, "
+            f"{self.table['patient_id'].nunique()} patients, {self.labels.mean():.1%} pneumonia; {parts})"
+        )
+
+    @property
+    def labels(self) -> np.ndarray:
+        """int64, shape (N,): 1 where the label is pneumonia."""
+        return self.table["label"].to_numpy(dtype=np.int64)
+
+    @property
+    def patients(self) -> np.ndarray:
+        """str, shape (N,): the patient of each image; intervals and splits go by these."""
+        return self.table["patient_id"].to_numpy(dtype=str)
+
+    def take(self, rows: np.ndarray) -> Cohort:
+        """The cohort of these rows, in this order. ``rows``: integer positions or a boolean mask, shape (N,)."""
+        rows = np.asarray(rows)
+        if rows.dtype == bool:
+            rows = np.flatnonzero(rows)
+        return replace(
+            self,
+            images=self.images[rows],
+            table=self.table.iloc[rows],
+            lung_masks=None if self.lung_masks is None else self.lung_masks[rows],
+            lesion_masks=None if self.lesion_masks is None else self.lesion_masks[rows],
+        )
+
+    def split(self, name: str) -> Cohort:
+        """The images of one split: ``train``, ``val`` or ``test``."""
+        if name not in SPLITS:
+            raise DataError(f"There is no split called {name!r}.", remedy=f"Use one of {', '.join(SPLITS)}.")
+        return self.take((self.table["split"] == name).to_numpy())
+
+    def with_images(self, images: np.ndarray, **changes) -> Cohort:
+        """The same table with other images (and, through ``changes``, other masks or info)."""
+        return replace(self, images=images, **changes)
+
+    def with_columns(self, **columns) -> Cohort:
+        """The same images with these columns of the table added or replaced."""
+        return replace(self, table=self.table.assign(**columns))
+
+    def content_hash(self) -> str:
+        """16 hexadecimal digits that change when an image, id, label or split does.
+
+        Hashes every 1 + N // 4096-th image's pixels, so that a memory-mapped cohort is not read whole.
+        """
+        digest = hashlib.sha256(repr((self.images.shape, str(self.images.dtype))).encode())
+        for column in REQUIRED_COLUMNS:
+            digest.update("\x1f".join(self.table[column].astype(str)).encode())
+        for row in range(0, len(self), 1 + len(self) // 4096):
+            digest.update(np.ascontiguousarray(self.images[row]).tobytes())
+        return digest.hexdigest()[:16]
+
+
+def split_by_patient(
+    patient_ids, fractions: tuple[float, float, float] = (0.7, 0.1, 0.2), *, seed: int = 0
+) -> np.ndarray:
+    """Give each patient a split from a hash of their id and the seed, so that row order cannot matter.
+
+    Parameters
+    ----------
+    patient_ids
+        Shape (N,), anything that reads as a string.
+    fractions
+        Expected shares of patients in train, val and test; they sum to one.
+
+    Returns
+    -------
+    object array of str, shape (N,): ``train``, ``val`` or ``test``.
+    """
+    if len(fractions) != 3 or min(fractions) < 0 or not np.isclose(sum(fractions), 1.0):
+        raise DataError(
+            f"The fractions {fractions} do not divide a whole into train, val and test.",
+            remedy="Give three shares, none negative, that sum to 1.",
+        )
+    codes, unique = pd.factorize(np.asarray(patient_ids).astype(str))
+    draws = np.array([_unit_interval(f"{seed}:{patient}") for patient in unique])
+    edges = np.cumsum(fractions)[:2]
+    return np.array(SPLITS, dtype=object)[np.searchsorted(edges, draws, side="right")][codes]
+
+
+def check_table(table: pd.DataFrame, *, allow_shared_patients: bool = False) -> None:
+    """Raise a DataError where a cohort's table breaks the contract; see :class:`Cohort`."""
+    missing = [column for column in REQUIRED_COLUMNS if column not in table]
+    if missing:
+        raise DataError(
+            f"The table has no column {', '.join(map(repr, missing))}.",
+            remedy=f"Name its columns so that they include {', '.join(REQUIRED_COLUMNS)}; "
+            f"it has {', '.join(map(repr, table.columns[:12]))}.",
+        )
+    check_labels(table["label"], table["image_id"])
+    repeated = table.loc[table["image_id"].duplicated(), "image_id"].unique()
+    if len(repeated):
+        raise DataError(
+            f"{len(repeated)} image ids occur more than once in column 'image_id'.",
+            offenders=repeated,
+            remedy="Give every image one row and an id of its own.",
+        )
+    unknown = table.loc[~table["split"].isin(SPLITS), "split"].unique()
+    if len(unknown):
+        raise DataError(
+            "Column 'split' holds values that are no split.",
+            offenders=[repr(value) for value in unknown],
+            remedy=f"Use {', '.join(SPLITS)}.",
+        )
+    if not allow_shared_patients:
+        splits_per_patient = table.groupby("patient_id", sort=False)["split"].nunique()
+        shared = splits_per_patient.index[splits_per_patient > 1]
+        if len(shared):
+            raise DataError(
+                f"{len(shared)} patients have images in more than one split.",
+                offenders=shared,
+                remedy="Split by patient (cxrlib.cohort.split_by_patient), "
+                "or pass allow_shared_patients=True if leakage is what you study.",
+            )
+
+
+def check_labels(labels: pd.Series, ids: pd.Series, column: str = "label") -> None:
+    """Raise a DataError that lists the ids whose label is neither 0 nor 1."""
+    numeric = pd.to_numeric(labels, errors="coerce")
+    wrong = ~numeric.isin([0, 1]).to_numpy()
+    if wrong.any():
+        found = [f"{i}: {value!r}" for i, value in zip(ids[wrong], labels[wrong], strict=True)]
+        raise DataError(
+            f"Column {column!r} holds {int(wrong.sum())} values that are neither 0 nor 1.",
+            offenders=found,
+            remedy="Write 1 for pneumonia and 0 for its absence, or drop those rows.",
+        )
+
+
+def _normalised(table: pd.DataFrame) -> pd.DataFrame:
+    table = table.reset_index(drop=True)
+    for column in ("image_id", "patient_id"):
+        if column in table:
+            table[column] = table[column].astype(str)
+    if "label" in table and pd.to_numeric(table["label"], errors="coerce").isin([0, 1]).all():
+        table["label"] = table["label"].astype(np.int64)
+    return table
+
+
+def _check_images(images: np.ndarray, rows: int) -> None:
+    if getattr(images, "ndim", 0) != 3 or images.dtype != np.uint8:
+        found = f"{getattr(images, 'dtype', type(images).__name__)} of shape {getattr(images, 'shape', '?')}"
+        raise DataError(f"Images are {found}.", remedy="Give a uint8 array of shape (N, H, W).")
+    if len(images) != rows:
+        raise DataError(
+            f"There are {len(images)} images and {rows} rows in the table.",
+            remedy="Give one row for each image, in the same order.",
+        )
+
+
+def _check_masks(role: str, masks: np.ndarray | None, shape: tuple[int, ...]) -> None:
+    if masks is not None and (masks.shape != shape or masks.dtype != np.uint8):
+        raise DataError(
+            f"{role} are {masks.dtype} of shape {masks.shape}.",
+            remedy=f"Give uint8 masks of 0 and 1 in the images' shape {shape}.",
+        )
+
+
+def _unit_interval(text: str) -> float:
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") / 2**64
