@@ -1,0 +1,118 @@
+"""Augmentation of a whole batch at once, on whatever device the batch is on."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from cxrlib.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Augment:
+    """How far an image may be changed without changing what a radiologist would say of it.
+
+    Each setting is the half-width of a uniform draw around no change. All zero is no augmentation.
+
+    Parameters
+    ----------
+    rotate
+        Degrees.
+    translate
+        Share of the image's side.
+    scale
+        Relative zoom.
+    brightness
+        Shift, as a share of the 0–255 range.
+    contrast
+        Relative gain around the image's own mean.
+    gamma
+        Half-width of the exponent's logarithm: 0.2 draws from exp(-0.2) to exp(0.2).
+    noise
+        Largest standard deviation of added Gaussian noise, as a share of the 0–255 range.
+    flip
+        Probability of a left-right flip. The heart then lies on the right: off unless you mean it.
+    erase
+        Probability of blanking a random rectangle (Zhong et al. 2020, doi:10.1609/aaai.v34i07.7000).
+    """
+
+    rotate: float = 7.0
+    translate: float = 0.06
+    scale: float = 0.1
+    brightness: float = 0.1
+    contrast: float = 0.2
+    gamma: float = 0.2
+    noise: float = 0.0
+    flip: float = 0.0
+    erase: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if value < 0 or (name in ("flip", "erase", "scale", "contrast") and value > 1):
+                raise ConfigError(f"Augment({name}={value}) makes no sense.", remedy="Give a value from 0 to 1, "
+                                  "or degrees for rotate.")  # fmt: skip
+
+    def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """Change every image of a batch by a draw of its own.
+
+        Parameters
+        ----------
+        images
+            float, shape (B, 1, H, W), 0–255.
+        generator
+            On the CPU, so that every device sees the same draws.
+        """
+        draws = torch.rand(12, len(images), generator=generator).to(images.device)
+        images = self._move(images, draws[:5])
+        images = self._expose(images, draws[5:8])
+        if self.noise:
+            spread = draws[8].view(-1, 1, 1, 1) * self.noise * 255
+            images = images + spread * torch.randn(images.shape, generator=generator).to(images.device)
+        if self.erase:
+            images = _erase(images, draws[9] < self.erase, draws[10:12])
+        return images.clamp(0, 255)
+
+    def _move(self, images: Tensor, draws: Tensor) -> Tensor:
+        if not (self.rotate or self.translate or self.scale or self.flip):
+            return images
+        angle, zoom, right, down = 2 * draws[:4] - 1
+        angle = angle * math.radians(self.rotate)
+        zoom = 1 + zoom * self.scale
+        mirror = torch.where(draws[4] < self.flip, -1.0, 1.0)
+        cos, sin = angle.cos() / zoom, angle.sin() / zoom
+        # affine_grid maps output to input in coordinates of -1 to 1, hence the factor 2 for a share of the side.
+        theta = torch.stack(
+            [
+                torch.stack([cos * mirror, -sin, 2 * self.translate * right], -1),
+                torch.stack([sin * mirror, cos, 2 * self.translate * down], -1),
+            ],
+            dim=1,
+        )
+        grid = F.affine_grid(theta, list(images.shape), align_corners=False)
+        return F.grid_sample(images, grid, padding_mode="zeros", align_corners=False)
+
+    def _expose(self, images: Tensor, draws: Tensor) -> Tensor:
+        if not (self.brightness or self.contrast or self.gamma):
+            return images
+        shift, gain, exponent = (2 * draws - 1).view(3, -1, 1, 1, 1)
+        if self.gamma:
+            images = 255 * (images / 255).clamp(1e-6, 1) ** torch.exp(exponent * self.gamma)
+        mean = images.mean((1, 2, 3), keepdim=True)
+        return mean + (images - mean) * (1 + gain * self.contrast) + 255 * shift * self.brightness
+
+
+NO_AUGMENT = Augment(rotate=0, translate=0, scale=0, brightness=0, contrast=0, gamma=0)
+
+
+def _erase(images: Tensor, chosen: Tensor, centre: Tensor) -> Tensor:
+    """Blank a rectangle of a fifth of the side around the centres of the chosen images."""
+    height, width = images.shape[-2:]
+    rows = torch.arange(height, device=images.device).view(1, 1, -1, 1)
+    columns = torch.arange(width, device=images.device).view(1, 1, 1, -1)
+    y, x = (centre[0] * height).view(-1, 1, 1, 1), (centre[1] * width).view(-1, 1, 1, 1)
+    inside = ((rows - y).abs() < height / 10) & ((columns - x).abs() < width / 10) & chosen.view(-1, 1, 1, 1)
+    return images.masked_fill(inside, 0)

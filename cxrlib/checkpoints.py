@@ -1,0 +1,64 @@
+"""Checkpoints on disk: written whole or not at all, and read without executing anything in them."""
+
+from __future__ import annotations
+
+import pickle
+import zipfile
+from pathlib import Path
+
+import torch
+
+from cxrlib.cache import atomic_path
+from cxrlib.errors import CheckpointError
+
+FORMAT = 1
+
+
+def save_checkpoint(path: str | Path, state: dict) -> None:
+    """Write a nested dict of tensors, numbers, strings and lists. The old file stays until the new is whole."""
+    with atomic_path(Path(path)) as temporary:
+        torch.save({"format": FORMAT, **state}, temporary)
+
+
+def load_checkpoint(path: str | Path) -> dict:
+    """Read what :func:`save_checkpoint` wrote, onto the CPU, with ``weights_only=True``.
+
+    Raises
+    ------
+    CheckpointError
+        The file is missing, damaged, or none of ours.
+    """
+    state = _read(Path(path))
+    if not isinstance(state, dict) or state.get("format") != FORMAT:
+        raise CheckpointError(
+            f"{path} is not a checkpoint of cxrlib's format {FORMAT}.",
+            remedy="Give a last.pt or best.pt that `cxr train` wrote.",
+        )
+    return state
+
+
+def load_state_dict(path: Path) -> dict:
+    """The weights in a checkpoint of ours, a plain ``state_dict`` file or a safetensors file."""
+    if path.suffix == ".safetensors":
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        try:
+            return load_file(path)
+        except (OSError, SafetensorError) as error:
+            raise CheckpointError(f"{path} cannot be read: {error}", remedy="Check the path and the file.") from error
+    state = _read(path)
+    return state.get("model", state) if isinstance(state, dict) else {}
+
+
+def _read(path: Path):
+    if not path.is_file():
+        raise CheckpointError(f"There is no checkpoint {path}.", remedy="Check the path; train first if need be.")
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, pickle.UnpicklingError, EOFError, OSError, zipfile.BadZipFile, KeyError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0][:160] if str(error).strip() else type(error).__name__
+        raise CheckpointError(
+            f"{path} is damaged or holds more than weights: {reason}",
+            remedy="Use another checkpoint, such as best.pt beside last.pt, or train again.",
+        ) from error

@@ -1,0 +1,352 @@
+"""``cxr``: the command line. Each command calls the package and says what came of it.
+
+Exit status: 0 when all went well, 1 when something must be mended (the message says what), 2 when the
+command was not understood.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cxrlib.errors import CxrError
+
+app = typer.Typer(
+    name="cxr",
+    help="Build a chest X-ray pneumonia classifier, then measure what it is really looking at. "
+    "For teaching and research; not for clinical use.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+data_app = typer.Typer(help="See, fetch and check the data sources.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
+
+
+class Preset(StrEnum):
+    smoke = "smoke"
+    course = "course"
+    full = "full"
+
+
+class Split(StrEnum):
+    train = "train"
+    val = "val"
+    test = "test"
+
+
+Dataset = Annotated[str, typer.Option("--dataset", "-d", help="A source that `cxr data list` shows.")]
+DataDir = Annotated[
+    Path | None, typer.Option("--data-dir", help="The folder with the images, for sources that need one.")
+]
+Labels = Annotated[Path | None, typer.Option("--labels", help="CSV of labels (for --dataset folder).")]
+Columns = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="An option of the source as name=value, such as label_column=finding. Repeatable."),
+]
+ImageSize = Annotated[int, typer.Option("--image-size", help="Side of the square images, in pixels.")]
+Limit = Annotated[int | None, typer.Option("--limit", help="Use only so many images, for a quick look.")]
+SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave unreadable files out, and list them.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for a script instead of text for a person.")]
+
+
+@data_app.command("list")
+def data_list(as_json: Json = False) -> None:
+    """List the data sources and what each of them needs."""
+    from cxrlib.datasets import SOURCES
+
+    if as_json:
+        return _print_json({name: {"title": s.title, "needs": s.needs} for name, s in SOURCES.items()})
+    _print_table(["name", "needs", "what"], [[name, s.needs, s.title] for name, s in SOURCES.items()])
+
+
+@data_app.command("show")
+def data_show(
+    name: Annotated[str, typer.Argument(help="A source that `cxr data list` shows.")],
+    data_dir: DataDir = None,
+    labels: Labels = None,
+    image_size: ImageSize = 128,
+    limit: Limit = None,
+    skip_bad: SkipBad = False,
+    options: Columns = None,
+    as_json: Json = False,
+) -> None:
+    """Describe a source: what it is, its terms and, where its images are at hand, what is in them."""
+    from cxrlib.datasets import describe, load
+
+    facts = describe(name)
+    if data_dir is not None or facts["needs"] == "nothing":
+        cohort = load(name, **_source_options(data_dir, labels, image_size, limit, skip_bad, options))
+        counts = cohort.table.groupby(["split", "label"], observed=True).size().unstack(fill_value=0)
+        facts |= {
+            "images": len(cohort),
+            "patients": int(cohort.table["patient_id"].nunique()),
+            "splits": {split: {str(k): int(v) for k, v in row.items()} for split, row in counts.iterrows()},
+            "columns": list(cohort.table.columns),
+            "skipped": len(cohort.info.get("skipped", ())),
+        }
+    if as_json:
+        return _print_json(facts)
+    _print_table(["", ""], [[key, _plain(value)] for key, value in facts.items()])
+
+
+@data_app.command("fetch")
+def data_fetch(
+    name: Annotated[str, typer.Argument(help="A source that `cxr data list` shows.")],
+    data_dir: DataDir = None,
+    image_size: ImageSize = 128,
+) -> None:
+    """Download a source's images (MedMNIST's own; NIH and Kermany through kagglehub)."""
+    from cxrlib.datasets import fetch
+
+    typer.echo(str(fetch(name, data_dir=data_dir, image_size=image_size)))
+
+
+@data_app.command("verify")
+def data_verify(
+    name: Annotated[str, typer.Argument(help="A source that `cxr data list` shows.")],
+    data_dir: DataDir = None,
+    labels: Labels = None,
+    options: Columns = None,
+    as_json: Json = False,
+) -> None:
+    """Check a source's files: counts, readability, duplicates. Exit status 1 where a check fails."""
+    from cxrlib.datasets import verify
+
+    checks = verify(name, data_dir=data_dir, **_named(options), **({"labels": labels} if labels else {}))
+    if as_json:
+        _print_json(checks)
+    else:
+        marks = {True: "[green]ok[/]", False: "[red]FAILED[/]"}
+        _print_table(
+            ["check", "", "found", "expected"],
+            [[c["name"], marks[c["ok"]], _plain(c["found"]), _plain(c["expected"])] for c in checks],
+        )
+    if not all(check["ok"] for check in checks):
+        raise typer.Exit(1)
+
+
+@app.command()
+def train(
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for checkpoints and TensorBoard logs.")],
+    dataset: Dataset = "phantom",
+    data_dir: DataDir = None,
+    labels: Labels = None,
+    model: Annotated[str, typer.Option("--model", "-m", help="lenet, double_conv, residual, resnet18, densenet121 "
+                                       "or efficientnet_b0.")] = "residual",  # fmt: skip
+    preset: Annotated[Preset, typer.Option(help="How long to train.")] = Preset.course,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the images; the preset's own unless given.")] = None,
+    width: Annotated[int | None, typer.Option(help="Channels of the first block.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="The optimiser's peak rate.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Images a step.")] = None,
+    weights: Annotated[str | None, typer.Option(help="'torchvision' or a file of weights to start from.")] = None,
+    patience: Annotated[
+        int | None, typer.Option(help="Stop when the validation loss has not fallen for so many check-ins.")
+    ] = None,
+    check_ins: Annotated[int, typer.Option(help="Measurements on the validation images an epoch.")] = 1,
+    seed: Annotated[int, typer.Option(help="Of weights, order, augmentation and split.")] = 0,
+    image_size: ImageSize = 128,
+    limit: Limit = None,
+    skip_bad: SkipBad = False,
+    options: Columns = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from OUT/last.pt.")] = False,
+    devices: Annotated[int, typer.Option(help="Devices to train on.")] = 1,
+    precision: Annotated[str, typer.Option(help="Lightning Fabric's precision, such as bf16-mixed.")] = "32-true",
+    as_json: Json = False,
+) -> None:
+    """Train a network and measure it on the validation images.
+
+    Example: cxr train --dataset phantom --model lenet --out runs/lenet
+    """
+    from cxrlib.callbacks import EarlyStopping, default_callbacks
+    from cxrlib.datasets import load
+    from cxrlib.recipes import recipe
+    from cxrlib.training import Trainer
+
+    given = {"epochs": epochs, "width": width, "learning_rate": learning_rate, "batch_size": batch_size}
+    changes = {name: value for name, value in given.items() if value is not None}
+    config = recipe(model, preset.value, seed=seed, weights=weights, check_ins=check_ins, devices=devices,
+                    precision=precision, **changes)  # fmt: skip
+    if (out / "last.pt").exists() and not resume:
+        raise CxrError(
+            f"{out} already holds a training (last.pt).",
+            remedy="Add --resume to go on with it, or give another --out.",
+        )
+    cohort = load(dataset, **_source_options(data_dir, labels, image_size, limit, skip_bad, options, seed))
+    callbacks = default_callbacks(out) + ([EarlyStopping(patience)] if patience else [])
+    history = Trainer(config, callbacks, out).fit(cohort, resume=resume)
+    last = {key: float(value) for key, value in history.iloc[-1].items()}
+    if as_json:
+        return _print_json({"checkpoint": str(out / "last.pt"), "best": str(out / "best.pt"), **last})
+    typer.echo(repr(cohort))
+    typer.echo(
+        f"{last['epoch']:.0f} epochs in {last['seconds']:.0f} s ({last['images_per_second']:.0f} images/s): "
+        f"train AUC {last['train_auc']:.3f}, accuracy {last['train_accuracy']:.1%}; "
+        f"validation AUC {last['val_auc']:.3f}, accuracy {last['val_accuracy']:.1%}"
+    )
+    typer.echo(f"Weights: {out / 'last.pt'}; of the lowest validation loss: {out / 'best.pt'}")
+
+
+@app.command()
+def evaluate(
+    checkpoint: Annotated[Path, typer.Argument(help="A last.pt or best.pt that `cxr train` wrote.")],
+    dataset: Dataset = "phantom",
+    data_dir: DataDir = None,
+    labels: Labels = None,
+    split: Annotated[Split, typer.Option(help="Which images to measure on.")] = Split.test,
+    threshold: Annotated[
+        float | None, typer.Option(help="Probability from which on an image counts as pneumonia. "
+                                   "Not given: Youden's on the validation images.")  # fmt: skip
+    ] = None,
+    image_size: Annotated[int | None, typer.Option(help="Pixels; the checkpoint's own unless given.")] = None,
+    limit: Limit = None,
+    skip_bad: SkipBad = False,
+    options: Columns = None,
+    seed: Annotated[int, typer.Option(help="Of the split, where the source has no official one.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Measure a trained network, with 95% intervals that resample patients."""
+    from cxrlib.datasets import load
+    from cxrlib.metrics import choose_threshold
+    from cxrlib.metrics import evaluate as measure
+    from cxrlib.training import load_model, predict
+
+    model, facts = load_model(checkpoint)
+    size = image_size or facts["cohort"]["image_size"]
+    cohort = load(dataset, **_source_options(data_dir, labels, size, limit, skip_bad, options, seed))
+    part = cohort.split(split.value)
+    if not len(part):
+        raise CxrError(f"{dataset} has no images in its {split.value} split.", remedy="Choose another --split.")
+    chosen_on = "given"
+    if threshold is None:
+        val = cohort.split("val")
+        threshold, chosen_on = choose_threshold(val.labels, predict(model, val.images)), "Youden on val"
+    estimates = measure(part.labels, predict(model, part.images), part.patients, threshold=threshold)
+    if as_json:
+        return _print_json(
+            {"checkpoint": str(checkpoint), "dataset": dataset, "split": split.value, "images": len(part),
+             "threshold": threshold, "threshold_chosen": chosen_on,
+             **{name: estimate.as_dict() for name, estimate in estimates.items()}}
+        )  # fmt: skip
+    typer.echo(f"{split.value}: {len(part)} images, {int(part.labels.sum())} with pneumonia; "
+               f"threshold {threshold:.3f} ({chosen_on})")  # fmt: skip
+    _print_table(["metric", "value (95% interval)"], [[name, str(value)] for name, value in estimates.items()])
+
+
+@app.command()
+def predict(
+    checkpoint: Annotated[Path, typer.Argument(help="A last.pt or best.pt that `cxr train` wrote.")],
+    images: Annotated[list[Path], typer.Argument(help="Image files, or folders of them.")],
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="CSV to write; standard output if not given.")] = None,
+    skip_bad: SkipBad = False,
+    as_json: Json = False,
+) -> None:
+    """Predict the probability of pneumonia for image files. Not for clinical use."""
+    import numpy as np
+    import pandas as pd
+
+    from cxrlib.cache import atomic_path
+    from cxrlib.datasets import decode_files, image_files
+    from cxrlib.training import load_model
+    from cxrlib.training import predict as score
+
+    model, facts = load_model(checkpoint)
+    paths = image_files(images)
+    arrays, kept, skipped = decode_files(paths, facts["cohort"]["image_size"], skip_bad=skip_bad)
+    table = pd.DataFrame(
+        {"image": [str(path) for path, keep in zip(paths, kept, strict=True) if keep],
+         "probability": np.round(score(model, arrays).astype(float), 6)}
+    )  # fmt: skip
+    for path, reason in skipped:
+        typer.echo(f"left out: {path}: {reason}", err=True)
+    if out is not None:
+        with atomic_path(out) as temporary:
+            table.to_csv(temporary, index=False)
+        typer.echo(f"{len(table)} predictions in {out}", err=True)
+    elif as_json:
+        _print_json(table.to_dict("records"))
+    else:
+        typer.echo(table.to_csv(index=False), nl=False)
+
+
+@app.command()
+def report(
+    dataset: Dataset = "phantom",
+    data_dir: DataDir = None,
+    preset: Annotated[Preset, typer.Option(help="smoke: does it run; course: minutes; full: hours.")] = Preset.course,
+    jobs: Annotated[int, typer.Option("--jobs", "-j", help="Notebooks to run side by side.")] = 1,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the report.")] = Path("report"),
+    seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
+    image_size: ImageSize = 128,
+    only: Annotated[list[str] | None, typer.Option(help="Run only these notebooks, such as 03. Repeatable.")] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Run notebooks again that have not changed.")] = False,
+) -> None:
+    """Run the notebooks and render the site: open OUT/index.html."""
+    from cxrlib.report import run_report
+
+    raise typer.Exit(
+        run_report(dataset=dataset, data_dir=data_dir, preset=preset.value, jobs=jobs, out=out, seed=seed,
+                   image_size=image_size, only=only, fresh=fresh)
+    )  # fmt: skip
+
+
+def _source_options(data_dir, labels, image_size, limit, skip_bad, options, seed=0) -> dict:
+    """The keyword arguments of ``load`` that a command was given."""
+    given = {"data_dir": data_dir, "labels": labels, "limit": limit}
+    given = {name: value for name, value in given.items() if value is not None}
+    return {"image_size": image_size, "skip_bad": skip_bad, "seed": seed, **given, **_named(options)}
+
+
+def _named(options: list[str] | None) -> dict[str, object]:
+    """``name=value`` arguments as a dict; numbers and true/false become what they look like."""
+    named = {}
+    for option in options or ():
+        name, equals, value = option.partition("=")
+        if not equals or not name.isidentifier():
+            raise typer.BadParameter(f"{option!r} is not name=value.", param_hint="--set")
+        try:
+            named[name] = json.loads(value)
+        except ValueError:
+            named[name] = value
+    return named
+
+
+def _plain(value) -> str:
+    if isinstance(value, dict):
+        return "; ".join(f"{key}: {_plain(inner)}" for key, inner in value.items())
+    return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+
+
+def _print_json(value) -> None:
+    typer.echo(json.dumps(value, indent=1, default=str))
+
+
+def _print_table(header: list[str], rows: list[list[str]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(*header, show_header=any(header), box=None, pad_edge=False)
+    for row in rows:
+        table.add_row(*row)
+    Console().print(table)
+
+
+def main() -> None:
+    """Run ``cxr``; a CxrError becomes its message and exit status 1."""
+    try:
+        app()
+    except CxrError as error:
+        typer.echo(f"cxr: {error}", err=True)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        typer.echo("cxr: interrupted; what was finished is kept.", err=True)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

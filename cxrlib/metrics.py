@@ -1,0 +1,395 @@
+"""How good the predictions are, and how sure that is: metrics with intervals by patient, and tests.
+
+A score counts as a positive prediction where it is at least the threshold. Curves to look at come from
+scikit-learn (``roc_curve``, ``precision_recall_curve``); this module gives the numbers and their intervals.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import NormalDist
+
+import numpy as np
+
+from cxrlib.errors import ConfigError, CxrWarning, DataError
+from cxrlib.resampling import METRICS, Ranked, checked, curve_band, draw_patients, patient_codes
+
+__all__ = [
+    "METRICS", "DeLong", "Estimate", "accuracy", "auc", "average_precision", "bootstrap",
+    "bootstrap_difference", "bootstrap_mean", "choose_threshold", "curve_band", "delong", "evaluate",
+    "over_seeds", "proportion", "sensitivity", "specificity",
+]  # fmt: skip
+
+THRESHOLD_RULES = ("youden", "sensitivity", "accuracy")
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number and how sure it is.
+
+    Parameters
+    ----------
+    value
+        The estimate.
+    low, high
+        Limits of its interval, or None where there is none.
+    n
+        Images (or rows) it was computed from.
+    seeds
+        Training runs it is a mean over, or None for one run.
+    """
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+    n: int | None = None
+    seeds: int | None = None
+
+    def as_dict(self) -> dict[str, float | int]:
+        """The fields that are not None, as plain numbers, for JSON."""
+        fields = {
+            "value": float(self.value),
+            "low": None if self.low is None else float(self.low),
+            "high": None if self.high is None else float(self.high),
+            "n": None if self.n is None else int(self.n),
+            "seeds": None if self.seeds is None else int(self.seeds),
+        }
+        return {name: field for name, field in fields.items() if field is not None}
+
+    def __format__(self, spec: str) -> str:
+        """``f"{estimate:.1%}"`` gives ``93.4% (91.2%–95.1%)``; without a specification, three decimals."""
+        spec = spec or (".3f" if abs(self.value) < 10 else ".1f")
+        if self.low is None or self.high is None:
+            return format(self.value, spec)
+        return f"{self.value:{spec}} ({self.low:{spec}}–{self.high:{spec}})"
+
+    def __str__(self) -> str:
+        return format(self, "")
+
+
+@dataclass(frozen=True)
+class DeLong:
+    """A paired DeLong test: two AUCs, their difference a − b with its interval, z, and the two-sided p."""
+
+    auc_a: float
+    auc_b: float
+    difference: float
+    low: float
+    high: float
+    z: float
+    p_value: float
+
+
+def auc(labels, scores) -> float:
+    """Area under the ROC curve; tied scores count one half. ``labels`` 0/1 and ``scores``, shape (N,)."""
+    return _point(labels, scores, "auc")
+
+
+def average_precision(labels, scores) -> float:
+    """Mean of the precision at each threshold, weighted by the gain in recall (no interpolation)."""
+    return _point(labels, scores, "average_precision")
+
+
+def sensitivity(labels, scores, threshold: float = 0.5) -> float:
+    """Share of the positives whose score is at least the threshold."""
+    return _point(labels, scores, "sensitivity", threshold)
+
+
+def specificity(labels, scores, threshold: float = 0.5) -> float:
+    """Share of the negatives whose score is below the threshold."""
+    return _point(labels, scores, "specificity", threshold)
+
+
+def accuracy(labels, scores, threshold: float = 0.5) -> float:
+    """Share of all rows that fall on the right side of the threshold."""
+    return _point(labels, scores, "accuracy", threshold)
+
+
+def bootstrap(
+    labels,
+    scores,
+    patients=None,
+    metrics: Sequence[str] = METRICS,
+    threshold: float = 0.5,
+    replicates: int = 2000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> dict[str, Estimate]:
+    """Metrics with percentile intervals from resampling patients with replacement.
+
+    Parameters
+    ----------
+    labels, scores
+        0/1 and finite numbers, shape (N,).
+    patients
+        Shape (N,), whose image each row is; None treats every row as a patient of its own, which is too
+        sure of itself where patients have several images.
+    metrics
+        Any of ``METRICS``.
+    threshold
+        For sensitivity, specificity and accuracy; chosen on the validation split (:func:`choose_threshold`).
+    level
+        Coverage aimed at, 0.95 for limits at the 2.5th and 97.5th percentile.
+
+    Notes
+    -----
+    The result depends on the seed and not on the order of the rows. A replicate in which a metric is
+    undefined (only one class drawn, for the AUC and average precision; no positive for sensitivity, no
+    negative for specificity) is left out of that metric's interval, which is then conditional on the class
+    being there; a CxrWarning says so where that is more than one replicate in twenty.
+
+    Raises
+    ------
+    DataError
+        Lengths differ, a score is not finite, a label is neither 0 nor 1, or a class or a second patient is
+        missing.
+    """
+    estimates = bootstrap_mean(labels, [scores], patients, metrics, threshold, replicates, level, seed)
+    return {name: Estimate(e.value, e.low, e.high, e.n) for name, e in estimates.items()}
+
+
+def bootstrap_mean(
+    labels,
+    list_of_scores,
+    patients=None,
+    metrics: Sequence[str] = METRICS,
+    threshold: float | Sequence[float] = 0.5,
+    replicates: int = 2000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> dict[str, Estimate]:
+    """Each metric's mean over training seeds, with an interval from resampling the shared patients.
+
+    ``list_of_scores`` holds one (N,) array for each seed, aligned with the same ``labels`` and ``patients``;
+    ``threshold`` is one number or one for each seed. In a replicate, every seed is measured on the same
+    drawn patients and the mean is taken, so the interval is that of the mean for these trained models: it
+    holds the sampling of patients, not the spread over seeds (that is :func:`over_seeds`). Otherwise as
+    :func:`bootstrap`.
+    """
+    values, draws, n = _replicates(labels, list_of_scores, patients, metrics, threshold, replicates, seed)
+    limits = _percentile_limits(draws.mean(axis=1), metrics, level)
+    return {
+        name: Estimate(float(values[:, j].mean()), *limits[j], n=n, seeds=len(values))
+        for j, name in enumerate(metrics)
+    }
+
+
+def bootstrap_difference(
+    labels,
+    scores_a,
+    scores_b,
+    patients=None,
+    metrics: Sequence[str] = METRICS,
+    threshold: float | Sequence[float] = 0.5,
+    replicates: int = 2000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> dict[str, Estimate]:
+    """Each metric's difference a − b between two models, both measured on the same drawn patients.
+
+    The paired comparison for patients with several images, where :func:`delong` would be too sure.
+    """
+    values, draws, n = _replicates(
+        labels, [scores_a, scores_b], patients, metrics, threshold, replicates, seed
+    )
+    limits = _percentile_limits(draws[:, 0] - draws[:, 1], metrics, level)
+    return {
+        name: Estimate(float(values[0, j] - values[1, j]), *limits[j], n=n) for j, name in enumerate(metrics)
+    }
+
+
+def evaluate(labels, scores, patients=None, threshold: float = 0.5, **options) -> dict[str, Estimate]:
+    """All five metrics with intervals by patient; options as for :func:`bootstrap`."""
+    return bootstrap(labels, scores, patients, METRICS, threshold, **options)
+
+
+def over_seeds(estimates: Sequence[Estimate | float]) -> Estimate:
+    """The mean over training runs.
+
+    Given plain numbers, ``low`` and ``high`` are the smallest and largest of them: the range over seeds, not
+    a confidence interval. Given Estimates with limits, the limits are averaged, which is a slightly wide
+    interval for the mean; where the scores themselves are at hand, use :func:`bootstrap_mean`.
+    """
+    runs = [run if isinstance(run, Estimate) else Estimate(float(run)) for run in estimates]
+    if not runs:
+        raise DataError("There is no run to average.", remedy="Give one number or Estimate for each seed.")
+    values = [run.value for run in runs]
+    if not np.isfinite(values).all():
+        raise DataError(f"The runs to average are {values}.", remedy="Leave out the runs that failed.")
+    sizes = {run.n for run in runs}
+    lows, highs = values, values
+    if all(run.low is not None and run.high is not None for run in runs):
+        lows, highs = ([np.mean([run.low for run in runs])], [np.mean([run.high for run in runs])])
+    n = sizes.pop() if len(sizes) == 1 else None
+    return Estimate(float(np.mean(values)), float(min(lows)), float(max(highs)), n, seeds=len(runs))
+
+
+def delong(labels, scores_a, scores_b, level: float = 0.95) -> DeLong:
+    """Test whether two models' AUCs on the same rows differ.
+
+    The covariance is DeLong's [1]_, computed from midranks in O(N log N) [2]_. Rows are taken as independent:
+    with several images a patient use :func:`bootstrap_difference`. Where the difference has no variance, p is
+    1 if the AUCs agree and 0 if not.
+
+    References
+    ----------
+    .. [1] DeLong, DeLong, Clarke-Pearson. Comparing the areas under two or more correlated receiver
+       operating characteristic curves. Biometrics 44:837–845, 1988. doi:10.2307/2531595
+    .. [2] Sun, Xu. Fast implementation of DeLong's algorithm for comparing the areas under correlated
+       receiver operating characteristic curves. IEEE Signal Processing Letters 21:1389–1393, 2014.
+       doi:10.1109/LSP.2014.2337313
+    """
+    labels, scores = checked(labels, [scores_a, scores_b])
+    positive = labels == 1
+    m, n = int(positive.sum()), int((~positive).sum())
+    if min(m, n) < 2:
+        raise DataError(
+            f"DeLong's test has {m} positive and {n} negative rows.", remedy="Give it two or more of each."
+        )
+    of_positives, of_negatives = np.empty((2, m)), np.empty((2, n))
+    for i, row in enumerate(scores):
+        ranks = _midranks(row)
+        of_positives[i] = (ranks[positive] - _midranks(row[positive])) / n
+        of_negatives[i] = 1 - (ranks[~positive] - _midranks(row[~positive])) / m
+    areas = of_positives.mean(axis=1)
+    covariance = np.cov(of_positives) / m + np.cov(of_negatives) / n
+    difference = float(areas[0] - areas[1])
+    variance = float(covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1])
+    error = math.sqrt(variance) if variance > 1e-15 else 0.0  # rounding leaves about 1e-18 for equal scores
+    if error:
+        z = difference / error
+    else:
+        z = 0.0 if abs(difference) < 1e-12 else math.copysign(math.inf, difference)
+    half = _quantile(level) * error
+    p_value = math.erfc(abs(z) / math.sqrt(2))
+    return DeLong(
+        float(areas[0]), float(areas[1]), difference, difference - half, difference + half, z, p_value
+    )
+
+
+def choose_threshold(labels, scores, rule: str = "youden", at: float | None = None) -> float:
+    """A threshold for these scores; give it the validation split, never the test split.
+
+    Parameters
+    ----------
+    rule
+        ``youden``: largest sensitivity + specificity. ``accuracy``: largest accuracy. ``sensitivity``: the
+        largest specificity with sensitivity at least ``at``. Where thresholds are equally good, the lowest,
+        which misses the fewest positives.
+    at
+        The sensitivity wanted, 0 < at ≤ 1, for that rule only.
+
+    Returns
+    -------
+    float
+        Halfway between two scores that occur, or just above the largest if nothing should be called positive.
+
+    Raises
+    ------
+    ConfigError, DataError
+        An unknown rule or a wrong ``at``; labels of one class only, from which no threshold can be learnt.
+    """
+    if rule not in THRESHOLD_RULES:
+        raise ConfigError(
+            f"There is no rule {rule!r} for choosing a threshold.", remedy=f"Use one of {THRESHOLD_RULES}."
+        )
+    if (rule == "sensitivity") != (at is not None) or (at is not None and not 0 < at <= 1):
+        raise ConfigError(
+            f"Rule {rule!r} was given at={at}.",
+            remedy="Give at=0.9, say, for the rule 'sensitivity', and no `at` for the others.",
+        )
+    labels, (scores,) = checked(labels, [scores])
+    cuts, group = np.unique(scores, return_inverse=True)
+    positives = np.bincount(group, weights=labels, minlength=len(cuts))
+    negatives = np.bincount(group, weights=1 - labels, minlength=len(cuts))
+    # Entry k: what calling every score from cuts[k] on positive would give; the last entry calls none.
+    hits = np.append(np.cumsum(positives[::-1])[::-1], 0)
+    rejected = np.append(0, np.cumsum(negatives))
+    sensitivities, specificities = hits / positives.sum(), rejected / negatives.sum()
+    if rule == "youden":
+        best = int(np.argmax(np.round(sensitivities + specificities, 12)))
+    elif rule == "accuracy":
+        best = int(np.argmax(hits + rejected))
+    else:
+        best = int(np.flatnonzero(sensitivities >= at - 1e-12)[-1])
+        best = int(np.flatnonzero(rejected == rejected[best])[0])
+    if best == 0:
+        return float(cuts[0])
+    if best == len(cuts):
+        return float(np.nextafter(cuts[-1], np.inf))
+    return float((cuts[best - 1] + cuts[best]) / 2)
+
+
+def proportion(successes: int, total: int, level: float = 0.95) -> Estimate:
+    """A share with Wilson's interval (Wilson 1927, doi:10.1080/01621459.1927.10502953); rows independent."""
+    if not 0 <= successes <= total or total < 1:
+        raise DataError(
+            f"{successes} of {total} is no share.", remedy="Give 0 ≤ successes ≤ total and total ≥ 1."
+        )
+    z, share = _quantile(level), successes / total
+    centre = (share + z**2 / (2 * total)) / (1 + z**2 / total)
+    half = z / (1 + z**2 / total) * math.sqrt(share * (1 - share) / total + z**2 / (4 * total**2))
+    return Estimate(share, max(0.0, centre - half), min(1.0, centre + half), int(total))
+
+
+def _point(labels, scores, metric: str, threshold: float = 0.5) -> float:
+    labels, (scores,) = checked(labels, [scores], metrics=(metric,))
+    ranked = Ranked.of(labels, scores, np.arange(len(labels)), threshold)
+    return float(ranked.measure(np.ones((1, len(labels)), dtype=np.int64), (metric,))[0, 0])
+
+
+def _replicates(labels, list_of_scores, patients, metrics, threshold, replicates, seed):
+    """Metrics of S models: as they are, (S, M); in each replicate, (R, S, M), NaN where undefined; and N."""
+    unknown = [name for name in metrics if name not in METRICS]
+    if unknown:
+        raise ConfigError(f"There is no metric {unknown[0]!r}.", remedy=f"Use any of {METRICS}.")
+    if replicates < 1:
+        raise ConfigError(
+            f"{replicates} replicates give no interval.", remedy="Draw at least 1, better 2000."
+        )
+    labels, scores = checked(labels, list_of_scores, metrics=metrics)
+    codes, n_patients = patient_codes(labels, scores, patients)
+    thresholds = np.broadcast_to(np.asarray(threshold, dtype=float), len(scores))
+    ranked = [Ranked.of(labels, row, codes, t) for row, t in zip(scores, thresholds, strict=True)]
+    values = np.array([r.measure(np.ones((1, n_patients), dtype=np.int64), metrics)[0] for r in ranked])
+    chunks = draw_patients(n_patients, len(labels), replicates, seed)
+    draws = np.concatenate(
+        [np.stack([r.measure(counts, metrics) for r in ranked], axis=1) for counts in chunks]
+    )
+    return values, draws, len(labels)
+
+
+def _percentile_limits(draws: np.ndarray, metrics: Sequence[str], level: float) -> list[tuple[float, float]]:
+    """(low, high) of each column of (R, M); replicates where it is NaN are left out."""
+    limits = []
+    for name, column in zip(metrics, draws.T, strict=True):
+        defined = column[np.isfinite(column)]
+        left_out = len(column) - len(defined)
+        if not len(defined):
+            raise DataError(
+                f"No replicate drew the classes that {name} needs.",
+                remedy="Gather more patients of the rarer class.",
+            )
+        if left_out > 0.05 * len(column):
+            warnings.warn(
+                f"{left_out} of {len(column)} replicates drew only one class and are left out of the "
+                f"interval of {name}: there are too few patients of the rarer class for it to be trusted.",
+                CxrWarning,
+                stacklevel=4,
+            )
+        low, high = np.quantile(defined, [(1 - level) / 2, (1 + level) / 2])
+        limits.append((float(low), float(high)))
+    return limits
+
+
+def _midranks(values: np.ndarray) -> np.ndarray:
+    """Ranks from 1; tied values share the mean of theirs."""
+    _, group, sizes = np.unique(values, return_inverse=True, return_counts=True)
+    return (np.cumsum(sizes) - (sizes - 1) / 2)[group]
+
+
+def _quantile(level: float) -> float:
+    return NormalDist().inv_cdf((1 + level) / 2)

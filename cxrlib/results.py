@@ -1,0 +1,222 @@
+"""Recorded evidence: a figure and the numbers in it, with what is needed to make them again.
+
+``record`` writes ``figures/<dataset>/<notebook>/<name>.png`` and ``.json``; ``recorded`` reads what is committed.
+"""
+
+from __future__ import annotations
+
+import html
+import json
+import math
+import numbers as number_types
+import os
+import platform
+import re
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib import metadata
+from pathlib import Path
+
+import cxrlib
+from cxrlib.cache import atomic_path, cache_root
+from cxrlib.errors import ConfigError, CxrError, DataError
+from cxrlib.metrics import Estimate
+
+SCHEMA = 1
+_PACKAGES = ("numpy", "torch", "torchvision", "scikit-learn", "cxrlib")
+_PATH_PART = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*")
+_NUMBER_NAME = re.compile(r"[\w+-]+(\.[\w+-]+)*")
+_ABSOLUTE_PATH = re.compile(r"(?<![\w.…/])(?:[A-Za-z]:\\|~?/)(?:[^\s'\"]*[\\/])?([^\s'\"\\/]*)[\\/]?")
+
+
+@dataclass(frozen=True)
+class Record:
+    """A recorded figure's numbers and where they come from; shows itself as a table in a notebook.
+
+    Parameters
+    ----------
+    name
+        The figure's name, such as ``official_test``.
+    numbers
+        Dotted name to Estimate, such as ``residual.test_auc``.
+    provenance
+        dataset, content_hash, preset, seed, command, git_commit, versions, hardware, seconds.
+    path
+        The JSON file.
+    """
+
+    name: str
+    numbers: Mapping[str, Estimate]
+    provenance: Mapping[str, object]
+    path: Path
+
+    def estimate(self, key: str) -> Estimate:
+        """One number, as in ``estimate("residual.test_auc")``; a DataError lists the names there are."""
+        if key not in self.numbers:
+            raise DataError(
+                f"{self.path.name} records no number {key!r}.",
+                offenders=self.numbers,
+                remedy="Ask for one of those, or record the figure again.",
+            )
+        return self.numbers[key]
+
+    @property
+    def command(self) -> str | None:
+        """What makes the figure and its numbers again."""
+        return self.provenance.get("command")
+
+    @property
+    def image_path(self) -> Path | None:
+        """The PNG beside the JSON, or None where there is none."""
+        image = self.path.with_suffix(".png")
+        return image if image.is_file() else None
+
+    def _rows(self) -> list[tuple[str, str, str, str, str]]:
+        return [
+            (
+                key,
+                _readable(e.value),
+                "" if e.low is None or e.high is None else f"{_readable(e.low)}–{_readable(e.high)}",
+                "" if e.n is None else f"{e.n:,}",
+                "" if e.seeds is None else str(e.seeds),
+            )
+            for key, e in self.numbers.items()
+        ]
+
+    def _repr_markdown_(self) -> str:
+        lines = ["| number | value | interval | n | seeds |", "|---|---:|---:|---:|---:|"]
+        lines += [f"| `{key}` | {' | '.join(cells)} |" for key, *cells in self._rows()]
+        return "\n".join([*lines, "", f"Reproduce with: `{self.command or 'no command was recorded'}`"])
+
+    def _repr_html_(self) -> str:
+        head = "".join(f"<th>{title}</th>" for title in ("number", "value", "interval", "n", "seeds"))
+        body = "".join(
+            f"<tr><td><code>{html.escape(key)}</code></td>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
+            for key, *cells in self._rows()
+        )
+        command = html.escape(self.command or "no command was recorded")
+        return (
+            f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+            f"<p>Reproduce with: <code>{command}</code></p>"
+        )
+
+
+def record(
+    figure,
+    name: str,
+    numbers: Mapping[str, Estimate | float],
+    *,
+    dataset: str,
+    notebook: str,
+    out_dir: str | Path | None = None,
+    preset: str | None = None,
+    seed: int | list[int] = 0,
+    content_hash: str | None = None,
+    command: str | None = None,
+    seconds: float | None = None,
+    dpi: int = 150,
+) -> Path:
+    """Write a figure and its numbers to ``out_dir/figures/<dataset>/<notebook>/<name>.png`` and ``.json``.
+
+    Each file appears whole or not at all, the JSON last. The figure is closed afterwards, so that a notebook does
+    not show it twice: put it on the cell's last line to show it.
+
+    Parameters
+    ----------
+    figure
+        A matplotlib figure or axis, or None for numbers alone.
+    numbers
+        Dotted name, such as ``residual.test_auc``, to an Estimate or a plain finite number.
+    out_dir
+        None for :func:`default_out_dir`; the project's root to renew the committed evidence.
+    seed
+        The seed, or one for each training run.
+    command
+        What makes this again; None for the papermill call of this notebook. Absolute paths in it are shortened.
+    seconds
+        How long it took.
+
+    Returns
+    -------
+    Path
+        The JSON file.
+
+    Raises
+    ------
+    ConfigError
+        A name that cannot be part of a path, or a number's name with spaces.
+    DataError
+        A number that is not finite or not a number, by name.
+    """
+    for role, part in (("dataset", dataset), ("notebook", notebook), ("name", name)):
+        if not _PATH_PART.fullmatch(str(part)):
+            raise ConfigError(
+                f"The {role} {part!r} cannot name a file.", remedy="Use letters, digits, '-', '_' and '.'."
+            )
+    fields = {key: _as_fields(key, number) for key, number in numbers.items()}
+    made_from = provenance(
+        dataset=dataset,
+        content_hash=content_hash,
+        preset=preset,
+        seed=seed,
+        command=command or _papermill_command(dataset, notebook, preset, seed),
+        seconds=seconds,
+    )
+    text = json.dumps(
+        {"schema": SCHEMA, "name": name, "numbers": fields, "provenance": made_from},
+        ensure_ascii=False,
+        allow_nan=False,
+        indent=1,
+    )
+    folder = Path(out_dir or default_out_dir()) / "figures" / dataset / notebook
+    target = folder / f"{name}.json"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if figure is not None:
+            _save_png(figure, folder / f"{name}.png", dpi)
+        with atomic_path(target) as path:
+            Path(path).write_text(text + "\n", encoding="utf-8")
+    except OSError as error:
+        raise CxrError(
+            f"{target} could not be written: {error.strerror or error}.",
+            remedy="Free some space, or choose another out_dir.",
+        ) from error
+    return target
+
+
+def recorded(dataset: str, notebook: str, name: str, *, root: str | Path | None = None) -> Record | None:
+    """The committed evidence of this name, or None where it is not there (an installed package has none).
+
+    ``root`` is the folder that holds ``figures/``; None for :func:`project_root`.
+    """
+    root = project_root() if root is None else Path(root)
+    if root is None:
+        return None
+    path = root / "figures" / dataset / notebook / f"{name}.json"
+    return read_record(path) if path.is_file() else None
+
+
+def read_record(path: str | Path) -> Record:
+    """Read one recorded JSON; a DataError names the file that is missing, not JSON or of another schema."""
+    path = Path(path)
+    remedy = "Record it again, or restore the committed file."
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} cannot be read: {error}.", remedy=remedy) from error
+    if not isinstance(content, dict) or content.get("schema") != SCHEMA:
+        raise DataError(f"{path} is not evidence of schema {SCHEMA}.", remedy=remedy)
+    try:
+        estimates = {
+            key: Estimate(
+                _finite(key, fields["value"]),
+                *(fields[limit] if fields.get(limit) is None else _finite(key, fields[limit]) for limit in ())
+            )
+            for key, fields in content["numbers"].items()
+        }
+    except (KeyError, TypeError, AttributeError, DataError) as error:
+        raise DataError(f"{path} has numbers that cannot be read: {error}.", remedy=remedy) from error
+    return Record(str(content.get("name", path.stem)), estimates, content.get("provenance") or {}, path)

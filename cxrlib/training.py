@@ -1,0 +1,468 @@
+"""Train a network on a Cohort: the loop, its settings, and what it remembers.
+
+    trainer = Trainer(TrainConfig(model="lenet", epochs=5), out_dir="runs/lenet")
+    history = trainer.fit(cohort)
+    probabilities = predict(trainer.model, cohort.split("test").images)
+
+Every random draw of a step (its batch, its augmentation, its dropout) follows from the seed and the step's
+number alone. That is what makes a resumed training end with the weights of an undisturbed one.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from cxrlib.augment import Augment
+from cxrlib.callbacks import Callback, Checkpoint, default_callbacks
+from cxrlib.checkpoints import load_checkpoint
+from cxrlib.cohort import Cohort
+from cxrlib.errors import CheckpointError, ConfigError, DataError, TrainingError
+from cxrlib.metrics import auc
+from cxrlib.models import Classifier, build
+
+#: What must be the same when a training is resumed; the rest (epochs, devices, …) may change.
+FIXED_ON_RESUME = ("model", "width", "dropout", "batch_size", "seed", "average_decay")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Every setting of a training, with defaults that suit the embedded cohort.
+
+    Parameters
+    ----------
+    model, width, dropout, weights
+        As in :func:`cxrlib.models.build`.
+    epochs
+        Passes over the training images. A resumed training may be given more.
+    batch_size
+        Images a step, over all devices together.
+    learning_rate, schedule, warmup, weight_decay
+        AdamW's rate and decay (Loshchilov & Hutter 2019). ``schedule`` is "cosine" (down to zero over all
+        steps) or "constant"; ``warmup`` is the share of the steps over which the rate rises linearly.
+    class_weighted
+        Weigh the loss so that both classes count alike.
+    label_smoothing
+        Pull the targets from 0 and 1 towards ½ by this much.
+    augment
+        None shows every image as it is.
+    average_decay
+        Above 0: predict with an exponential moving average of the weights (0.99 forgets over 100 steps).
+    check_ins
+        How often an epoch the network is measured on the validation images.
+    train_sample
+        How many training images are measured with them, so that both curves mean the same.
+    seed
+        Of the weights, the order of images, augmentation and dropout.
+    accelerator, devices, num_nodes, precision
+        As in Lightning Fabric: "auto", 1, 1, "32-true".
+    """
+
+    model: str = "residual"
+    width: int | None = None
+    dropout: float = 0.0
+    weights: str | None = None
+    epochs: int = 10
+    batch_size: int = 64
+    learning_rate: float = 2e-3
+    schedule: str = "cosine"
+    warmup: float = 0.05
+    weight_decay: float = 0.02
+    class_weighted: bool = False
+    label_smoothing: float = 0.0
+    augment: Augment | None = None
+    average_decay: float = 0.0
+    check_ins: int = 1
+    train_sample: int = 1000
+    seed: int = 0
+    accelerator: str = "auto"
+    devices: int = 1
+    num_nodes: int = 1
+    precision: str = "32-true"
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "check_ins", "train_sample", "devices", "num_nodes"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} is {getattr(self, name)}.", remedy="Give at least 1.")
+        if not self.learning_rate > 0:
+            raise ConfigError(f"learning_rate is {self.learning_rate}.", remedy="Give a positive number.")
+        if self.schedule not in ("cosine", "constant"):
+            raise ConfigError(f"There is no schedule called {self.schedule!r}.", remedy="Use cosine or constant.")
+        for name in ("warmup", "label_smoothing", "average_decay"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ConfigError(f"{name} is {getattr(self, name)}.", remedy="Give a number from 0 up to 1.")
+
+    @classmethod
+    def from_dict(cls, values: dict) -> TrainConfig:
+        """The config that ``asdict`` wrote into a checkpoint; unknown names are an error."""
+        unknown = set(values) - {field.name for field in fields(cls)}
+        if unknown:
+            raise ConfigError(f"Unknown settings {sorted(unknown)}.", remedy="Use the version that wrote them.")
+        augment = values.get("augment")
+        return cls(**{**values, "augment": Augment(**augment) if augment else None})
+
+
+class Trainer:
+    """Trains one network on one cohort.
+
+    Parameters
+    ----------
+    config
+        The settings.
+    callbacks
+        What happens around the loop; None for :func:`cxrlib.callbacks.default_callbacks`.
+    out_dir
+        Where checkpoints and TensorBoard logs go; None keeps nothing on disk.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig | None = None,
+        callbacks: Sequence[Callback] | None = None,
+        out_dir: str | Path | None = None,
+    ):
+        self.config = config or TrainConfig()
+        self.out_dir = None if out_dir is None else Path(out_dir)
+        callbacks = default_callbacks(self.out_dir) if callbacks is None else callbacks
+        # A checkpoint holds what the others remember, so it is written after they have looked.
+        self.callbacks = sorted(callbacks, key=lambda callback: isinstance(callback, Checkpoint))
+        self.step = 0
+        self.learning_rate_factor = 1.0  # halved by each recovery from a non-finite loss
+        self.should_stop = False
+
+    def fit(self, cohort: Cohort, *, resume: bool = False) -> pd.DataFrame:
+        """Train on the cohort's ``train`` images, measuring on its ``val`` images.
+
+        Parameters
+        ----------
+        resume
+            Go on from ``out_dir/last.pt`` where there is one.
+
+        Returns
+        -------
+        DataFrame with a row for each check-in: epoch, step, train_loss, train_auc, train_accuracy, val_loss,
+        val_auc, val_accuracy (threshold ½), learning_rate, images_per_second, seconds.
+
+        Raises
+        ------
+        DataError
+            A split without images or with one class only.
+        TrainingError
+            The loss is not finite and no callback mends it.
+        CheckpointError
+            ``last.pt`` is damaged or of another training.
+        """
+        self._set_up(cohort)
+        try:
+            self._call("on_fit_start")
+            if resume and self.out_dir is not None and (self.out_dir / "last.pt").exists():
+                self._resume(self.out_dir / "last.pt")
+            self._call("on_train_start")
+            while self.step < self.total_steps and not self.should_stop:
+                loss = self._train_step()
+                if not math.isfinite(loss):
+                    self._call("on_non_finite_loss", loss)
+                    continue
+                self._call("on_step_end")
+                if self._is_check_in():
+                    self._check_in()
+                    self._call("on_check_in")
+        except KeyboardInterrupt:
+            self._call("on_interrupt")
+            raise
+        finally:
+            self._call("on_fit_close")
+        self._call("on_fit_end")
+        return self.history
+
+    def _train_step(self) -> float:
+        """One batch forward and back. Where the loss is not finite the weights stay as they are."""
+        config, started = self.config, time.perf_counter()
+        images, targets = self._batch(self.step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.learning_rate()
+        torch.manual_seed(_seed(config.seed, 2, self.step))  # dropout
+        self.wrapped.train()
+        self.optimizer.zero_grad(set_to_none=True)
+        logits = self.wrapped(images)
+        loss = F.binary_cross_entropy_with_logits(logits, targets, pos_weight=self.positive_weight)
+        value = float(loss.detach())
+        if math.isfinite(value):
+            self.fabric.backward(loss)
+            self.optimizer.step()
+            self.step += 1
+            if self.averaged is not None:
+                self.averaged.update_parameters(self.raw_model)
+        elif not any(type(c).on_non_finite_loss is not Callback.on_non_finite_loss for c in self.callbacks):
+            raise TrainingError(
+                f"The loss is {value} at step {self.step}.",
+                remedy="Lower learning_rate, or add the NonFiniteRecovery callback.",
+            )
+        self._interval_images += len(images) * self.fabric.world_size
+        self._interval_seconds += time.perf_counter() - started
+        return value
+
+    def _batch(self, step: int) -> tuple[Tensor, Tensor]:
+        """This device's share of the step's images (float, (B, 1, H, W), 0–255) and targets."""
+        epoch, position = divmod(step, self.steps_per_epoch)
+        order = np.random.default_rng([self.config.seed, 1, epoch]).permutation(len(self._train))
+        rows = order[position * self.config.batch_size :][: self.config.batch_size]
+        rows = np.sort(rows[self.fabric.global_rank :: self.fabric.world_size])  # a memory map likes order
+        images = torch.from_numpy(np.ascontiguousarray(self._train.images[rows])).unsqueeze(1)
+        targets = self._train_targets[rows]
+        images, targets = self.fabric.to_device((images, targets))
+        images = images.float()
+        if self.config.augment is not None:
+            seed = _seed(self.config.seed, 3, step, self.fabric.global_rank)
+            images = self.config.augment(images, torch.Generator().manual_seed(seed))
+        smoothing = self.config.label_smoothing
+        return images, targets * (1 - smoothing) + smoothing / 2
+
+    def learning_rate(self) -> float:
+        """The rate of the current step."""
+        progress = self.step / self.total_steps
+        rate = self.config.learning_rate * self.learning_rate_factor
+        if progress < self.config.warmup:
+            return rate * (self.step + 1) / (self.config.warmup * self.total_steps + 1)
+        if self.config.schedule == "cosine":
+            past = (progress - self.config.warmup) / (1 - self.config.warmup)
+            return rate * (1 + math.cos(math.pi * past)) / 2
+        return rate
+
+    def _is_check_in(self) -> bool:
+        done = (self.step - 1) % self.steps_per_epoch
+        parts = self.config.check_ins
+        return (done + 1) * parts // self.steps_per_epoch > done * parts // self.steps_per_epoch
+
+    def _check_in(self) -> None:
+        """Measure the network on the training sample and the validation images, the same way on both."""
+        started = time.perf_counter()
+        row = {"epoch": self.step / self.steps_per_epoch, "step": self.step}
+        for part, sample in (("train", self._sample), ("val", self._val)):
+            logits = predict_logits(self.model, sample.images)
+            row |= {f"{part}_{name}": value for name, value in self._measure(logits, sample.labels).items()}
+        row["learning_rate"] = self.learning_rate()
+        row["images_per_second"] = self._interval_images / max(self._interval_seconds, 1e-9)
+        self._seconds += self._interval_seconds + time.perf_counter() - started
+        row["seconds"] = self._seconds
+        self._rows.append(row)
+        self._interval_images = self._interval_seconds = 0
+
+    def _measure(self, logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+        weight = None if self.positive_weight is None else self.positive_weight.cpu()
+        loss = F.binary_cross_entropy_with_logits(
+            torch.tensor(logits), torch.tensor(labels, dtype=torch.float32), pos_weight=weight
+        )
+        return {"loss": float(loss), "auc": auc(labels, logits), "accuracy": float(np.mean((logits > 0) == labels))}
+
+    @property
+    def model(self) -> Classifier:
+        """The network to predict with: the averaged one where ``average_decay`` is set."""
+        return self.raw_model if self.averaged is None else self.averaged.module
+
+    @property
+    def history(self) -> pd.DataFrame:
+        """A row for each check-in; see :meth:`fit`."""
+        return pd.DataFrame(self._rows)
+
+    def state(self) -> dict:
+        """All that a resumed training needs: tensors, numbers, strings, lists and dicts only."""
+        return {
+            "model": self.raw_model.state_dict(),
+            "averaged": None if self.averaged is None else self.averaged.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "step": self.step,
+            "total_steps": self.total_steps,
+            "learning_rate_factor": self.learning_rate_factor,
+            "should_stop": self.should_stop,
+            "history": [dict(row) for row in self._rows],
+            "seconds": self._seconds,
+            "interval": [self._interval_images, self._interval_seconds],
+            "config": asdict(self.config),
+            "cohort": self.cohort_facts,
+            "callbacks": {type(c).__name__: c.state() for c in self.callbacks},
+        }
+
+    def load_state(self, state: dict) -> None:
+        """Become the trainer that :meth:`state` described."""
+        self.raw_model.load_state_dict(state["model"])
+        if self.averaged is not None:
+            self.averaged.load_state_dict(state["averaged"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.step = state["step"]
+        self.learning_rate_factor = state["learning_rate_factor"]
+        # A training that early stopping ended stays ended, unless it is given more epochs.
+        self.should_stop = state["should_stop"] and state["total_steps"] >= self.total_steps
+        self._rows = [dict(row) for row in state["history"]]
+        self._seconds = state["seconds"]
+        self._interval_images, self._interval_seconds = state["interval"]
+        for callback in self.callbacks:
+            callback.load_state(state["callbacks"].get(type(callback).__name__, {}))
+
+    def _resume(self, path: Path) -> None:
+        state = load_checkpoint(path)
+        mine = asdict(self.config)
+        differing = [f"{k}: {state['config'].get(k)!r} there, {mine[k]!r} here" for k in FIXED_ON_RESUME
+                     if state["config"].get(k) != mine[k]]  # fmt: skip
+        if state["cohort"]["content_hash"] != self.cohort_facts["content_hash"]:
+            differing.append(f"training and validation images: {state['cohort']['name']} with other content there")
+        if differing:
+            raise CheckpointError(
+                f"{path} is of another training.",
+                offenders=differing,
+                remedy="Train into another folder, or give the settings that it was started with.",
+            )
+        self.load_state(state)
+
+    def _set_up(self, cohort: Cohort) -> None:
+        # lightning.fabric is slow to import, and a reader of histories does not need it
+        from lightning_fabric import Fabric
+
+        config = self.config
+        self._train, self._val = cohort.split("train"), cohort.split("val")
+        for name, part in (("train", self._train), ("val", self._val)):
+            if len(np.unique(part.labels)) < 2:
+                raise DataError(
+                    f"The {name} split of {cohort.name} has {len(part)} images, "
+                    f"{int(part.labels.sum())} of them with pneumonia.",
+                    remedy="Training needs both classes in train and val: check labels, splits and limit.",
+                )
+        self.steps_per_epoch = max(1, len(self._train) // config.batch_size)
+        self.total_steps = config.epochs * self.steps_per_epoch
+        every = math.ceil(len(self._train) / config.train_sample)
+        self._sample = self._train.take(np.arange(0, len(self._train), every))
+        self._train_targets = torch.tensor(self._train.labels, dtype=torch.float32)
+        self.cohort_facts = {
+            "name": cohort.name,
+            "image_size": int(cohort.images.shape[1]),
+            "content_hash": self._train.content_hash() + self._val.content_hash(),
+        }
+        self.fabric = Fabric(
+            accelerator=config.accelerator,
+            devices=config.devices,
+            num_nodes=config.num_nodes,
+            precision=config.precision,
+        )
+        if self.fabric.world_size > 1:
+            self.fabric.launch()
+        torch.manual_seed(_seed(config.seed, 0))
+        self.raw_model = build(
+            config.model,
+            width=config.width,
+            dropout=config.dropout,
+            weights=config.weights,
+            image_size=cohort.images.shape[1],
+        ).to(memory_format=torch.channels_last)
+        self.raw_model.set_normalisation(float(self._sample.images.mean()), float(self._sample.images.std()))
+        optimizer = torch.optim.AdamW(
+            self.raw_model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
+        )
+        self.wrapped, self.optimizer = self.fabric.setup(self.raw_model, optimizer)
+        self.averaged = _averaged(self.raw_model, config.average_decay)
+        self.positive_weight = None
+        if config.class_weighted:
+            positives = int(self._train.labels.sum())
+            weight = torch.tensor((len(self._train) - positives) / positives)
+            self.positive_weight = self.fabric.to_device(weight)
+        self.step, self.learning_rate_factor, self.should_stop = 0, 1.0, False
+        self._rows: list[dict] = []
+        self._seconds = 0.0
+        self._interval_images, self._interval_seconds = 0, 0.0
+
+    def _call(self, hook: str, *args) -> None:
+        for callback in self.callbacks:
+            getattr(callback, hook)(self, *args)
+
+
+def predict_logits(model: Classifier, images: np.ndarray, batch_size: int = 256) -> np.ndarray:
+    """The log odds of pneumonia of each image. ``images``: uint8, (N, H, W). Returns float32, (N,)."""
+    device = next(model.parameters()).device
+    was_training = model.training
+    model.eval()
+    with torch.inference_mode():
+        parts = [
+            model(torch.tensor(images[start : start + batch_size]).to(device)).float().cpu()
+            for start in range(0, len(images), batch_size)
+        ]
+    model.train(was_training)
+    return torch.cat(parts).numpy() if parts else np.zeros(0, np.float32)
+
+
+def predict(model: Classifier, images: np.ndarray, batch_size: int = 256) -> np.ndarray:
+    """The probability of pneumonia of each image. ``images``: uint8, (N, H, W). Returns float32, (N,)."""
+    logits = torch.from_numpy(predict_logits(model, images, batch_size))
+    return torch.sigmoid(logits).numpy()
+
+
+def load_model(path: str | Path) -> tuple[Classifier, dict]:
+    """The network in a checkpoint, ready to predict, and the checkpoint's ``config``, ``cohort`` and history."""
+    state = load_checkpoint(path)
+    config = TrainConfig.from_dict(state["config"])
+    model = build(
+        config.model, width=config.width, dropout=config.dropout, image_size=state["cohort"]["image_size"]
+    )
+    weights = state["model"]
+    if state["averaged"] is not None:
+        weights = {k.removeprefix("module."): v for k, v in state["averaged"].items() if k.startswith("module.")}
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        raise CheckpointError(
+            f"{path} does not hold a {config.model}.", remedy="Use the version of cxrlib that wrote it."
+        ) from error
+    model.eval()
+    return model, {key: state[key] for key in ("config", "cohort", "history", "step", "seconds")}
+
+
+def train_or_load(
+    cohort: Cohort,
+    config: TrainConfig,
+    store: str | Path | None = None,
+    callbacks: Sequence[Callback] | None = None,
+) -> tuple[Classifier, pd.DataFrame]:
+    """The network that this config trains on this cohort, from the artefact store or trained now.
+
+    The store's key is the content of the cohort and the config; a training that was cut off is resumed.
+
+    Parameters
+    ----------
+    store
+        A folder; None for ``models`` in the cache.
+
+    Returns
+    -------
+    The network and its history.
+    """
+    import hashlib
+    import json
+
+    from cxrlib.cache import cache_root
+
+    key = hashlib.sha256(json.dumps([cohort.content_hash(), asdict(config)], sort_keys=True).encode()).hexdigest()
+    folder = (cache_root() / "models" if store is None else Path(store)) / f"{config.model}-{key[:16]}"
+    trainer = Trainer(config, callbacks=default_callbacks(folder, tensorboard=False) if callbacks is None else callbacks,
+                      out_dir=folder)  # fmt: skip
+    history = trainer.fit(cohort, resume=True)
+    return trainer.model.eval(), history
+
+
+def _averaged(model: Classifier, decay: float):
+    if not decay:
+        return None
+    from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+    return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
+
+
+def _seed(*parts: int) -> int:
+    """One 63-bit seed from several numbers, so that neighbouring steps share no stream."""
+    return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> np.uint64(1))

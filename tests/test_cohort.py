@@ -1,0 +1,124 @@
+"""The Cohort refuses what would spoil a study, and splits by patient alone."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from cxrlib.cohort import Cohort, split_by_patient
+from cxrlib.errors import CxrError, DataError
+
+
+def make(n=6, **columns):
+    table = pd.DataFrame(
+        {
+            "image_id": [f"i{i}" for i in range(n)],
+            "patient_id": [f"p{i}" for i in range(n)],
+            "label": [0, 1] * (n // 2),
+            "split": "train",
+        }
+    ).assign(**columns)
+    return Cohort(np.zeros((n, 4, 4), np.uint8), table)
+
+
+def test_a_patient_in_two_splits_is_refused_and_named():
+    with pytest.raises(DataError, match=r"1 patients .*\n  - ann"):
+        make(patient_id=["ann", "ann", "b", "c", "d", "e"], split=["train", "test"] + ["train"] * 4)
+
+
+def test_a_leakage_study_may_share_patients():
+    table = make().table.assign(patient_id="ann", split=["train", "test"] * 3)
+    assert len(Cohort(np.zeros((6, 4, 4), np.uint8), table, allow_shared_patients=True)) == 6
+
+
+def test_the_first_ten_offenders_are_listed_and_the_rest_counted():
+    with pytest.raises(DataError) as caught:
+        make(30, label=[7] * 30)
+    assert str(caught.value).count("\n  - i") == 10
+    assert "… and 20 more" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("columns", "named"),
+    [
+        ({"image_id": "same"}, "image_id"),
+        ({"label": ["yes"] * 6}, "label"),
+        ({"label": [0, 1, None, 0, 1, 0]}, "label"),
+        ({"split": "holdout"}, "split"),
+    ],
+)
+def test_a_bad_column_is_named(columns, named):
+    with pytest.raises(DataError, match=f"'{named}'"):
+        make(**columns)
+
+
+def test_a_missing_column_is_named_beside_those_there_are():
+    table = make().table.drop(columns="patient_id")
+    with pytest.raises(DataError, match=r"no column 'patient_id'.*\n.*'image_id'"):
+        Cohort(np.zeros((6, 4, 4), np.uint8), table)
+
+
+def test_images_masks_and_table_must_agree():
+    table = make().table
+    with pytest.raises(DataError, match="5 images and 6 rows"):
+        Cohort(np.zeros((5, 4, 4), np.uint8), table)
+    with pytest.raises(DataError, match="float64"):
+        Cohort(np.zeros((6, 4, 4)), table)
+    with pytest.raises(DataError, match="lung_masks"):
+        Cohort(np.zeros((6, 4, 4), np.uint8), table, lung_masks=np.zeros((6, 2, 2), np.uint8))
+
+
+def test_labels_may_be_written_as_text():
+    assert make(label=["0", "1", "1", "0", "1.0", "0"]).labels.tolist() == [0, 1, 1, 0, 1, 0]
+
+
+def test_take_keeps_images_table_and_masks_aligned():
+    cohort = make()
+    images = np.arange(6, dtype=np.uint8).repeat(16).reshape(6, 4, 4)
+    cohort = Cohort(images, cohort.table, lung_masks=images % 2)
+    part = cohort.take(np.array([4, 1]))
+    assert part.table["image_id"].tolist() == ["i4", "i1"]
+    assert part.images[:, 0, 0].tolist() == [4, 1]
+    assert part.lung_masks[:, 0, 0].tolist() == [0, 1]
+
+
+def test_split_ignores_row_order_and_keeps_patients_whole():
+    patients = np.array([f"p{i % 500}" for i in range(2000)])
+    splits = split_by_patient(patients, seed=3)
+    order = np.random.default_rng(0).permutation(2000)
+    assert (split_by_patient(patients[order], seed=3) == splits[order]).all()
+    assert pd.DataFrame({"p": patients, "s": splits}).groupby("p")["s"].nunique().max() == 1
+
+
+def test_split_has_the_asked_shares_within_chance():
+    splits = split_by_patient(np.arange(20_000), (0.7, 0.1, 0.2))
+    shares = [np.mean(splits == name) for name in ("train", "val", "test")]
+    assert np.allclose(shares, [0.7, 0.1, 0.2], atol=4 * np.sqrt(0.25 / 20_000))
+
+
+def test_split_of_a_patient_is_the_same_everywhere():
+    # Golden: a change of these is a change of every published split.
+    assert split_by_patient(["1", "2", "3", "00000013", "person100"], seed=0).tolist() == GOLDEN_SPLITS
+
+
+GOLDEN_SPLITS = ["train", "train", "train", "test", "train"]
+
+
+def test_content_hash_notices_a_pixel_and_a_label():
+    cohort = make()
+    images = cohort.images.copy()
+    images[3, 2, 1] = 1
+    hashes = {
+        cohort.content_hash(),
+        cohort.with_images(images).content_hash(),
+        cohort.with_columns(label=[1, 0] * 3).content_hash(),
+    }
+    assert len(hashes) == 3
+    assert make().content_hash() == cohort.content_hash()
+
+
+def test_errors_survive_a_process_pool():
+    import pickle
+
+    error = pickle.loads(pickle.dumps(DataError("bad", remedy="mend it", offenders=["a.png"])))
+    assert isinstance(error, CxrError)
+    assert str(error) == "bad\n  - a.png\nWhat to do: mend it"
