@@ -53,8 +53,10 @@ class Augment:
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
             if value < 0 or (name in ("flip", "erase", "scale", "contrast") and value > 1):
-                raise ConfigError(f"Augment({name}={value}) makes no sense.", remedy="Give a value from 0 to 1, "
-                                  "or degrees for rotate.")  # fmt: skip
+                raise ConfigError(
+                    f"Augment({name}={value}) makes no sense.",
+                    remedy="Give a value from 0 to 1, or degrees for rotate.",
+                )
 
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """Change every image of a batch by a draw of its own.
@@ -84,7 +86,7 @@ class Augment:
         zoom = 1 + zoom * self.scale
         mirror = torch.where(draws[4] < self.flip, -1.0, 1.0)
         cos, sin = angle.cos() / zoom, angle.sin() / zoom
-        # affine_grid maps output to input in coordinates of -1 to 1, hence the factor 2 for a share of the side.
+        # affine_grid's coordinates run from -1 to 1, hence the factor 2 for a share of the side.
         theta = torch.stack(
             [
                 torch.stack([cos * mirror, -sin, 2 * self.translate * right], -1),

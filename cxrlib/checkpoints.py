@@ -15,7 +15,7 @@ FORMAT = 1
 
 
 def save_checkpoint(path: str | Path, state: dict) -> None:
-    """Write a nested dict of tensors, numbers, strings and lists. The old file stays until the new is whole."""
+    """Write a nested dict of tensors, numbers, strings and lists, whole or not at all."""
     with atomic_path(Path(path)) as temporary:
         torch.save({"format": FORMAT, **state}, temporary)
 
@@ -46,17 +46,29 @@ def load_state_dict(path: Path) -> dict:
         try:
             return load_file(path)
         except (OSError, SafetensorError) as error:
-            raise CheckpointError(f"{path} cannot be read: {error}", remedy="Check the path and the file.") from error
+            raise CheckpointError(
+                f"{path} cannot be read: {error}", remedy="Check the path and the file."
+            ) from error
     state = _read(path)
     return state.get("model", state) if isinstance(state, dict) else {}
 
 
 def _read(path: Path):
     if not path.is_file():
-        raise CheckpointError(f"There is no checkpoint {path}.", remedy="Check the path; train first if need be.")
+        raise CheckpointError(
+            f"There is no checkpoint {path}.", remedy="Check the path; train first if need be."
+        )
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, pickle.UnpicklingError, EOFError, OSError, zipfile.BadZipFile, KeyError, ValueError) as error:
+    except (
+        RuntimeError,
+        pickle.UnpicklingError,
+        EOFError,
+        OSError,
+        zipfile.BadZipFile,
+        KeyError,
+        ValueError,
+    ) as error:
         reason = str(error).strip().splitlines()[0][:160] if str(error).strip() else type(error).__name__
         raise CheckpointError(
             f"{path} is damaged or holds more than weights: {reason}",

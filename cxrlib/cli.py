@@ -47,7 +47,9 @@ DataDir = Annotated[
 Labels = Annotated[Path | None, typer.Option("--labels", help="CSV of labels (for --dataset folder).")]
 Columns = Annotated[
     list[str] | None,
-    typer.Option("--set", help="An option of the source as name=value, such as label_column=finding. Repeatable."),
+    typer.Option(
+        "--set", help="An option of the source as name=value, such as label_column=finding. Repeatable."
+    ),
 ]
 ImageSize = Annotated[int, typer.Option("--image-size", help="Side of the square images, in pixels.")]
 Limit = Annotated[int | None, typer.Option("--limit", help="Use only so many images, for a quick look.")]
@@ -137,14 +139,22 @@ def train(
     dataset: Dataset = "phantom",
     data_dir: DataDir = None,
     labels: Labels = None,
-    model: Annotated[str, typer.Option("--model", "-m", help="lenet, double_conv, residual, resnet18, densenet121 "
-                                       "or efficientnet_b0.")] = "residual",  # fmt: skip
+    model: Annotated[
+        str,
+        typer.Option(
+            "--model", "-m", help="lenet, double_conv, residual, resnet18, densenet121 or efficientnet_b0."
+        ),
+    ] = "residual",
     preset: Annotated[Preset, typer.Option(help="How long to train.")] = Preset.course,
-    epochs: Annotated[int | None, typer.Option(help="Passes over the images; the preset's own unless given.")] = None,
+    epochs: Annotated[
+        int | None, typer.Option(help="Passes over the images; the preset's own unless given.")
+    ] = None,
     width: Annotated[int | None, typer.Option(help="Channels of the first block.")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="The optimiser's peak rate.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Images a step.")] = None,
-    weights: Annotated[str | None, typer.Option(help="'torchvision' or a file of weights to start from.")] = None,
+    weights: Annotated[
+        str | None, typer.Option(help="'torchvision' or a file of weights to start from.")
+    ] = None,
     patience: Annotated[
         int | None, typer.Option(help="Stop when the validation loss has not fallen for so many check-ins.")
     ] = None,
@@ -156,7 +166,9 @@ def train(
     options: Columns = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from OUT/last.pt.")] = False,
     devices: Annotated[int, typer.Option(help="Devices to train on.")] = 1,
-    precision: Annotated[str, typer.Option(help="Lightning Fabric's precision, such as bf16-mixed.")] = "32-true",
+    precision: Annotated[
+        str, typer.Option(help="Lightning Fabric's precision, such as bf16-mixed.")
+    ] = "32-true",
     as_json: Json = False,
 ) -> None:
     """Train a network and measure it on the validation images.
@@ -170,8 +182,16 @@ def train(
 
     given = {"epochs": epochs, "width": width, "learning_rate": learning_rate, "batch_size": batch_size}
     changes = {name: value for name, value in given.items() if value is not None}
-    config = recipe(model, preset.value, seed=seed, weights=weights, check_ins=check_ins, devices=devices,
-                    precision=precision, **changes)  # fmt: skip
+    config = recipe(
+        model,
+        preset.value,
+        seed=seed,
+        weights=weights,
+        check_ins=check_ins,
+        devices=devices,
+        precision=precision,
+        **changes,
+    )
     if (out / "last.pt").exists() and not resume:
         raise CxrError(
             f"{out} already holds a training (last.pt).",
@@ -200,8 +220,11 @@ def evaluate(
     labels: Labels = None,
     split: Annotated[Split, typer.Option(help="Which images to measure on.")] = Split.test,
     threshold: Annotated[
-        float | None, typer.Option(help="Probability from which on an image counts as pneumonia. "
-                                   "Not given: Youden's on the validation images.")  # fmt: skip
+        float | None,
+        typer.Option(
+            help="Probability from which on an image counts as pneumonia. "
+            "Not given: Youden's on the validation images."
+        ),
     ] = None,
     image_size: Annotated[int | None, typer.Option(help="Pixels; the checkpoint's own unless given.")] = None,
     limit: Limit = None,
@@ -212,16 +235,18 @@ def evaluate(
 ) -> None:
     """Measure a trained network, with 95% intervals that resample patients."""
     from cxrlib.datasets import load
+    from cxrlib.inference import load_model, predict
     from cxrlib.metrics import choose_threshold
     from cxrlib.metrics import evaluate as measure
-    from cxrlib.training import load_model, predict
 
     model, facts = load_model(checkpoint)
     size = image_size or facts["cohort"]["image_size"]
     cohort = load(dataset, **_source_options(data_dir, labels, size, limit, skip_bad, options, seed))
     part = cohort.split(split.value)
     if not len(part):
-        raise CxrError(f"{dataset} has no images in its {split.value} split.", remedy="Choose another --split.")
+        raise CxrError(
+            f"{dataset} has no images in its {split.value} split.", remedy="Choose another --split."
+        )
     chosen_on = "given"
     if threshold is None:
         val = cohort.split("val")
@@ -229,20 +254,32 @@ def evaluate(
     estimates = measure(part.labels, predict(model, part.images), part.patients, threshold=threshold)
     if as_json:
         return _print_json(
-            {"checkpoint": str(checkpoint), "dataset": dataset, "split": split.value, "images": len(part),
-             "threshold": threshold, "threshold_chosen": chosen_on,
-             **{name: estimate.as_dict() for name, estimate in estimates.items()}}
-        )  # fmt: skip
-    typer.echo(f"{split.value}: {len(part)} images, {int(part.labels.sum())} with pneumonia; "
-               f"threshold {threshold:.3f} ({chosen_on})")  # fmt: skip
-    _print_table(["metric", "value (95% interval)"], [[name, str(value)] for name, value in estimates.items()])
+            {
+                "checkpoint": str(checkpoint),
+                "dataset": dataset,
+                "split": split.value,
+                "images": len(part),
+                "threshold": threshold,
+                "threshold_chosen": chosen_on,
+                **{name: estimate.as_dict() for name, estimate in estimates.items()},
+            }
+        )
+    typer.echo(
+        f"{split.value}: {len(part)} images, {int(part.labels.sum())} with pneumonia; "
+        f"threshold {threshold:.3f} ({chosen_on})"
+    )
+    _print_table(
+        ["metric", "value (95% interval)"], [[name, str(value)] for name, value in estimates.items()]
+    )
 
 
 @app.command()
 def predict(
     checkpoint: Annotated[Path, typer.Argument(help="A last.pt or best.pt that `cxr train` wrote.")],
     images: Annotated[list[Path], typer.Argument(help="Image files, or folders of them.")],
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="CSV to write; standard output if not given.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="CSV to write; standard output if not given.")
+    ] = None,
     skip_bad: SkipBad = False,
     as_json: Json = False,
 ) -> None:
@@ -252,16 +289,18 @@ def predict(
 
     from cxrlib.cache import atomic_path
     from cxrlib.datasets import decode_files, image_files
-    from cxrlib.training import load_model
-    from cxrlib.training import predict as score
+    from cxrlib.inference import load_model
+    from cxrlib.inference import predict as score
 
     model, facts = load_model(checkpoint)
     paths = image_files(images)
     arrays, kept, skipped = decode_files(paths, facts["cohort"]["image_size"], skip_bad=skip_bad)
     table = pd.DataFrame(
-        {"image": [str(path) for path, keep in zip(paths, kept, strict=True) if keep],
-         "probability": np.round(score(model, arrays).astype(float), 6)}
-    )  # fmt: skip
+        {
+            "image": [str(path) for path, keep in zip(paths, kept, strict=True) if keep],
+            "probability": np.round(score(model, arrays).astype(float), 6),
+        }
+    )
     for path, reason in skipped:
         typer.echo(f"left out: {path}: {reason}", err=True)
     if out is not None:
@@ -278,21 +317,36 @@ def predict(
 def report(
     dataset: Dataset = "phantom",
     data_dir: DataDir = None,
-    preset: Annotated[Preset, typer.Option(help="smoke: does it run; course: minutes; full: hours.")] = Preset.course,
+    preset: Annotated[
+        Preset, typer.Option(help="smoke: does it run; course: minutes; full: hours.")
+    ] = Preset.course,
     jobs: Annotated[int, typer.Option("--jobs", "-j", help="Notebooks to run side by side.")] = 1,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the report.")] = Path("report"),
     seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
     image_size: ImageSize = 128,
-    only: Annotated[list[str] | None, typer.Option(help="Run only these notebooks, such as 03. Repeatable.")] = None,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Run notebooks again that have not changed.")] = False,
+    only: Annotated[
+        list[str] | None, typer.Option(help="Run only these notebooks, such as 03. Repeatable.")
+    ] = None,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Run notebooks again that have not changed.")
+    ] = False,
 ) -> None:
     """Run the notebooks and render the site: open OUT/index.html."""
     from cxrlib.report import run_report
 
     raise typer.Exit(
-        run_report(dataset=dataset, data_dir=data_dir, preset=preset.value, jobs=jobs, out=out, seed=seed,
-                   image_size=image_size, only=only, fresh=fresh)
-    )  # fmt: skip
+        run_report(
+            dataset=dataset,
+            data_dir=data_dir,
+            preset=preset.value,
+            jobs=jobs,
+            out=out,
+            seed=seed,
+            image_size=image_size,
+            only=only,
+            fresh=fresh,
+        )
+    )
 
 
 def _source_options(data_dir, labels, image_size, limit, skip_bad, options, seed=0) -> dict:

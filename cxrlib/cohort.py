@@ -78,7 +78,7 @@ class Cohort:
         return self.table["patient_id"].to_numpy(dtype=str)
 
     def take(self, rows: np.ndarray) -> Cohort:
-        """The cohort of these rows, in this order. ``rows``: integer positions or a boolean mask, shape (N,)."""
+        """The cohort of these rows, in this order: integer positions, or a boolean mask of shape (N,)."""
         rows = np.asarray(rows)
         if rows.dtype == bool:
             rows = np.flatnonzero(rows)
@@ -199,7 +199,7 @@ def _normalised(table: pd.DataFrame) -> pd.DataFrame:
         if column in table:
             table[column] = table[column].astype(str)
     if "label" in table and pd.to_numeric(table["label"], errors="coerce").isin([0, 1]).all():
-        table["label"] = table["label"].astype(np.int64)
+        table["label"] = pd.to_numeric(table["label"]).astype(np.int64)
     return table
 
 

@@ -12,9 +12,21 @@ import numpy as np
 import pandas as pd
 
 from cxrlib.cohort import Cohort
+from cxrlib.datasets.nih_tables import FINDINGS
 from cxrlib.errors import DataError
 from cxrlib.metrics import Estimate, auc, proportion
 from cxrlib.resampling import draw_patients
+
+_ACQUISITION = (
+    "view",
+    "age",
+    "sex",
+    "follow_up",
+    "site",
+    "original_width",
+    "original_height",
+    "pixel_spacing",
+)
 
 
 def finding_counts(table: pd.DataFrame, findings: Sequence[str]) -> pd.DataFrame:
@@ -265,6 +277,21 @@ def table_by_label(table: pd.DataFrame, columns: Sequence[str], label: str = "la
         difference = (with_label.mean() - without.mean()) / spread if spread > 0 else 0.0
         rows[name] = {"without": without.mean(), "with": with_label.mean(), "difference": difference}
     return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def metadata_columns(table: pd.DataFrame) -> list[str]:
+    """The columns that describe how, when and of whom an image was taken, and that vary.
+
+    Leaves out ids, paths, the label and what follows from it (subtype, other findings), so that they can be
+    given to a pixel-free classifier without giving the answer away.
+    """
+    known = [column for column in _ACQUISITION if column in table]
+    switches = [
+        column
+        for column in table
+        if pd.api.types.is_bool_dtype(table[column]) and column not in (*FINDINGS, "no_finding")
+    ]
+    return [column for column in [*known, *switches] if table[column].nunique() > 1]
 
 
 def class_means(cohort: Cohort, per_class: int = 2000) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -165,7 +165,7 @@ def aucs(
     estimates: Mapping[str, Estimate],
     title: str,
     *,
-    references: Mapping[str, float] = {},
+    references: Mapping[str, float] | None = None,
     ax: Axes | None = None,
 ) -> Axes:
     """AUCs with intervals, one a row, first on top; vertical lines for published values and for chance."""
@@ -179,7 +179,7 @@ def aucs(
             f"{estimate.value:.3f}", (estimate.value, row), (0, 6), textcoords="offset points", ha="center"
         )
     ax.axvline(0.5, color=GREY, linestyle=":")
-    for (name, value), style in zip(references.items(), ("--", "-.", ":"), strict=False):
+    for (name, value), style in zip((references or {}).items(), ("--", "-.", ":"), strict=False):
         ax.axvline(value, color=ORANGE, linestyle=style, label=f"{name}: {value:.3f}")
     ax.set_yticks(rows, list(estimates))
     ax.set_ylim(-0.6, len(estimates) - 0.2)
@@ -193,9 +193,9 @@ def aucs(
 def gallery(
     images: np.ndarray, rows: Mapping[str, np.ndarray], captions: Sequence[str] | None = None
 ) -> Axes:
-    """Pictures in rows. ``images``: uint8 (N, H, W); ``rows``: title -> positions; ``captions``: one an image."""
+    """Pictures in rows. ``images``: uint8 (N, H, W); ``rows``: title -> positions; one caption an image."""
     columns = max(len(positions) for positions in rows.values())
-    figure, axes = plt.subplots(
+    _, axes = plt.subplots(
         len(rows), columns, figsize=(1.65 * columns, 1.95 * len(rows)), squeeze=False, layout="constrained"
     )
     for ax in axes.ravel():

@@ -16,8 +16,9 @@ from cxrlib.augment import Augment
 from cxrlib.callbacks import Callback
 from cxrlib.cohort import Cohort
 from cxrlib.errors import ConfigError
+from cxrlib.inference import predict
 from cxrlib.metrics import Estimate, bootstrap_mean, choose_threshold
-from cxrlib.training import TrainConfig, predict, train_or_load
+from cxrlib.training import TrainConfig, train_or_load
 
 PRESETS = ("smoke", "course", "full")
 
@@ -28,7 +29,7 @@ _BASE = TrainConfig(class_weighted=True, augment=AUGMENT)
 _RECIPES = {
     "lenet": replace(_BASE, model="lenet", learning_rate=1e-3, dropout=0.2),
     "double_conv": replace(_BASE, model="double_conv", width=8, learning_rate=2e-3, dropout=0.2),
-    "residual": replace(_BASE, model="residual", learning_rate=3e-3, dropout=0.2, average_decay=0.99),
+    "residual": replace(_BASE, model="residual", learning_rate=3e-3, dropout=0.2),
 }
 _EPOCHS = {
     "smoke": {"lenet": 1, "double_conv": 1, "residual": 1},
@@ -51,7 +52,9 @@ def recipe(model: str, preset: str = "course", *, seed: int = 0, **changes) -> T
         Settings of :class:`~cxrlib.training.TrainConfig` to replace.
     """
     if preset not in PRESETS:
-        raise ConfigError(f"There is no preset called {preset!r}.", remedy=f"Use one of {', '.join(PRESETS)}.")
+        raise ConfigError(
+            f"There is no preset called {preset!r}.", remedy=f"Use one of {', '.join(PRESETS)}."
+        )
     config = _RECIPES.get(model) or replace(_RECIPES["residual"], model=model, learning_rate=1e-3)
     config = replace(config, epochs=_EPOCHS[preset].get(model, _EPOCHS[preset]["residual"]), seed=seed)
     if model == "double_conv" and preset != "full":
@@ -104,7 +107,8 @@ def compare(
     val, test = cohort.split("val"), cohort.split("test")
     for name in models:
         trained = [
-            train_or_load(cohort, recipe(name, preset, seed=seed, **changes), store, callbacks) for seed in seeds
+            train_or_load(cohort, recipe(name, preset, seed=seed, **changes), store, callbacks)
+            for seed in seeds
         ]
         histories[name] = [history for _, history in trained]
         test_scores[name] = np.stack([predict(model, test.images) for model, _ in trained])

@@ -161,7 +161,9 @@ class Ranked:
     @classmethod
     def of(cls, labels: np.ndarray, scores: np.ndarray, codes: np.ndarray, threshold: float) -> Ranked:
         """Rank ``scores`` (N,) of rows with ``labels`` and patient ``codes``."""
-        order = np.lexsort((codes, scores))  # by patient among ties, so that sums round alike in any row order
+        order = np.lexsort(
+            (codes, scores)
+        )  # by patient among ties, so that sums round alike in any row order
         is_positive = labels[order] == 1
         positives, negatives = order[is_positive], order[~is_positive]
         p, n = scores[positives], scores[negatives]

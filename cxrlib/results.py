@@ -1,6 +1,7 @@
 """Recorded evidence: a figure and the numbers in it, with what is needed to make them again.
 
-``record`` writes ``figures/<dataset>/<notebook>/<name>.png`` and ``.json``; ``recorded`` reads what is committed.
+``record`` writes ``figures/<dataset>/<notebook>/<name>.png`` and ``.json``;
+``recorded`` reads what is committed.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ SCHEMA = 1
 _PACKAGES = ("numpy", "torch", "torchvision", "scikit-learn", "cxrlib")
 _PATH_PART = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*")
 _NUMBER_NAME = re.compile(r"[\w+-]+(\.[\w+-]+)*")
-_ABSOLUTE_PATH = re.compile(r"(?<![\w.…/])(?:[A-Za-z]:\\|~?/)(?:[^\s'\"]*[\\/])?([^\s'\"\\/]*)[\\/]?")
+_ABSOLUTE_PATH = re.compile(r"(?<![\w.…/])(?:[A-Za-z]:\\|~?/(?!/))(?:[^\s'\"]*[\\/])?([^\s'\"\\/]+)[\\/]?")
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,9 @@ class Record:
     def _repr_html_(self) -> str:
         head = "".join(f"<th>{title}</th>" for title in ("number", "value", "interval", "n", "seeds"))
         body = "".join(
-            f"<tr><td><code>{html.escape(key)}</code></td>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
+            f"<tr><td><code>{html.escape(key)}</code></td>"
+            + "".join(f"<td>{cell}</td>" for cell in cells)
+            + "</tr>"
             for key, *cells in self._rows()
         )
         command = html.escape(self.command or "no command was recorded")
@@ -121,8 +124,8 @@ def record(
 ) -> Path:
     """Write a figure and its numbers to ``out_dir/figures/<dataset>/<notebook>/<name>.png`` and ``.json``.
 
-    Each file appears whole or not at all, the JSON last. The figure is closed afterwards, so that a notebook does
-    not show it twice: put it on the cell's last line to show it.
+    Each file appears whole or not at all, the JSON last. The figure is closed afterwards, so that a notebook
+    does not show it twice: put it on the cell's last line to show it.
 
     Parameters
     ----------
@@ -135,7 +138,7 @@ def record(
     seed
         The seed, or one for each training run.
     command
-        What makes this again; None for the papermill call of this notebook. Absolute paths in it are shortened.
+        What makes this again; None for the papermill call of this notebook. Absolute paths are shortened.
     seconds
         How long it took.
 
@@ -210,13 +213,154 @@ def read_record(path: str | Path) -> Record:
     if not isinstance(content, dict) or content.get("schema") != SCHEMA:
         raise DataError(f"{path} is not evidence of schema {SCHEMA}.", remedy=remedy)
     try:
-        estimates = {
-            key: Estimate(
-                _finite(key, fields["value"]),
-                *(fields[limit] if fields.get(limit) is None else _finite(key, fields[limit]) for limit in ())
-            )
-            for key, fields in content["numbers"].items()
-        }
-    except (KeyError, TypeError, AttributeError, DataError) as error:
-        raise DataError(f"{path} has numbers that cannot be read: {error}.", remedy=remedy) from error
-    return Record(str(content.get("name", path.stem)), estimates, content.get("provenance") or {}, path)
+        estimates = {key: _as_estimate(key, fields) for key, fields in content["numbers"].items()}
+        made_from = dict(content.get("provenance", {}))
+    except (KeyError, TypeError, ValueError, AttributeError, DataError) as error:
+        raise DataError(f"{path} has numbers that cannot be read: {error!r}.", remedy=remedy) from error
+    return Record(str(content.get("name", path.stem)), estimates, made_from, path)
+
+
+def provenance(
+    *,
+    dataset: str | None = None,
+    content_hash: str | None = None,
+    preset: str | None = None,
+    seed: int | list[int] | None = None,
+    command: str | None = None,
+    seconds: float | None = None,
+) -> dict[str, object]:
+    """What is needed to make a result again, without paths, users or host names of this machine."""
+    if not (seed is None or isinstance(seed, number_types.Integral)):
+        seed = [int(one) for one in seed]
+    return {
+        "dataset": dataset,
+        "content_hash": content_hash,
+        "preset": preset,
+        "seed": seed if seed is None or isinstance(seed, list) else int(seed),
+        "command": None if command is None else _ABSOLUTE_PATH.sub(r"…/\1", command),
+        "git_commit": _git_commit(project_root()),
+        "versions": _versions(),
+        "hardware": _hardware(),
+        "seconds": None if seconds is None else round(float(seconds), 2),
+    }
+
+
+def project_root() -> Path | None:
+    """The checkout that this package is imported from, or None where it is installed without one."""
+    root = Path(cxrlib.__file__).resolve().parent.parent
+    description = root / "pyproject.toml"
+    if description.is_file() and 'name = "cxrlib"' in description.read_text(encoding="utf-8"):
+        return root
+    return None
+
+
+def default_out_dir() -> Path:
+    """Where results go when nothing else is said: a folder in the cache, never the current one."""
+    return cache_root() / "results"
+
+
+def _save_png(figure, target: Path, dpi: int) -> None:
+    from matplotlib import pyplot
+
+    if not hasattr(figure, "savefig"):  # an axis
+        figure = figure.get_figure()
+    with atomic_path(target) as path:
+        # "Software" off: the same figure gives the same bytes under another matplotlib release's banner
+        figure.savefig(path, format="png", dpi=dpi, bbox_inches="tight", metadata={"Software": None})
+    pyplot.close(figure)
+
+
+def _as_fields(key: str, number) -> dict[str, float | int]:
+    if not _NUMBER_NAME.fullmatch(key):
+        raise ConfigError(
+            f"{key!r} cannot name a number.", remedy="Use dotted words, such as 'residual.test_auc'."
+        )
+    fields = number.as_dict() if isinstance(number, Estimate) else {"value": number}
+    return {field: _finite(f"{key}, {field}", value) for field, value in fields.items()}
+
+
+def _as_estimate(key: str, fields: Mapping[str, float]) -> Estimate:
+    known = {field: fields.get(field) for field in ("low", "high", "n", "seeds")}
+    known = {field: _finite(key, value) for field, value in known.items() if value is not None}
+    return Estimate(_finite(key, fields["value"]), **known)
+
+
+def _finite(key: str, value) -> float | int:
+    """The value as a plain int or float."""
+    if hasattr(value, "item"):  # numpy and torch scalars
+        value = value.item()
+    if isinstance(value, bool) or not isinstance(value, number_types.Real):
+        raise DataError(f"The number {key!r} is {value!r}.", remedy="Record numbers only.")
+    if not math.isfinite(value):
+        raise DataError(
+            f"The number {key!r} is {value}.",
+            remedy="Find out why it is undefined, and leave it out if it must be.",
+        )
+    return int(value) if isinstance(value, number_types.Integral) else float(value)
+
+
+def _papermill_command(dataset: str, notebook: str, preset: str | None, seed) -> str:
+    options = f"-p dataset {dataset}" + (f" -p preset {preset}" if preset else "")
+    if isinstance(seed, number_types.Integral):
+        options += f" -p seed {seed}"
+    return f"papermill notebooks/{notebook}.ipynb out.ipynb {options}"
+
+
+@lru_cache(maxsize=1)
+def _git_commit(root: Path | None) -> str | None:
+    """The commit of the code, with ``-dirty`` where code has changed since; None outside a repository."""
+    if root is None:
+        return None
+    try:
+        commit = _git(root, "rev-parse", "--verify", "HEAD")
+        changed = _git(root, "status", "--porcelain", "--", "cxrlib", "notebooks", "pyproject.toml")
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return commit + ("-dirty" if changed else "")
+
+
+def _git(root: Path, *arguments: str) -> str:
+    done = subprocess.run(
+        ["git", "-C", str(root), *arguments], capture_output=True, text=True, check=True, timeout=10
+    )
+    return done.stdout.strip()
+
+
+def _versions() -> dict[str, str]:
+    versions = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            if package == "cxrlib":
+                versions[package] = cxrlib.__version__
+    return versions
+
+
+@lru_cache(maxsize=1)
+def _cpu() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        found = re.search(r"^model name\s*:\s*(.+)$", info.read_text(encoding="utf-8"), re.MULTILINE)
+        if found:
+            return " ".join(found[1].split())
+    if sys.platform == "darwin":
+        asked = subprocess.run(["sysctl", "-n", "machdep.cpu.brand_string"], capture_output=True, text=True)
+        if asked.stdout.strip():
+            return asked.stdout.strip()
+    return platform.processor() or platform.machine()
+
+
+def _hardware() -> str:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    hardware = f"{_cpu()}, {cores} {'core' if cores == 1 else 'cores'}"
+    torch = sys.modules.get("torch")  # not imported only to be asked: it takes seconds
+    if torch is not None and torch.cuda.is_available():
+        hardware += f"; {torch.cuda.get_device_name()}"
+    return hardware
+
+
+def _readable(value: float) -> str:
+    if isinstance(value, int) or abs(value) >= 1000:
+        return f"{value:,.0f}"
+    return f"{value:.3f}" if abs(value) < 10 else f"{value:.1f}"

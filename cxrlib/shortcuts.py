@@ -163,8 +163,7 @@ def _choose(features: pd.DataFrame, labels: np.ndarray, patients: np.ndarray, *,
 
 
 def _fit(kind: str, features: pd.DataFrame, labels: np.ndarray):
-    # Tables repeat themselves: of the 112,120 rows of NIH far fewer are distinct. One weighted row for each is
-    # the same likelihood in less time.
+    # Few of a table's rows are distinct: one weighted row for each gives the same likelihood in less time.
     rows = features.assign(_label=labels).groupby([*features.columns, "_label"], observed=True, dropna=False)
     distinct = rows.size().rename("_weight").reset_index()
     values = distinct[list(features.columns)].astype(features.dtypes.to_dict())

@@ -2,6 +2,7 @@
 
     trainer = Trainer(TrainConfig(model="lenet", epochs=5), out_dir="runs/lenet")
     history = trainer.fit(cohort)
+    from cxrlib.inference import predict
     probabilities = predict(trainer.model, cohort.split("test").images)
 
 Every random draw of a step (its batch, its augmentation, its dropout) follows from the seed and the step's
@@ -10,10 +11,12 @@ number alone. That is what makes a resumed training end with the weights of an u
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -22,93 +25,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cxrlib.augment import Augment
+from cxrlib.cache import cache_root
 from cxrlib.callbacks import Callback, Checkpoint, default_callbacks
 from cxrlib.checkpoints import load_checkpoint
 from cxrlib.cohort import Cohort
-from cxrlib.errors import CheckpointError, ConfigError, DataError, TrainingError
+from cxrlib.errors import CheckpointError, DataError, TrainingError
+from cxrlib.inference import predict_logits
 from cxrlib.metrics import auc
 from cxrlib.models import Classifier, build
+from cxrlib.train_config import TrainConfig
 
 #: What must be the same when a training is resumed; the rest (epochs, devices, …) may change.
 FIXED_ON_RESUME = ("model", "width", "dropout", "batch_size", "seed", "average_decay")
-
-
-@dataclass(frozen=True)
-class TrainConfig:
-    """Every setting of a training, with defaults that suit the embedded cohort.
-
-    Parameters
-    ----------
-    model, width, dropout, weights
-        As in :func:`cxrlib.models.build`.
-    epochs
-        Passes over the training images. A resumed training may be given more.
-    batch_size
-        Images a step, over all devices together.
-    learning_rate, schedule, warmup, weight_decay
-        AdamW's rate and decay (Loshchilov & Hutter 2019). ``schedule`` is "cosine" (down to zero over all
-        steps) or "constant"; ``warmup`` is the share of the steps over which the rate rises linearly.
-    class_weighted
-        Weigh the loss so that both classes count alike.
-    label_smoothing
-        Pull the targets from 0 and 1 towards ½ by this much.
-    augment
-        None shows every image as it is.
-    average_decay
-        Above 0: predict with an exponential moving average of the weights (0.99 forgets over 100 steps).
-    check_ins
-        How often an epoch the network is measured on the validation images.
-    train_sample
-        How many training images are measured with them, so that both curves mean the same.
-    seed
-        Of the weights, the order of images, augmentation and dropout.
-    accelerator, devices, num_nodes, precision
-        As in Lightning Fabric: "auto", 1, 1, "32-true".
-    """
-
-    model: str = "residual"
-    width: int | None = None
-    dropout: float = 0.0
-    weights: str | None = None
-    epochs: int = 10
-    batch_size: int = 64
-    learning_rate: float = 2e-3
-    schedule: str = "cosine"
-    warmup: float = 0.05
-    weight_decay: float = 0.02
-    class_weighted: bool = False
-    label_smoothing: float = 0.0
-    augment: Augment | None = None
-    average_decay: float = 0.0
-    check_ins: int = 1
-    train_sample: int = 1000
-    seed: int = 0
-    accelerator: str = "auto"
-    devices: int = 1
-    num_nodes: int = 1
-    precision: str = "32-true"
-
-    def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "check_ins", "train_sample", "devices", "num_nodes"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} is {getattr(self, name)}.", remedy="Give at least 1.")
-        if not self.learning_rate > 0:
-            raise ConfigError(f"learning_rate is {self.learning_rate}.", remedy="Give a positive number.")
-        if self.schedule not in ("cosine", "constant"):
-            raise ConfigError(f"There is no schedule called {self.schedule!r}.", remedy="Use cosine or constant.")
-        for name in ("warmup", "label_smoothing", "average_decay"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ConfigError(f"{name} is {getattr(self, name)}.", remedy="Give a number from 0 up to 1.")
-
-    @classmethod
-    def from_dict(cls, values: dict) -> TrainConfig:
-        """The config that ``asdict`` wrote into a checkpoint; unknown names are an error."""
-        unknown = set(values) - {field.name for field in fields(cls)}
-        if unknown:
-            raise ConfigError(f"Unknown settings {sorted(unknown)}.", remedy="Use the version that wrote them.")
-        augment = values.get("augment")
-        return cls(**{**values, "augment": Augment(**augment) if augment else None})
 
 
 class Trainer:
@@ -262,7 +190,11 @@ class Trainer:
         loss = F.binary_cross_entropy_with_logits(
             torch.tensor(logits), torch.tensor(labels, dtype=torch.float32), pos_weight=weight
         )
-        return {"loss": float(loss), "auc": auc(labels, logits), "accuracy": float(np.mean((logits > 0) == labels))}
+        return {
+            "loss": float(loss),
+            "auc": auc(labels, logits),
+            "accuracy": float(np.mean((logits > 0) == labels)),
+        }
 
     @property
     def model(self) -> Classifier:
@@ -314,7 +246,9 @@ class Trainer:
         differing = [f"{k}: {state['config'].get(k)!r} there, {mine[k]!r} here" for k in FIXED_ON_RESUME
                      if state["config"].get(k) != mine[k]]  # fmt: skip
         if state["cohort"]["content_hash"] != self.cohort_facts["content_hash"]:
-            differing.append(f"training and validation images: {state['cohort']['name']} with other content there")
+            differing.append(
+                f"training and validation images: {state['cohort']['name']} with other content there"
+            )
         if differing:
             raise CheckpointError(
                 f"{path} is of another training.",
@@ -361,7 +295,7 @@ class Trainer:
             dropout=config.dropout,
             weights=config.weights,
             image_size=cohort.images.shape[1],
-        ).to(memory_format=torch.channels_last)
+        )
         self.raw_model.set_normalisation(float(self._sample.images.mean()), float(self._sample.images.std()))
         optimizer = torch.optim.AdamW(
             self.raw_model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
@@ -383,46 +317,6 @@ class Trainer:
             getattr(callback, hook)(self, *args)
 
 
-def predict_logits(model: Classifier, images: np.ndarray, batch_size: int = 256) -> np.ndarray:
-    """The log odds of pneumonia of each image. ``images``: uint8, (N, H, W). Returns float32, (N,)."""
-    device = next(model.parameters()).device
-    was_training = model.training
-    model.eval()
-    with torch.inference_mode():
-        parts = [
-            model(torch.tensor(images[start : start + batch_size]).to(device)).float().cpu()
-            for start in range(0, len(images), batch_size)
-        ]
-    model.train(was_training)
-    return torch.cat(parts).numpy() if parts else np.zeros(0, np.float32)
-
-
-def predict(model: Classifier, images: np.ndarray, batch_size: int = 256) -> np.ndarray:
-    """The probability of pneumonia of each image. ``images``: uint8, (N, H, W). Returns float32, (N,)."""
-    logits = torch.from_numpy(predict_logits(model, images, batch_size))
-    return torch.sigmoid(logits).numpy()
-
-
-def load_model(path: str | Path) -> tuple[Classifier, dict]:
-    """The network in a checkpoint, ready to predict, and the checkpoint's ``config``, ``cohort`` and history."""
-    state = load_checkpoint(path)
-    config = TrainConfig.from_dict(state["config"])
-    model = build(
-        config.model, width=config.width, dropout=config.dropout, image_size=state["cohort"]["image_size"]
-    )
-    weights = state["model"]
-    if state["averaged"] is not None:
-        weights = {k.removeprefix("module."): v for k, v in state["averaged"].items() if k.startswith("module.")}
-    try:
-        model.load_state_dict(weights)
-    except RuntimeError as error:
-        raise CheckpointError(
-            f"{path} does not hold a {config.model}.", remedy="Use the version of cxrlib that wrote it."
-        ) from error
-    model.eval()
-    return model, {key: state[key] for key in ("config", "cohort", "history", "step", "seconds")}
-
-
 def train_or_load(
     cohort: Cohort,
     config: TrainConfig,
@@ -442,15 +336,13 @@ def train_or_load(
     -------
     The network and its history.
     """
-    import hashlib
-    import json
-
-    from cxrlib.cache import cache_root
-
-    key = hashlib.sha256(json.dumps([cohort.content_hash(), asdict(config)], sort_keys=True).encode()).hexdigest()
+    key = hashlib.sha256(
+        json.dumps([cohort.content_hash(), asdict(config)], sort_keys=True).encode()
+    ).hexdigest()
     folder = (cache_root() / "models" if store is None else Path(store)) / f"{config.model}-{key[:16]}"
-    trainer = Trainer(config, callbacks=default_callbacks(folder, tensorboard=False) if callbacks is None else callbacks,
-                      out_dir=folder)  # fmt: skip
+    if callbacks is None:
+        callbacks = default_callbacks(folder, tensorboard=False)
+    trainer = Trainer(config, callbacks, folder)
     history = trainer.fit(cohort, resume=True)
     return trainer.model.eval(), history
 

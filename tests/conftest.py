@@ -32,7 +32,7 @@ def blob_cohort():
 
 
 def make_blobs():
-    """240 noisy 32-pixel images from 120 patients; a bright blob somewhere in the upper half means disease."""
+    """240 noisy 32-pixel images from 120 patients; a bright blob in the upper half means disease."""
     import numpy as np
     import pandas as pd
 
