@@ -139,9 +139,10 @@ def decode_files(
     entry = root / "decoded" / key
     if not (entry / "manifest.json").is_file() or _mended(entry):
         with locked(entry):
-            if (entry / "manifest.json").is_file() and _mended(entry):
+            whole = (entry / "manifest.json").is_file()
+            if entry.exists() and (not whole or _mended(entry)):
                 shutil.rmtree(entry)
-            if not (entry / "manifest.json").is_file():
+            if not entry.exists():
                 _build(entry, paths, size, fit, workers, progress)
     return _served(entry, paths, skip_bad)
 

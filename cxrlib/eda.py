@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from cxrlib.cohort import Cohort
 from cxrlib.datasets.nih_tables import FINDINGS
 from cxrlib.errors import DataError
 from cxrlib.metrics import Estimate, auc, proportion
@@ -202,6 +201,16 @@ def prevalence_ratio(
     return Estimate(float(ratio(total[None])[0]), float(low[0]), float(high[0]), int(total[a] + total[b]))
 
 
+def prevalence_estimates(prevalences: pd.DataFrame, prefix: str = "") -> dict[str, Estimate]:
+    """:func:`prevalence_by` as numbers to record: ``<prefix><level>.prevalence`` -> Estimate."""
+    return {
+        f"{prefix}{str(level).replace('–', '_')}.prevalence": Estimate(
+            r.prevalence, r.low, r.high, int(r.images)
+        )
+        for level, r in prevalences.iterrows()
+    }
+
+
 AGREEMENT = ("sensitivity", "specificity", "ppv", "npv", "kappa")
 
 
@@ -251,10 +260,20 @@ def label_agreement(
     return pd.DataFrame.from_dict(rows, orient="index")
 
 
+def agreement_estimates(table: pd.DataFrame, names: Sequence[str]) -> dict[str, Estimate]:
+    """:func:`label_agreement` as numbers to record: ``<name>.<measure>``, with a name for each row."""
+    return {
+        f"{name}.{m}": Estimate(row[m], row[f"{m}_low"], row[f"{m}_high"], int(row["n"]))
+        for name, (_, row) in zip(names, table.iterrows(), strict=True)
+        for m in AGREEMENT
+    }
+
+
 def table_by_label(table: pd.DataFrame, columns: Sequence[str], label: str = "label") -> pd.DataFrame:
     """Each column's mean without and with the label, and how far apart they are.
 
-    A column of numbers or booleans is one row; of a few categories, one row a category (as shares).
+    A column of numbers or booleans is one row; of categories, one row a category (as shares),
+    the first only where there are two.
 
     Returns
     -------
@@ -268,7 +287,9 @@ def table_by_label(table: pd.DataFrame, columns: Sequence[str], label: str = "la
         if pd.api.types.is_numeric_dtype(values) or pd.api.types.is_bool_dtype(values):
             described[column] = values.astype(float)
         else:
-            for category in sorted(values.dropna().unique()):
+            categories = sorted(values.dropna().unique())
+            # Of two, one says it all.
+            for category in categories if len(categories) > 2 else categories[:1]:
                 described[f"{column} = {category}"] = (values == category).astype(float)
     rows = {}
     for name, values in described.items():
@@ -292,50 +313,6 @@ def metadata_columns(table: pd.DataFrame) -> list[str]:
         if pd.api.types.is_bool_dtype(table[column]) and column not in (*FINDINGS, "no_finding")
     ]
     return [column for column in [*known, *switches] if table[column].nunique() > 1]
-
-
-def class_means(cohort: Cohort, per_class: int = 2000) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Mean image without and with the label, and what the difference amounts to.
-
-    Parameters
-    ----------
-    per_class
-        At most so many images of a class, evenly spaced, so that a large cohort is not read whole.
-
-    Returns
-    -------
-    ``without``, ``with``: float64 (H, W), 0–255. ``effect``: float64 (H, W), difference of the means in units
-    of the pooled standard deviation of that pixel.
-    """
-    means, variances = [], []
-    for value in (0, 1):
-        stack = cohort.images[_evenly(np.flatnonzero(cohort.labels == value), per_class)].astype(np.float32)
-        if not len(stack):
-            raise DataError(
-                f"The cohort {cohort.name!r} has no image with label {value}.",
-                remedy="Take more images, or another cohort: two classes are needed to compare them.",
-            )
-        means.append(stack.mean(axis=0, dtype=np.float64))
-        variances.append(stack.var(axis=0, dtype=np.float64))
-    spread = np.sqrt((variances[0] + variances[1]) / 2)
-    return means[0], means[1], (means[1] - means[0]) / np.maximum(spread, 1.0)
-
-
-def intensity_histograms(cohort: Cohort, bins: int = 64, per_class: int = 2000) -> pd.DataFrame:
-    """Share of pixels at each grey level, by class.
-
-    Returns
-    -------
-    DataFrame indexed by the bin's lower edge (0–255): ``without``, ``with``; each column sums to one.
-    """
-    edges = np.linspace(0, 256, bins + 1)
-    columns = {}
-    for name, value in (("without", 0), ("with", 1)):
-        rows = _evenly(np.flatnonzero(cohort.labels == value), per_class)
-        levels = np.bincount(cohort.images[rows].ravel(), minlength=256)
-        counts = np.histogram(np.arange(256), bins=edges, weights=levels)[0]
-        columns[name] = counts / max(counts.sum(), 1)
-    return pd.DataFrame(columns, index=pd.Index(edges[:-1], name="grey level"))
 
 
 def resample_patients(cells: np.ndarray, patients, *, replicates: int, seed: int = 0) -> np.ndarray:
@@ -401,7 +378,3 @@ def _marks(table: pd.DataFrame, findings: Sequence[str]) -> np.ndarray:
             remedy="Name findings that the table has, one bool column each.",
         )
     return table[list(findings)].to_numpy(dtype=bool)
-
-
-def _evenly(rows: np.ndarray, most: int) -> np.ndarray:
-    return rows[np.linspace(0, len(rows) - 1, min(most, len(rows))).astype(int)] if len(rows) else rows

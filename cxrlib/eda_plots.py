@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from cxrlib.metrics import Estimate
-
-# Okabe and Ito's colours, told apart with any colour vision; markers and hatches carry the same in greyscale.
-BLUE, ORANGE, GREY, BLACK = "#0072B2", "#D55E00", "#8C8C8C", "#222222"
+from cxrlib.plots import BLACK, BLUE, GREY
+from cxrlib.plots import VERMILLION as ORANGE
 
 
 def findings(counts: pd.DataFrame, highlight: str = "Pneumonia", ax: Axes | None = None) -> Axes:
@@ -69,12 +67,11 @@ def images_per_patient(sizes: pd.Series, curve: pd.DataFrame, axes: Sequence[Axe
     axes[0].set_xticks(rows, names, rotation=40)
     axes[0].set(title="Images a patient", xlabel="images of the patient", ylabel="share")
     axes[0].legend(frameon=False)
-    axes[1].plot(curve["patients"], curve["images"], color=BLUE)
-    axes[1].plot([0, 1], [0, 1], color=GREY, linestyle=":")
-    axes[1].annotate("if all had the same number", (0.62, 0.6), color=GREY, ha="left", va="top")
     tenth = float(np.interp(0.1, curve["patients"], curve["images"]))
-    axes[1].plot([0.1], [tenth], "o", color=ORANGE)
-    axes[1].annotate(f"a tenth of the patients: {tenth:.0%} of the images", (0.13, tenth - 0.02), va="top")
+    axes[1].plot(curve["patients"], curve["images"], color=BLUE, label="these patients")
+    axes[1].plot([0.1], [tenth], "o", color=ORANGE, label=f"busiest tenth: {tenth:.0%} of the images")
+    axes[1].plot([0, 1], [0, 1], color=GREY, linestyle=":", label="if all had the same number")
+    axes[1].legend(frameon=False, loc="lower right")
     axes[1].set(
         title="Share of images held by the busiest", xlabel="share of patients", ylabel="share of images"
     )
@@ -109,31 +106,24 @@ def prevalence(
     """Dots with intervals (:func:`cxrlib.eda.prevalence_by`): thick by image (Wilson), thin by patient."""
     ax = ax or plt.subplots(figsize=(6.5, 3.4), layout="constrained")[1]
     rows, share = np.arange(len(table)), table["prevalence"].to_numpy()
-    by_patient = [share - table["low"], table["high"] - share]
-    by_image = [share - table["wilson_low"], table["wilson_high"] - share]
-    ax.errorbar(rows, share, np.abs(by_patient), fmt="none", ecolor=BLUE, capsize=4, label="by patient")
-    ax.errorbar(
-        rows, share, np.abs(by_image), fmt="none", ecolor=BLUE, alpha=0.4, elinewidth=6, label="by image"
-    )
+    by_patient = np.array([share - table["low"], table["high"] - share])
+    by_image = np.array([share - table["wilson_low"], table["wilson_high"] - share])
     ax.plot(rows, share, "o", color=BLACK, zorder=3)
-    if overall is not None:
-        ax.axhline(overall, color=GREY, linestyle=":", zorder=0)
-        ax.annotate(
-            "all images",
-            (len(rows) - 0.55, overall),
-            (0, 2),
-            textcoords="offset points",
-            ha="right",
-            color=GREY,
-        )
-    ax.set_xticks(
-        rows, [f"{level}\nn = {n:,}" for level, n in zip(table.index, table["images"], strict=True)]
+    ax.errorbar(
+        rows, share, np.abs(by_image), fmt="none", ecolor=BLUE, alpha=0.4, elinewidth=6, label="95%, by image"
     )
+    if not np.allclose(by_patient, by_image):  # patients are unknown, or were not resampled
+        ax.errorbar(
+            rows, share, np.abs(by_patient), fmt="none", ecolor=BLUE, capsize=4, label="95%, by patient"
+        )
+    if overall is not None:
+        ax.axhline(overall, color=GREY, linestyle=":", zorder=0, label=f"all images: {overall:.1%}")
+    ax.set_xticks(rows, [f"{level}\n({n:,})" for level, n in zip(table.index, table["images"], strict=True)])
     ax.set_xlim(-0.5, len(rows) - 0.5)
-    ax.set(title=title, xlabel=xlabel)
+    ax.set(title=title, xlabel=f"{xlabel} (number of images)")
     ax.yaxis.set_major_formatter(lambda value, _: f"{value:.1%}" if share.max() < 0.1 else f"{value:.0%}")
     ax.set_ylim(bottom=0)
-    ax.legend(frameon=False, title="95% interval")
+    ax.legend(frameon=False)
     _bare(ax)
     return ax
 
@@ -161,56 +151,8 @@ def agreement(table: pd.DataFrame, axes: Sequence[Axes] | None = None) -> Axes:
     return axes[0]
 
 
-def aucs(
-    estimates: Mapping[str, Estimate],
-    title: str,
-    *,
-    references: Mapping[str, float] | None = None,
-    ax: Axes | None = None,
-) -> Axes:
-    """AUCs with intervals, one a row, first on top; vertical lines for published values and for chance."""
-    ax = ax or plt.subplots(figsize=(7.5, 0.45 * len(estimates) + 1.9), layout="constrained")[1]
-    rows = np.arange(len(estimates))[::-1]
-    for row, estimate in zip(rows, estimates.values(), strict=True):
-        low, high = estimate.low or estimate.value, estimate.high or estimate.value
-        ax.plot([low, high], [row, row], color=BLUE, linewidth=2)
-        ax.plot(estimate.value, row, "o", color=BLUE)
-        ax.annotate(
-            f"{estimate.value:.3f}", (estimate.value, row), (0, 6), textcoords="offset points", ha="center"
-        )
-    ax.axvline(0.5, color=GREY, linestyle=":")
-    for (name, value), style in zip((references or {}).items(), ("--", "-.", ":"), strict=False):
-        ax.axvline(value, color=ORANGE, linestyle=style, label=f"{name}: {value:.3f}")
-    ax.set_yticks(rows, list(estimates))
-    ax.set_ylim(-0.6, len(estimates) - 0.2)
-    ax.set(title=title, xlabel="AUC (0.5: chance), with 95% interval by patient")
-    if references:
-        ax.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.28), ncols=2)
-    _bare(ax)
-    return ax
-
-
-def gallery(
-    images: np.ndarray, rows: Mapping[str, np.ndarray], captions: Sequence[str] | None = None
-) -> Axes:
-    """Pictures in rows. ``images``: uint8 (N, H, W); ``rows``: title -> positions; one caption an image."""
-    columns = max(len(positions) for positions in rows.values())
-    _, axes = plt.subplots(
-        len(rows), columns, figsize=(1.65 * columns, 1.95 * len(rows)), squeeze=False, layout="constrained"
-    )
-    for ax in axes.ravel():
-        ax.set_axis_off()
-    for line, (title, positions) in zip(axes, rows.items(), strict=True):
-        for ax, position in zip(line, positions, strict=False):
-            ax.imshow(images[position], cmap="gray", vmin=0, vmax=255)
-            if captions is not None:
-                ax.set_title(captions[position], fontsize=7.5)
-        line[0].text(-0.06, 0.5, title, rotation=90, ha="right", va="center", transform=line[0].transAxes)
-    return axes[0, 0]
-
-
 def class_means(without: np.ndarray, with_label: np.ndarray, effect: np.ndarray) -> Axes:
-    """The mean images of both classes (float (H, W), 0–255) and their difference in standard deviations."""
+    """Both mean images (float (H, W), 0–255) and their difference (:func:`cxrlib.eda_images.class_means`)."""
     figure, axes = plt.subplots(1, 3, figsize=(9.5, 3.4), layout="constrained")
     for ax, image, title in zip(
         axes, (without, with_label), ("Mean without", "Mean with pneumonia"), strict=False
@@ -227,7 +169,7 @@ def class_means(without: np.ndarray, with_label: np.ndarray, effect: np.ndarray)
 
 
 def intensities(shares: pd.DataFrame, ax: Axes | None = None) -> Axes:
-    """Grey levels by class (:func:`cxrlib.eda.intensity_histograms`)."""
+    """Grey levels by class (:func:`cxrlib.eda_images.intensity_histograms`)."""
     ax = ax or plt.subplots(figsize=(6.5, 3.0), layout="constrained")[1]
     for column, colour, style in (("without", BLUE, "-"), ("with", ORANGE, "--")):
         ax.step(

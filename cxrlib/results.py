@@ -22,9 +22,9 @@ from importlib import metadata
 from pathlib import Path
 
 import cxrlib
-from cxrlib.cache import atomic_path, cache_root
 from cxrlib.errors import ConfigError, CxrError, DataError
 from cxrlib.metrics import Estimate
+from cxrlib.storage import atomic_path, cache_root
 
 SCHEMA = 1
 _PACKAGES = ("numpy", "torch", "torchvision", "scikit-learn", "cxrlib")

@@ -25,7 +25,7 @@ def cache_root() -> Path:
     """The folder for everything that can be made again: ``CXRLIB_CACHE``, else the user's cache folder."""
     configured = os.environ.get("CXRLIB_CACHE")
     if configured:
-        return Path(configured).expanduser()
+        return Path(configured).expanduser().absolute()
     from platformdirs import user_cache_path
 
     return user_cache_path("cxrlib")
@@ -101,16 +101,26 @@ def allocate(path: Path, shape: tuple[int, ...], dtype=np.uint8) -> int:
         np.lib.format.write_array_header_1_0(file, header)
         offset = file.tell()
         file.flush()
-        if hasattr(os, "posix_fallocate"):
-            if size:
-                os.posix_fallocate(file.fileno(), offset, size)
-        else:
+        if not _reserve(file.fileno(), offset, size):
             zeros = bytes(2**20)
             for start in range(0, size, len(zeros)):
                 file.write(zeros[: min(len(zeros), size - start)])
         file.flush()
         os.fsync(file.fileno())
     return offset
+
+
+def _reserve(descriptor: int, offset: int, size: int) -> bool:
+    """Ask the file system for the space at once; False where it cannot do that."""
+    if not hasattr(os, "posix_fallocate"):
+        return False
+    try:
+        os.posix_fallocate(descriptor, offset, max(size, 1))
+    except OSError as error:
+        if error.errno in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):
+            return False
+        raise
+    return True
 
 
 def _lock(handle, entry: Path) -> None:

@@ -1,0 +1,72 @@
+# make report: set up, run the notebooks on the embedded cohort, leave report/index.html
+# make test:   set up, run the tests
+# Another Python: make PYTHON=python3.12 report. Other options: make report DATASET=kermany DATA_DIR=… PRESET=full
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+DATASET ?= phantom
+DATA_DIR ?=
+PRESET ?= course
+SEED ?= 0
+JOBS ?= 2
+OUT ?= report
+ARGS ?=
+
+PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
+
+.PHONY: help install report test lab lock clean distclean
+.DEFAULT_GOAL := help
+
+help: ## show this list
+	@echo "Targets:"
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1	\2/p' $(MAKEFILE_LIST) | expand -t 18
+	@echo "make report takes DATASET, DATA_DIR, PRESET (smoke, course, full), SEED, JOBS, OUT and ARGS, as in"
+	@echo "  make report DATASET=kermany DATA_DIR=/data/chest_xray PRESET=full ARGS=--fresh"
+
+install: $(STAMP) ## create .venv and install the packages (first time: 2-6 minutes)
+
+# The stamp is newer than what it was made from, so a second call does nothing, and needs no network.
+$(STAMP): pyproject.toml requirements.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "cxrlib needs Python 3.11 or newer, and '$(PYTHON)' is $$($(PYTHON) -V 2>&1 || echo missing)."; \
+	  echo "What to do: install one and name it, as in: make PYTHON=python3.12 $(or $(MAKECMDGOALS),report)"; exit 1; }
+	@test -x $(BIN)/python || { echo "Creating the virtual environment in $(VENV) (10 seconds) ..."; \
+	  $(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
+	    echo "What to do: install the venv module (Debian, Ubuntu: apt-get install python3-venv)"; exit 1; }; }
+	@echo "Installing the packages (about 3 GB on Linux; 2-6 minutes the first time) ..."
+	@# --no-deps: the lock names every package there is to install
+	@$(PIP) install --quiet --no-deps -r requirements.lock
+	@# setuptools came with the lock, so that this step needs no network
+	@$(PIP) install --quiet --no-deps --no-build-isolation -e .
+	@touch $@
+	@echo "Installed in $(VENV)."
+
+report: $(STAMP) ## run the notebooks and render report/index.html (3-10 minutes; seconds if nothing changed)
+	@$(BIN)/cxr report --dataset $(DATASET) $(if $(DATA_DIR),--data-dir "$(DATA_DIR)") --preset $(PRESET) \
+	  --seed $(SEED) --jobs $(JOBS) --out "$(OUT)" $(ARGS)
+
+test: $(STAMP) ## run the tests (5-10 minutes on two cores; ARGS="-k metrics" for some of them)
+	@echo "Running the tests (5-10 minutes on two cores) ..."
+	@$(if $(CXRLIB_DATA),,echo "CXRLIB_DATA is not set: tests on real radiographs are skipped.")
+	@$(BIN)/python -m pytest $(ARGS)
+
+lab: $(STAMP) ## open the notebooks in JupyterLab
+	@$(BIN)/python -m jupyterlab notebooks/00_start_here.ipynb $(ARGS)
+
+lock: $(STAMP) ## renew requirements.lock from pyproject.toml (needs the network)
+	@echo "Resolving the newest versions that pyproject.toml allows (1 minute) ..."
+	@$(PIP) install --quiet uv
+	@$(BIN)/uv pip compile --quiet --universal --upgrade --python-version 3.11 --extra dev \
+	  --no-annotate --no-header --no-emit-index-url pyproject.toml -o requirements.lock
+
+clean: ## remove the report and what tools leave behind; the environment stays
+	@rm -rf report build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	@find cxrlib tests notebooks -name __pycache__ -prune -exec rm -rf {} + -o \
+	  -name .ipynb_checkpoints -prune -exec rm -rf {} + 2>/dev/null || true
+	@echo "Cleaned. The virtual environment is still in $(VENV): 'make distclean' removes it too."
+
+distclean: clean ## also remove the virtual environment
+	@rm -rf $(VENV)

@@ -1,0 +1,88 @@
+"""What the sources that read folders of images share."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from cxrlib.cache import decode_files
+from cxrlib.cohort import Cohort
+from cxrlib.decode import EXTENSIONS
+from cxrlib.errors import ConfigError, DataError
+
+
+def existing_folder(data_dir: str | Path | None, source: str, wanted: str) -> Path:
+    """``data_dir`` as a path; an error that says what should be in it where it is not given or not there."""
+    if data_dir is None:
+        raise ConfigError(
+            f"The dataset {source!r} is read from a folder, and none is given.",
+            remedy=f"Pass data_dir (--data-dir), a folder with {wanted}.",
+        )
+    folder = Path(data_dir).expanduser().absolute()
+    if not folder.is_dir():
+        what = "is a file, not a folder" if folder.exists() else "does not exist"
+        raise DataError(f"The folder {folder} {what}.", remedy=f"Name a folder with {wanted}.")
+    return folder
+
+
+def image_files(folder: Path, extensions: Iterable[str] = EXTENSIONS) -> list[Path]:
+    """The image files directly in a folder, by name; hidden ones (``.DS_Store``, ``._x.png``) left out."""
+    endings = tuple(extensions)
+    with os.scandir(folder) as entries:
+        names = [
+            entry.name
+            for entry in entries
+            if not entry.name.startswith(".") and entry.name.lower().endswith(endings) and not entry.is_dir()
+        ]
+    return [folder / name for name in sorted(names)]
+
+
+def limited(table: pd.DataFrame, limit: int | None, seed: int = 0) -> pd.DataFrame:
+    """At most ``limit`` rows, drawn by a hash of the image id and the seed, in the table's order."""
+    if limit is None or limit >= len(table):
+        return table
+    if limit < 1:
+        raise ConfigError(f"The limit is {limit}.", remedy="Give the number of images wanted, 1 or more.")
+    draws = [hashlib.sha256(f"{seed}:{image}".encode()).digest() for image in table["image_id"]]
+    chosen = sorted(range(len(draws)), key=draws.__getitem__)[:limit]
+    return table.iloc[sorted(chosen)]
+
+
+def cohort_from_files(
+    name: str,
+    table: pd.DataFrame,
+    *,
+    image_size: int,
+    info: dict[str, object],
+    seed: int = 0,
+    limit: int | None = None,
+    fit: str = "letterbox",
+    **decoding,
+) -> Cohort:
+    """Decode the files in column ``path`` and make the cohort of those that could be read.
+
+    Adds ``original_height`` and ``original_width`` (pixels, of the file) where the table has none, and to the
+    info what was skipped. ``decoding``: skip_bad, workers, progress, cache_dir.
+    """
+    table = limited(table, limit, seed)
+    decoded = decode_files(table["path"].tolist(), image_size, fit=fit, **decoding)
+    table = table[decoded.kept]
+    if "original_height" not in table:
+        table = table.assign(original_height=decoded.shapes[:, 0], original_width=decoded.shapes[:, 1])
+    skipped = [f"{path}: {reason}" for path, reason in decoded.skipped]
+    info = {**info, "image_size": image_size, "fit": fit, "seed": seed, "limit": limit, "skipped": skipped}
+    if skipped:
+        info["skipped_csv"] = str(decoded.folder / "skipped.csv")
+    return Cohort(decoded.images, table, name=name, info=info)
+
+
+def masks_from_files(paths, *, image_size: int, fit: str = "letterbox", **decoding) -> np.ndarray:
+    """Decode mask files into uint8 0/1, shape (N, image_size, image_size); every one must be readable."""
+    masks = decode_files(paths, image_size, fit=fit, **decoding).images
+    # Half of the pixel's area: the resize is antialiased, so 128 is where the outline runs.
+    return (masks >= 128).astype(np.uint8)

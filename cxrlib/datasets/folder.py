@@ -1,0 +1,274 @@
+"""Anyone's images and a CSV whose columns the user names."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Collection
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from cxrlib.cohort import SPLITS, Cohort, check_labels, split_by_patient
+from cxrlib.datasets._files import cohort_from_files, existing_folder
+from cxrlib.errors import ConfigError, CxrWarning, DataError
+
+_SPLIT_NAMES = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "dev": "val",
+    "test": "test",
+    "testing": "test",
+    "holdout": "test",
+}
+_SEPARATORS = (",", ";", "\t")
+
+
+def load(
+    data_dir: str | Path | None = None,
+    *,
+    labels: str | Path | None = None,
+    image_column: str = "image",
+    label_column: str = "label",
+    patient_column: str | None = None,
+    split_column: str | None = None,
+    view_column: str | None = None,
+    age_column: str | None = None,
+    sex_column: str | None = None,
+    site_column: str | None = None,
+    positive: str | Collection[str] | None = None,
+    image_size: int = 128,
+    seed: int = 0,
+    fit: str = "letterbox",
+    limit: int | None = None,
+    **decoding,
+) -> Cohort:
+    """The images that a CSV lists.
+
+    Parameters
+    ----------
+    data_dir
+        The folder that the CSV's paths begin at.
+    labels
+        The CSV, with a header line; comma, semicolon or tab between columns. A relative path is looked up
+        from the working folder, then in ``data_dir``.
+    image_column
+        The file of each image: PNG, JPEG, TIFF, BMP or DICOM; relative to ``data_dir`` or absolute.
+    label_column
+        0 or 1 (also true and false); or anything, with ``positive``.
+    patient_column
+        Whose image it is. Without it every image counts as a patient of its own, with a warning: if a patient
+        has several images, they may then be split between training and test.
+    split_column
+        train, val (or validation) and test. Without it: 70 / 10 / 20 % of the patients, by a hash.
+    view_column, age_column, sex_column, site_column
+        What becomes ``view``, ``age``, ``sex`` and ``site``. All other columns are carried along as they are.
+    positive
+        The value, or values, of the label column that mean pneumonia, in any case; all others do not.
+    image_size, fit, seed, limit, decoding
+        As in :func:`cxrlib.datasets.kermany.load`.
+
+    Returns
+    -------
+    Cohort with the further columns ``path``, ``original_height``, ``original_width``.
+
+    Raises
+    ------
+    ConfigError
+        No CSV is named, or two roles name one column.
+    DataError
+        A named column is not in the CSV, an image is listed twice or not there, a label is neither 0 nor 1, a
+        split is none, or a patient is in two splits.
+    """
+    roles = {
+        "image_id": image_column,
+        "label": label_column,
+        "patient_id": patient_column,
+        "split": split_column,
+        "view": view_column,
+        "age": age_column,
+        "sex": sex_column,
+        "site": site_column,
+    }
+    roles = {role: column for role, column in roles.items() if column is not None}
+    root = existing_folder(data_dir, "folder", "your images, and name a CSV that lists them (labels=…)")
+    csv = _find_csv(labels, root)
+    raw = _read(csv)
+    _check_roles(roles, raw, csv)
+    table = _named(raw, roles)
+    table["label"] = _labels(table, label_column, positive)
+    _check_repeated(table, csv, image_column)
+    if patient_column is None:
+        warnings.warn(
+            f"No patient column is named for {csv.name}: every image counts as a patient of its own. If a "
+            "patient has several images, training and test share patients and the result is too good.",
+            CxrWarning,
+            stacklevel=2,
+        )
+        table["patient_id"] = table["image_id"]
+    _check_empty(table, "patient_id", csv, patient_column)
+    if split_column is None:
+        table["split"] = split_by_patient(table["patient_id"], seed=seed)
+    else:
+        table["split"] = _splits(table, csv, split_column)
+        _check_shared(table, csv, patient_column)
+    table["path"] = _paths(table["image_id"], root, csv, skip_missing=bool(decoding.get("skip_bad")))
+    info = {"data_dir": str(data_dir), "labels": str(csv), "columns": roles, "positive": positive}
+    return cohort_from_files(
+        "folder", table, image_size=image_size, info=info, seed=seed, limit=limit, fit=fit, **decoding
+    )
+
+
+def _find_csv(labels: str | Path | None, root: Path) -> Path:
+    if labels is None:
+        raise ConfigError(
+            "No CSV of labels is named.",
+            remedy="Pass labels (--labels), a CSV with a line an image: its file and its label.",
+        )
+    given = Path(labels).expanduser()
+    for candidate in (given, root / given):
+        if candidate.is_file():
+            return candidate.absolute()
+    raise DataError(f"The CSV {given} does not exist.", remedy=f"Give its path, or put it into {root}.")
+
+
+def _read(csv: Path) -> pd.DataFrame:
+    try:
+        with open(csv, encoding="utf-8-sig") as file:
+            header = file.readline()
+        separator = max(_SEPARATORS, key=header.count)
+        # Text, because patient 007 is not patient 7.
+        raw = pd.read_csv(csv, sep=separator, encoding="utf-8-sig", dtype=str, skipinitialspace=True)
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{csv} is not UTF-8 text: {error.reason}.", remedy="Save it as CSV in UTF-8."
+        ) from error
+    except (OSError, ValueError) as error:
+        raise DataError(
+            f"{csv} cannot be read as CSV: {error}", remedy="Save it as CSV with a header line."
+        ) from error
+    raw.columns = [str(column).strip() for column in raw.columns]
+    if raw.empty:
+        raise DataError(f"{csv} has no lines below its header.", remedy="List one image a line.")
+    return raw
+
+
+def _check_roles(roles: dict[str, str], raw: pd.DataFrame, csv: Path) -> None:
+    missing = [column for column in roles.values() if column not in raw]
+    if missing:
+        raise DataError(
+            f"{csv} has no column {', '.join(map(repr, missing))}.",
+            remedy="Name the columns (image_column, label_column, …); it has "
+            f"{', '.join(map(repr, raw.columns))}.",
+        )
+    used = list(roles.values())
+    twice = sorted({column for column in used if used.count(column) > 1 and column != roles["image_id"]})
+    if twice:
+        raise ConfigError(
+            f"Column {', '.join(map(repr, twice))} is named for two things.", remedy="Name another for one."
+        )
+
+
+def _named(raw: pd.DataFrame, roles: dict[str, str]) -> pd.DataFrame:
+    """The CSV's columns under the cohort's names; others of those names become ``csv_…``."""
+    ours = {*roles, "path", "split", "patient_id", "original_height", "original_width"}
+    named = pd.DataFrame({role: raw[column].str.strip() for role, column in roles.items()})
+    if "age" in named:
+        named["age"] = pd.to_numeric(named["age"], errors="coerce")
+    others = raw.drop(columns=list(set(roles.values()))).apply(_numbers_where_possible)
+    others = others.rename(columns={column: f"csv_{column}" for column in others if column in ours})
+    return pd.concat([named, others], axis=1)
+
+
+def _numbers_where_possible(column: pd.Series) -> pd.Series:
+    numbers = pd.to_numeric(column, errors="coerce")
+    return numbers if numbers.notna().equals(column.notna()) else column
+
+
+def _labels(table: pd.DataFrame, column: str, positive: str | Collection[str] | None) -> pd.Series:
+    text = table["label"]
+    if positive is None:
+        numeric = text.str.lower().replace({"true": "1", "false": "0"})
+        try:
+            check_labels(numeric, table["image_id"], column)
+        except DataError as error:
+            raise DataError(
+                error.message,
+                offenders=error.offenders,
+                remedy="Write 1 for pneumonia and 0 for its absence, or say which value means pneumonia: "
+                f"positive=…, one of {', '.join(map(repr, text.dropna().unique()[:10]))}.",
+            ) from None
+        return pd.to_numeric(numeric).astype(np.int64)
+    wanted = {str(p).strip().lower() for p in ([positive] if isinstance(positive, str) else positive)}
+    _check_empty(table, "label", None, column)
+    label = text.str.lower().isin(wanted).astype(np.int64)
+    if not label.any():
+        raise DataError(
+            f"No row of column {column!r} is {' or '.join(map(repr, sorted(wanted)))}.",
+            offenders=[f"{value!r}: {n} rows" for value, n in text.value_counts().items()],
+            remedy="Give one of the values that occur as positive.",
+        )
+    return label
+
+
+def _check_empty(table: pd.DataFrame, role: str, csv: Path | None, column: str | None) -> None:
+    empty = table[role].isna() | (table[role] == "")
+    if empty.any():
+        where = f" of {csv}" if csv else ""
+        raise DataError(
+            f"Column {column or role!r}{where} is empty in {int(empty.sum())} rows.",
+            offenders=table.loc[empty, "image_id"],
+            remedy="Fill them in, or drop these rows.",
+        )
+
+
+def _check_repeated(table: pd.DataFrame, csv: Path, column: str) -> None:
+    _check_empty(table, "image_id", csv, column)
+    repeated = table.loc[table["image_id"].duplicated(), "image_id"].unique()
+    if len(repeated):
+        raise DataError(
+            f"Column {column!r} of {csv} names {len(repeated)} images more than once.",
+            offenders=repeated,
+            remedy="Keep one row an image.",
+        )
+
+
+def _splits(table: pd.DataFrame, csv: Path, column: str) -> pd.Series:
+    split = table["split"].str.lower().map(_SPLIT_NAMES)
+    unknown = split.isna()
+    if unknown.any():
+        values = table.loc[unknown, "split"].value_counts(dropna=False)
+        raise DataError(
+            f"Column {column!r} of {csv} holds values that are no split.",
+            offenders=[f"{value!r}: {n} rows" for value, n in values.items()],
+            remedy=f"Use {', '.join(SPLITS)}, or leave split_column out for a split by patient.",
+        )
+    return split
+
+
+def _check_shared(table: pd.DataFrame, csv: Path, patient_column: str | None) -> None:
+    splits = table.groupby("patient_id")["split"].agg(lambda values: ", ".join(sorted(set(values))))
+    shared = splits[splits.str.contains(",")]
+    if len(shared):
+        raise DataError(
+            f"{len(shared)} patients are in more than one split (column {patient_column!r} of {csv}).",
+            offenders=[f"{patient}: {found}" for patient, found in shared.items()],
+            remedy="Put all images of a patient into one split, or leave split_column out.",
+        )
+
+
+def _paths(images: pd.Series, root: Path, csv: Path, *, skip_missing: bool) -> list[str]:
+    paths = [os.path.join(root, image) for image in images]
+    missing = [path for path in paths if not os.path.isfile(path)]
+    if missing and (not skip_missing or len(missing) == len(paths)):
+        raise DataError(
+            f"{len(missing)} of the {len(paths)} images that {csv} lists are not on the disk.",
+            offenders=missing,
+            remedy=f"Check that the paths begin at {root} and carry the file's ending, or go on without "
+            "them: skip_bad=True, --skip-bad.",
+        )
+    return paths

@@ -1,0 +1,106 @@
+"""NIH ChestX-ray14: images from a folder, everything else from :mod:`cxrlib.datasets.nih_tables`.
+
+Splits: NIH's own lists (86,524 images to train and validate with, 25,596 to test) where the folder has them,
+with one training patient in ten, by a hash of the id, for ``val``; by a hash of the patient id
+(70 / 10 / 20 %) where it has not.
+
+Source: Wang et al., CVPR 2017, doi:10.1109/CVPR.2017.369.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from cxrlib.cohort import Cohort, split_by_patient
+from cxrlib.datasets import nih_tables
+from cxrlib.datasets._files import cohort_from_files, existing_folder, image_files
+from cxrlib.errors import DataError
+
+VALIDATION_SHARE = 0.1
+
+_WANTED = "images/*.png, images_001/images/*.png … images_012/images/*.png, or *.png"
+
+
+def load(
+    data_dir: str | Path | None = None,
+    *,
+    image_size: int = 128,
+    seed: int = 0,
+    fit: str = "letterbox",
+    limit: int | None = None,
+    **decoding,
+) -> Cohort:
+    """The images that the folder holds, with NIH's table.
+
+    Parameters
+    ----------
+    data_dir
+        A folder in NIH Box's layout (``images/``), Kaggle's (``images_001/images/`` … ``images_012/images/``)
+        or flat. It need not hold all images. ``train_val_list.txt`` and ``test_list.txt`` in it are used.
+    image_size, fit, seed, limit, decoding
+        As in :func:`cxrlib.datasets.kermany.load`.
+
+    Returns
+    -------
+    Cohort with all columns of :func:`cxrlib.datasets.nih_tables.metadata` and ``path``; ``label`` is the
+    text-mined finding Pneumonia. ``info`` counts what is missing: ``missing_images``, ``unknown_images``.
+
+    Raises
+    ------
+    DataError
+        The folder holds none of the dataset's images, or its lists leave some out.
+    """
+    table, info = files(data_dir)
+    table["split"], info["official_split"] = _splits(table, Path(data_dir).expanduser(), seed)
+    return cohort_from_files(
+        "nih", table, image_size=image_size, info=info, seed=seed, limit=limit, fit=fit, **decoding
+    )
+
+
+def files(data_dir: str | Path | None) -> tuple[pd.DataFrame, dict[str, object]]:
+    """The rows of NIH's table whose image the folder holds, with ``path``; and how many are missing."""
+    root = existing_folder(data_dir, "nih", _WANTED)
+    metadata = nih_tables.metadata()
+    found = {path.name: str(path) for folder in image_folders(root) for path in image_files(folder)}
+    paths = metadata["image_id"].map(found)
+    table = metadata[paths.notna()].assign(path=paths.dropna())
+    if table.empty:
+        what = f"{len(found)} images, none with a name of the dataset's," if found else "no image"
+        raise DataError(
+            f"{root} holds {what} where NIH's should be.",
+            remedy=f"Name the folder with {_WANTED}; names are like 00000001_000.png.",
+        )
+    info = {
+        "data_dir": str(data_dir),
+        "missing_images": int(paths.isna().sum()),
+        "unknown_images": len(found) - len(table),
+    }
+    return table.reset_index(drop=True), info
+
+
+def image_folders(root: Path) -> list[Path]:
+    """The folders in which images may lie, in either published layout."""
+    parts = sorted(
+        path for path in root.iterdir() if path.is_dir() and re.fullmatch(r"images_\d+", path.name)
+    )
+    candidates = [root, root / "images", *parts, *(part / "images" for part in parts)]
+    return [folder for folder in candidates if folder.is_dir()]
+
+
+def _splits(table: pd.DataFrame, root: Path, seed: int) -> tuple[np.ndarray, bool]:
+    official = nih_tables.official_split(root)
+    if official is None:
+        return split_by_patient(table["patient_id"], seed=seed), False
+    given = table["image_id"].map(official)
+    if given.isna().any():
+        raise DataError(
+            f"{int(given.isna().sum())} images are on neither of the official lists in {root}.",
+            offenders=table.loc[given.isna(), "image_id"],
+            remedy="Fetch train_val_list.txt and test_list.txt again from NIH, or remove both.",
+        )
+    by_hash = split_by_patient(table["patient_id"], (1 - VALIDATION_SHARE, VALIDATION_SHARE, 0.0), seed=seed)
+    return np.where(given == "test", "test", by_hash), True

@@ -1,0 +1,329 @@
+"""Figures: each function takes data and perhaps an axis, draws, and returns the axis.
+
+Colours are Okabe and Ito's, told apart with any colour vision (https://jfly.uni-koeln.de/color/); line
+styles, markers and hatches say the same in greyscale. The figures of a cohort are in
+:mod:`cxrlib.cohort_plots` and can be had from here too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
+from matplotlib.transforms import ScaledTranslation
+from sklearn.metrics import precision_recall_curve, roc_curve
+
+from cxrlib.cohort_plots import (
+    counts,
+    histogram,
+    images_per_patient,
+    label_cooccurrence,
+    shares,
+    stacked_shares,
+)
+from cxrlib.errors import DataError
+from cxrlib.metrics import Estimate, average_precision, bootstrap, curve_band
+from cxrlib.plot_style import (
+    BLACK,
+    BLUE,
+    COLOURS,
+    GREEN,
+    GREY,
+    ORANGE,
+    SKY,
+    STYLES,
+    VERMILLION,
+    apply_style,
+    cycled,
+)
+
+__all__ = [
+    "COLOURS", "apply_style", "counts", "histogram", "image_grid", "images_per_patient", "intervals",
+    "label_cooccurrence", "precision_recall", "roc", "scoreboard", "shares", "stacked_shares",
+    "training_curves",
+]  # fmt: skip
+
+
+def training_curves(
+    history: pd.DataFrame | Sequence[pd.DataFrame], axes: Sequence[Axes] | None = None, title: str = ""
+) -> np.ndarray:
+    """Loss and AUC on training and validation images, one line for each run, the best check-in starred.
+
+    Parameters
+    ----------
+    history
+        What ``Trainer.fit`` returns, or one for each seed: columns epoch, train_loss, val_loss, train_auc,
+        val_auc.
+    axes
+        Two axes, for the loss and the AUC.
+
+    Returns
+    -------
+    array of two axes
+    """
+    runs = [history] if isinstance(history, pd.DataFrame) else list(history)
+    if not runs or any(run.empty for run in runs):
+        raise DataError("There is no training history to draw.", remedy="Train for at least one check-in.")
+    if axes is None:
+        axes = plt.subplots(1, 2, figsize=(9.6, 3.8))[1]
+    alpha = 1.0 if len(runs) == 1 else 0.75
+    for ax, quantity, name in zip(axes, ("loss", "auc"), ("Loss", "AUC"), strict=True):
+        for i, run in enumerate(runs):
+            best = run["val_loss"].to_numpy().argmin()
+            first = i == 0
+            ax.plot(
+                "epoch",
+                f"train_{quantity}",
+                "--",
+                data=run,
+                color=BLUE,
+                alpha=alpha,
+                label="training" * first,
+            )
+            ax.plot(
+                "epoch",
+                f"val_{quantity}",
+                "-",
+                data=run,
+                color=VERMILLION,
+                alpha=alpha,
+                label="validation" * first,
+            )
+            ax.plot(
+                run["epoch"].iloc[best],
+                run[f"val_{quantity}"].iloc[best],
+                linestyle="none",
+                marker="*",
+                markersize=13,
+                color=BLACK,
+                markeredgecolor="white",
+                zorder=5,
+                label="best validation loss" * first,
+            )
+        ax.set(title=name if not title else f"{title}: {name if name == 'AUC' else 'loss'}", xlabel="epoch")
+        ax.set_ylabel("binary cross-entropy (nats)" if quantity == "loss" else "area under the ROC curve")
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes[0].legend(loc="best")
+    return np.asarray(axes)
+
+
+def roc(
+    labels,
+    scores,
+    patients=None,
+    ax: Axes | None = None,
+    *,
+    label: str = "",
+    threshold: float | None = None,
+    band: bool = True,
+    replicates: int = 500,
+    seed: int = 0,
+) -> Axes:
+    """ROC curve with a 95% bootstrap band by patient; call again on the same axis for another model.
+
+    Parameters
+    ----------
+    labels, scores, patients
+        As for :func:`cxrlib.metrics.bootstrap`.
+    threshold
+        Marks the operating point where it is given.
+    """
+    ax, first = _curve_axis(ax, "ROC curve", "false-positive rate (1 − specificity)", "sensitivity")
+    if first:
+        ax.plot([0, 1], [0, 1], color=GREY, linestyle=":", linewidth=1.2, label="chance: 0.500", zorder=1)
+    estimate = bootstrap(labels, scores, patients, ("auc",), replicates=replicates, seed=seed)["auc"]
+    fpr, tpr, thresholds = roc_curve(labels, scores, drop_intermediate=False)
+    line = _next_line(ax, fpr, tpr, f"{label}: {estimate}" if label else f"AUC {estimate}")
+    if band:
+        grid, low, high = curve_band(labels, scores, patients, "roc", replicates=replicates, seed=seed)
+        ax.fill_between(grid, low, high, color=line.get_color(), alpha=0.16, linewidth=0)
+    if threshold is not None:
+        at = np.flatnonzero(thresholds >= threshold)[-1]
+        _operating_point(ax, fpr[at], tpr[at], line.get_color(), threshold)
+    ax.legend(loc="lower right", title="AUC (95% interval)" if label else None)
+    return ax
+
+
+def precision_recall(
+    labels,
+    scores,
+    patients=None,
+    ax: Axes | None = None,
+    *,
+    label: str = "",
+    threshold: float | None = None,
+    band: bool = True,
+    replicates: int = 500,
+    seed: int = 0,
+) -> Axes:
+    """Precision–recall curve with a 95% bootstrap band by patient; otherwise as :func:`roc`."""
+    ax, first = _curve_axis(ax, "Precision–recall curve", "recall (sensitivity)", "precision")
+    if first:
+        share = average_precision(labels, np.zeros(len(labels)))
+        text = f"chance: {share:.3f}"
+        ax.axhline(share, color=GREY, linestyle=":", linewidth=1.2, label=text, zorder=1)
+    options = {"replicates": replicates, "seed": seed}
+    estimate = bootstrap(labels, scores, patients, ("average_precision",), **options)["average_precision"]
+    precision, recall, thresholds = precision_recall_curve(labels, scores)
+    found = recall > 0  # above the highest-scored positive, precision means nothing
+    precision, recall = np.append(precision[found], precision[found][-1]), np.append(recall[found], 0)
+    text = f"{label}: {estimate}" if label else f"average precision {estimate}"
+    line = _next_line(ax, recall, precision, text, drawstyle="steps-post")
+    if band:
+        grid, low, high = curve_band(labels, scores, patients, "precision_recall", **options)
+        ax.fill_between(grid, low, high, color=line.get_color(), alpha=0.16, linewidth=0)
+    if threshold is not None:
+        at = min(int(np.searchsorted(thresholds, threshold)), len(recall) - 2)
+        _operating_point(ax, recall[at], precision[at], line.get_color(), threshold)
+    corner = "lower left" if np.mean(np.asarray(labels) == 1) > 0.4 else "upper right"
+    ax.legend(loc=corner, title="Average precision (95% interval)" if label else None)
+    return ax
+
+
+def intervals(
+    rows: Mapping[str, Estimate],
+    ax: Axes | None = None,
+    *,
+    title: str = "",
+    xlabel: str = "AUC (95% interval)",
+    references: Mapping[str, float] | None = None,
+    spec: str = ".3f",
+) -> Axes:
+    """Estimates with their intervals, one a row, the first on top, the numbers beside (a forest plot).
+
+    ``references`` are vertical lines, such as ``{"chance": 0.5}``; ``spec`` formats the numbers.
+    """
+    ax = ax or plt.subplots(figsize=(7.6, 1.5 + 0.42 * len(rows)))[1]
+    heights = np.arange(len(rows))[::-1]
+    for height, estimate in zip(heights, rows.values(), strict=True):
+        _dot(ax, estimate, height, BLUE)
+        ax.text(
+            1.02, height, format(estimate, spec), transform=ax.get_yaxis_transform(), va="center", fontsize=10
+        )
+    _references(ax, references, 44)
+    ax.set_yticks(heights, list(rows))
+    ax.set_ylim(-0.6, len(rows) - 0.4)
+    ax.grid(axis="y", visible=False)
+    ax.set(title=title, xlabel=xlabel)
+    return ax
+
+
+def scoreboard(
+    models: Mapping[str, Mapping[str, Estimate]],
+    axes: Sequence[Axes] | None = None,
+    *,
+    title: str = "Scoreboard",
+    references: Mapping[str, Mapping[str, float]] | None = None,
+) -> np.ndarray:
+    """Models (rows) by metrics (panels), each a dot with its interval.
+
+    ``models`` maps a model to its metrics, such as ``{"lenet": {"auc": …, "accuracy": …}}``; a metric that a
+    model lacks is left blank. ``references`` maps a metric to named vertical lines.
+    """
+    metrics = list(dict.fromkeys(metric for scores in models.values() for metric in scores))
+    if axes is None:
+        size = (1.4 + 2.9 * len(metrics), 1.7 + 0.55 * len(models))
+        axes = plt.subplots(1, len(metrics), figsize=size, sharey=True, squeeze=False)[1][0]
+    heights = np.arange(len(models))[::-1]
+    for ax, metric in zip(axes, metrics, strict=True):
+        for height, (colour, scores) in zip(
+            heights, zip(cycled(COLOURS), models.values(), strict=False), strict=True
+        ):
+            if metric in scores:
+                _dot(ax, scores[metric], height, colour)
+                text = format(scores[metric].value, ".3f" if abs(scores[metric].value) < 10 else ",.0f")
+                ax.annotate(
+                    text, (scores[metric].value, height), (0, 8), textcoords="offset points", ha="center"
+                )
+        _references(ax, (references or {}).get(metric), 26)
+        ax.set_title(metric.replace("_", " ").replace("auc", "AUC"), loc="center", fontweight="normal")
+        ax.set_ylim(-0.5, len(models) - 0.3)
+        ax.grid(axis="y", visible=False)
+        ax.xaxis.set_major_locator(MaxNLocator(4))
+        ax.margins(x=0.18)
+    axes[0].set_yticks(heights, list(models))
+    axes[0].figure.suptitle(title, x=0.01, ha="left", fontweight="bold", fontsize=12.5)
+    return np.asarray(axes)
+
+
+def image_grid(
+    images: np.ndarray,
+    titles: Sequence[str] | None = None,
+    masks: Mapping[str, np.ndarray] | None = None,
+    columns: int = 6,
+    axes: np.ndarray | None = None,
+    title: str = "",
+) -> np.ndarray:
+    """Radiographs side by side with the outlines of masks.
+
+    ``images``: uint8, (N, H, W), 0–255. ``masks``: name to uint8 0/1 of the same shape, each outlined in a
+    colour and a line style of its own. Returns the axes, (rows, columns).
+    """
+    columns = min(columns, len(images))
+    rows = -(-len(images) // columns)
+    if axes is None:
+        height, width = images.shape[1:]
+        size = (1.75 * columns, (1.75 * height / width + (0.3 if titles is not None else 0.05)) * rows + 0.5)
+        axes = plt.subplots(rows, columns, figsize=size, squeeze=False)[1]
+    looks = list(zip(masks or {}, (ORANGE, SKY, GREEN), ("-", "--", ":"), strict=False))
+    for ax in axes.flat:
+        ax.set_axis_off()
+    for i, (ax, image) in enumerate(zip(axes.flat, images, strict=False)):
+        ax.imshow(image, cmap="gray", vmin=0, vmax=255)
+        for name, colour, style in looks:
+            mask = masks[name][i]
+            if mask.any() and not mask.all():  # an outline needs an inside and an outside
+                ax.contour(mask, levels=[0.5], colors=[colour], linestyles=[style], linewidths=1.4)
+        if titles is not None:
+            ax.set_title(titles[i], fontsize=9, fontweight="normal", loc="center", pad=3)
+    figure = axes.flat[0].figure
+    if looks:
+        lines = [plt.Line2D([], [], color=colour, linestyle=style) for _, colour, style in looks]
+        figure.legend(lines, [name for name, _, _ in looks], loc="outside lower center", ncols=len(looks))
+    if title:
+        figure.suptitle(title, x=0.01, ha="left", fontweight="bold", fontsize=12.5)
+    return axes
+
+
+def _curve_axis(ax: Axes | None, title: str, xlabel: str, ylabel: str) -> tuple[Axes, bool]:
+    """An axis for a curve in the unit square, and whether it is still empty."""
+    ax = ax or plt.subplots(figsize=(5.4, 5.2))[1]
+    first = not ax.lines
+    if first:
+        ax.set(title=title, xlabel=xlabel, ylabel=ylabel, xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
+        ax.set_aspect("equal")
+    return ax, first
+
+
+def _next_line(ax: Axes, x, y, label: str, **options):
+    drawn = sum(line.get_gid() == "curve" for line in ax.lines)
+    look = {"color": COLOURS[drawn % len(COLOURS)], "linestyle": STYLES[drawn % len(STYLES)]}
+    return ax.plot(x, y, label=label, gid="curve", **look, **options)[0]
+
+
+def _operating_point(ax: Axes, x: float, y: float, colour: str, threshold: float) -> None:
+    ax.plot(x, y, "o", color=colour, markeredgecolor="white", markersize=9, zorder=5)
+    side, offset = ("left", (9, -12)) if x < 0.6 else ("right", (-9, -12))
+    text = f"threshold {threshold:.2f}"
+    ax.annotate(text, (x, y), offset, textcoords="offset points", ha=side, fontsize=9.5)
+
+
+def _dot(ax: Axes, estimate: Estimate, height: float, colour: str) -> None:
+    if estimate.low is not None and estimate.high is not None:
+        ax.plot(
+            [estimate.low, estimate.high], [height, height], "-|", color=colour, linewidth=2, markersize=7
+        )
+    ax.plot(estimate.value, height, "o", color=colour, markeredgecolor="white", markersize=8, zorder=4)
+
+
+def _references(ax: Axes, references: Mapping[str, float] | None, points_below: float) -> None:
+    """Named vertical lines, with their legend so many points below the axis."""
+    for (name, value), style in zip((references or {}).items(), cycled((":", "--", "-.")), strict=False):
+        ax.axvline(value, color=GREY, linestyle=style, linewidth=1.4, zorder=1, label=f"{name}: {value:g}")
+    if references:
+        below = ax.transAxes + ScaledTranslation(0, -points_below / 72, ax.figure.dpi_scale_trans)
+        ax.legend(loc="upper center", bbox_to_anchor=(0.5, 0), bbox_transform=below, borderaxespad=0)

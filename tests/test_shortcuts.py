@@ -1,0 +1,118 @@
+"""The pixel-free classifier finds what a table gives away, and nothing where there is nothing."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from cxrlib import shortcuts
+from cxrlib.datasets import nih_tables
+from cxrlib.errors import DataError
+
+
+def _table(n=2000, strength=0.0, seed=0):
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 2, n)
+    ap = rng.random(n) < 0.5 + strength * (labels - 0.5)
+    return pd.DataFrame(
+        {
+            "image_id": [f"i{i:05d}" for i in range(n)],
+            "patient_id": [f"p{i // 2:05d}" for i in range(n)],
+            "label": labels,
+            "view": np.where(ap, "AP", "PA"),
+            "age": rng.normal(50, 15, n),
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def nih():
+    return nih_tables.metadata()
+
+
+@pytest.fixture(scope="module")
+def blind(nih):
+    return shortcuts.pixel_free(nih, replicates=200, shuffles=1)
+
+
+def test_nih_metadata_alone_reach_the_auc_of_the_first_published_network(blind):
+    # Wang et al. 2017 report 0.633 for pneumonia, with pixels.
+    assert blind.auc.low < 0.65 and blind.auc.high > 0.62
+    assert blind.auc.n == 112_120
+
+
+def test_shuffling_the_follow_up_number_costs_most_and_the_sex_nothing(blind):
+    assert max(blind.importance, key=blind.importance.get) == "follow_up"
+    assert abs(blind.importance["sex"]) < 0.01
+
+
+def test_no_patient_is_scored_by_a_model_that_saw_them(nih, blind):
+    per_patient = pd.Series(blind.folds).groupby(nih["patient_id"].to_numpy()).nunique()
+    assert (per_patient == 1).all()
+    assert np.bincount(blind.folds).min() > 0.15 * len(nih)
+
+
+def test_a_column_that_differs_by_forty_points_gives_the_auc_it_should():
+    # P(AP | 1) = 0.7 and P(AP | 0) = 0.3: a binary score's AUC is (1 + 0.7 − 0.3) / 2.
+    found = shortcuts.pixel_free(_table(20_000, 0.4), ("view",), replicates=100)
+    assert found.auc.value == pytest.approx(0.7, abs=0.01)
+
+
+def test_columns_without_information_stay_at_chance():
+    values = [
+        shortcuts.pixel_free(_table(seed=s), ("view", "age"), replicates=10).auc.value for s in range(5)
+    ]
+    assert np.mean(values) == pytest.approx(0.5, abs=0.02)
+
+
+def test_labels_shuffled_between_patients_are_not_predictable(nih):
+    table = nih.head(30_000).copy()
+    table["label"] = np.random.default_rng(0).permutation(table["label"])
+    assert shortcuts.pixel_free(table, replicates=10).auc.value == pytest.approx(0.5, abs=0.05)
+
+
+def test_row_order_changes_neither_scores_nor_interval():
+    table = _table(strength=0.3)
+    mixed = table.sample(frac=1.0, random_state=5)
+    ours = shortcuts.pixel_free(table, ("view", "age"), replicates=50)
+    theirs = shortcuts.pixel_free(mixed, ("view", "age"), replicates=50)
+    assert ours.auc == theirs.auc
+    np.testing.assert_array_equal(ours.scores[mixed.index], theirs.scores)
+
+
+def test_a_nonlinear_effect_of_age_is_found():
+    table = _table(6000)
+    rng = np.random.default_rng(1)
+    table["label"] = (rng.random(6000) < np.where((table["age"] - 50).abs() > 15, 0.8, 0.2)).astype(int)
+    assert shortcuts.pixel_free(table, ("age",), replicates=10).auc.value > 0.75
+
+
+def test_missing_values_are_a_level_of_their_own():
+    table = _table(4000)
+    gone = np.random.default_rng(2).random(4000) < np.where(table["label"] == 1, 0.7, 0.2)
+    table["view"] = table["view"].mask(gone)
+    table["age"] = table["age"].mask(gone)
+    for column in ("view", "age"):
+        assert shortcuts.pixel_free(table, (column,), replicates=10).auc.value > 0.7
+
+
+def test_feature_by_feature_has_each_column_and_all_together():
+    result = shortcuts.feature_by_feature(_table(strength=0.4), ("view", "age"), replicates=10)
+    assert list(result) == ["metadata", "view", "age"]
+    assert result["view"].auc.value > result["age"].auc.value
+
+
+def test_without_patient_ids_each_row_is_a_patient():
+    table = _table(strength=0.4).drop(columns=["patient_id"])
+    assert shortcuts.pixel_free(table, ("view",), replicates=10).auc.value > 0.6
+
+
+def test_bad_requests_are_named():
+    table = _table(200)
+    with pytest.raises(DataError, match="'site'"):
+        shortcuts.pixel_free(table, ("site",))
+    with pytest.raises(DataError, match="No columns"):
+        shortcuts.pixel_free(table, ())
+    with pytest.raises(DataError, match="one class"):
+        shortcuts.pixel_free(table.assign(label=0), ("view",))
+    with pytest.raises(DataError, match="folds"):
+        shortcuts.pixel_free(table, ("view",), folds=1)
