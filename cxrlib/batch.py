@@ -1,6 +1,6 @@
-"""Papermill over a folder of notebooks: in order of dependency, side by side, surviving what goes wrong in them.
+"""Papermill over a folder of notebooks: in order of dependency, side by side, and surviving what goes wrong.
 
-Each notebook runs in a process of its own (``python -m cxrlib.batch``) with a kernel of its own, so that a
+Each notebook runs in a process of its own (:mod:`cxrlib.notebook_worker`) with a kernel of its own, so that a
 notebook that raises, exhausts the memory or is killed takes nothing with it.
 """
 
@@ -22,11 +22,12 @@ from graphlib import CycleError, TopologicalSorter
 from importlib import metadata
 from pathlib import Path
 
-from cxrlib.cache import atomic_path
 from cxrlib.errors import ConfigError, CxrError
+from cxrlib.notebook_worker import last_started
+from cxrlib.storage import atomic_path
 
 # What draws the report has no say in a notebook's numbers; all else in the package may have.
-_NO_INFLUENCE = ("site/", "report.py", "batch.py", "cli.py")
+_NO_INFLUENCE = ("site/", "report.py", "batch.py", "notebook_worker.py", "cli.py")
 _KEYED_PACKAGES = ("numpy", "pandas", "matplotlib", "scikit-learn", "scikit-image", "torch", "torchvision")
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 _STATE = 1  # raised when the stored states below change their meaning
@@ -77,7 +78,7 @@ class Outcome:
 
 
 def find_notebooks(folder: str | Path, only: Iterable[str] | None = None) -> tuple[list[Notebook], set[str]]:
-    """The notebooks named ``NN_….ipynb`` in a folder, by number, and the names of those that ``only`` selects.
+    """The notebooks ``NN_….ipynb`` in a folder, by number, and the names of those that ``only`` selects.
 
     ``only`` holds names or their beginnings, such as ``03``; None selects all.
 
@@ -113,7 +114,9 @@ def find_notebooks(folder: str | Path, only: Iterable[str] | None = None) -> tup
         wanted = {want: [name for name in names if name.startswith(Path(want).stem)] for want in only}
         missing = [want for want, found in wanted.items() if not found]
         if missing:
-            raise ConfigError("No notebook is called so.", offenders=missing, remedy=f"Use {', '.join(names)}.")
+            raise ConfigError(
+                "No notebook is called so.", offenders=missing, remedy=f"Use {', '.join(names)}."
+            )
         selected = {name for found in wanted.values() for name in found}
     return notebooks, selected
 
@@ -221,8 +224,9 @@ class Batch:
             outcome = Outcome(**stored | {"reused": True, "files": tuple(stored["files"])})
         except (OSError, ValueError, TypeError, KeyError):
             return None
-        out_dir = Path(str(self.parameters.get("out_dir") or "."))
-        there = all((out_dir / file).is_file() for file in outcome.files) and self.executed(name).is_file()
+        there = (
+            all((self._out_dir / file).is_file() for file in outcome.files) and self.executed(name).is_file()
+        )
         return outcome if outcome.key == key and outcome.status == "done" and there else None
 
     def _run_one(self, notebook: Notebook, key: str) -> Outcome:
@@ -230,13 +234,20 @@ class Batch:
         if self._stopped.is_set():
             raise CxrError(f"{name} was not started.", remedy="Run the report again: it goes on from here.")
         self.on_start(name)
-        for suffix in (".ipynb", ".json"):
-            (self.state_dir / f"{name}{suffix}").unlink(missing_ok=True)
+        self._forget(name)
         job = {"input": str(notebook.path), "output": str(self.executed(name)), "parameters": self.parameters}
         log = self.state_dir / f"{name}.log"
-        with tempfile.TemporaryDirectory(prefix="cxrlib-") as scratch, log.open("w", encoding="utf-8") as errors:
+        with (
+            tempfile.TemporaryDirectory(prefix="cxrlib-") as scratch,
+            log.open("w", encoding="utf-8") as errors,
+        ):
             process = subprocess.Popen(
-                [sys.executable, "-m", "cxrlib.batch", json.dumps(job | {"cwd": scratch}, default=str)],
+                [
+                    sys.executable,
+                    "-m",
+                    "cxrlib.notebook_worker",
+                    json.dumps(job | {"cwd": scratch}, default=str),
+                ],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=errors,
@@ -244,7 +255,7 @@ class Batch:
                 encoding="utf-8",
                 env=self._environment(scratch),
                 cwd=scratch,
-                start_new_session=True,  # Ctrl-C reaches this process alone, which then ends the others in order
+                start_new_session=True,  # Ctrl-C reaches only this process, which ends the others
             )
             self._running[name] = process
             for line in process.stdout:
@@ -265,9 +276,23 @@ class Batch:
         self.on_end(outcome)
         return outcome
 
+    def _forget(self, name: str) -> None:
+        """Remove what an earlier run of this notebook left, so that nothing old passes for new."""
+        with suppress(OSError, ValueError, KeyError):
+            stored = json.loads((self.state_dir / f"{name}.json").read_text(encoding="utf-8"))
+            for file in stored["files"]:
+                for path in (self._out_dir / file, (self._out_dir / file).with_suffix(".png")):
+                    path.unlink(missing_ok=True)
+        for suffix in (".ipynb", ".json"):
+            (self.state_dir / f"{name}{suffix}").unlink(missing_ok=True)
+
+    @property
+    def _out_dir(self) -> Path:
+        return Path(str(self.parameters["out_dir"]))
+
     def _files(self, name: str) -> tuple[str, ...]:
-        out_dir = Path(str(self.parameters.get("out_dir") or "."))
-        return tuple(sorted(str(p.relative_to(out_dir)) for p in out_dir.glob(f"figures/*/{name}/*.json")))
+        found = self._out_dir.glob(f"figures/*/{name}/*.json")
+        return tuple(sorted(path.relative_to(self._out_dir).as_posix() for path in found))
 
     def _environment(self, scratch: str) -> dict[str, str]:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -279,7 +304,7 @@ class Batch:
             "PYTHONPATH": os.pathsep.join(filter(None, [package_parent, os.environ.get("PYTHONPATH")])),
             "PYTHONUNBUFFERED": "1",
             "PYDEVD_DISABLE_FILE_VALIDATION": "1",  # else debugpy greets every kernel with a warning
-            "JUPYTER_PREFER_ENV_PATH": "1",  # this environment's kernel, not one of the user's of the same name
+            "JUPYTER_PREFER_ENV_PATH": "1",  # this environment's kernel, not a namesake
             "IPYTHONDIR": str(Path(scratch) / "ipython"),  # nor the user's start-up files and history
         }
         return environment
@@ -341,70 +366,5 @@ def _violent_end(code: int, log: Path, executed: Path) -> dict[str, object]:
     message = f"The notebook's process ended with {cause}." + ("\n" + "\n".join(tail) if tail else "")
     cell = None
     with suppress(OSError, ValueError):
-        cell = _last_started(json.loads(executed.read_text(encoding="utf-8"))["cells"])
+        cell = last_started(json.loads(executed.read_text(encoding="utf-8"))["cells"])
     return {"name": "ProcessDied", "message": message, "cell": cell}
-
-
-def _last_started(cells: list[dict]) -> int | None:
-    started = [
-        i
-        for i, cell in enumerate(cells)
-        if cell["cell_type"] == "code" and cell["metadata"].get("papermill", {}).get("start_time")
-    ]
-    return started[-1] if started else None
-
-
-def _work(job: Mapping[str, object]) -> dict[str, object]:
-    """Execute one notebook in this process, telling each finished cell on standard output."""
-    import papermill
-    from nbclient.exceptions import DeadKernelError
-    from papermill.engines import NBClientEngine, papermill_engines
-    from papermill.exceptions import PapermillExecutionError
-
-    class TellingEngine(NBClientEngine):
-        """Papermill's own engine, which also says how far it is."""
-
-        @classmethod
-        def execute_managed_notebook(cls, nb_man, kernel_name, **kwargs):
-            complete = nb_man.cell_complete
-
-            def complete_and_tell(cell, cell_index=None, **more):
-                complete(cell, cell_index=cell_index, **more)
-                _tell({"cell": (cell_index or 0) + 1, "of": len(nb_man.nb.cells)})
-
-            nb_man.cell_complete = complete_and_tell
-            return super().execute_managed_notebook(nb_man, kernel_name, **kwargs)
-
-    papermill_engines.register("cxrlib", TellingEngine)
-    try:
-        papermill.execute_notebook(
-            job["input"],
-            job["output"],
-            parameters=job["parameters"],
-            engine_name="cxrlib",
-            kernel_name="python3",
-            progress_bar=False,
-            cwd=job["cwd"],
-            start_timeout=180,  # a busy machine takes its time to import torch in several kernels
-        )
-    except PapermillExecutionError as error:
-        return _failure("failed", error.ename, error.evalue, job)
-    except DeadKernelError:
-        return _failure("died", "DeadKernelError", "The kernel died, often because the memory was full.", job)
-    return {"status": "done"}
-
-
-def _failure(status: str, name: str, message: str, job: Mapping[str, object]) -> dict[str, object]:
-    cells = json.loads(Path(str(job["output"])).read_text(encoding="utf-8"))["cells"]
-    return {"status": status, "error": {"name": name, "message": message, "cell": _last_started(cells)}}
-
-
-def _tell(fact: Mapping[str, object]) -> None:
-    print(json.dumps(fact), flush=True)  # the parent process reads it; nobody else does
-
-
-if __name__ == "__main__":
-    import signal
-
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # unwind, so that the kernel is shut down too
-    _tell(_work(json.loads(sys.argv[1])))

@@ -19,6 +19,7 @@ import logging
 import os
 import shutil
 import sys
+import threading
 import time
 import zipfile
 from collections.abc import Iterator, Sequence
@@ -44,6 +45,7 @@ FLUSH_SECONDS = 5.0
 
 _LAYOUT = 1
 _TODO, _DONE, _BAD = 0, 1, 2
+_watching: list[int] = []  # in a worker: the process that it ends with
 
 
 @dataclass(frozen=True)
@@ -227,8 +229,22 @@ def _run(jobs: list[tuple], workers: int | None, images: int) -> Iterator[tuple]
     # script again, so that it works without an `if __name__ == "__main__"`.
     with parallel_config(backend="loky", inner_max_num_threads=1):
         yield from Parallel(n_jobs=workers, return_as="generator_unordered", batch_size=1)(
-            delayed(_decode_chunk)(*job) for job in jobs
+            delayed(_in_worker)(os.getpid(), *job) for job in jobs
         )
+
+
+def _in_worker(parent: int, *job) -> tuple:
+    if not _watching and os.name != "nt":
+        _watching.append(parent)
+        threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    return _decode_chunk(*job)
+
+
+def _end_with(parent: int) -> None:
+    """End this worker when the process that started it is gone; loky's would wait minutes for more work."""
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(1)
 
 
 def _decode_chunk(paths: list[str], rows: np.ndarray, size: int, fit: str, work: str, offset: int) -> tuple:

@@ -34,7 +34,7 @@ _RECIPES = {
 _EPOCHS = {
     "smoke": {"lenet": 1, "double_conv": 1, "residual": 1},
     "course": {"lenet": 12, "double_conv": 6, "residual": 8},
-    "full": {"lenet": 20, "double_conv": 8, "residual": 20},
+    "full": {"lenet": 12, "double_conv": 5, "residual": 16},
 }
 
 

@@ -124,7 +124,7 @@ def test_a_failed_write_leaves_the_old_file_whole(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Path, "write_text", full_disk)
-    with pytest.raises(CxrError, match="full|No space left"):
+    with pytest.raises(CxrError, match=r"full|No space left"):
         write(tmp_path, numbers={"lenet.test_auc": 0.5})
     assert path.read_bytes() == before
     assert [file.name for file in path.parent.iterdir()] == [path.name]

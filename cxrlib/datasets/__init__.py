@@ -1,0 +1,337 @@
+"""Every source of radiographs behind one function: ``load(name, …) -> Cohort``.
+
+>>> from cxrlib.datasets import load
+>>> cohort = load("phantom", limit=8, image_size=64)
+>>> cohort.images.shape
+(8, 64, 64)
+
+A source is one module of this package that ends in a ``load`` of its own; :data:`SOURCES` names them all.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from cxrlib import cache
+from cxrlib.cohort import Cohort
+from cxrlib.datasets import _files, folder, kermany, lung_masks, medmnist, nih
+from cxrlib.errors import ConfigError, DataError
+
+__all__ = ["SOURCES", "Source", "decode_files", "describe", "fetch", "image_files", "load", "verify"]
+
+
+@dataclass(frozen=True)
+class Source:
+    """A dataset that :func:`load` knows.
+
+    Parameters
+    ----------
+    name, title, summary
+        What to call it, in one word, one line, and a few sentences.
+    licence, citation
+        The terms of the images, and what to cite.
+    needs
+        ``nothing``, ``folder`` (images that the user has) or ``download``.
+    load
+        The source's own function.
+    kaggle
+        Its name on Kaggle, for :func:`fetch`.
+    """
+
+    name: str
+    title: str
+    summary: str
+    licence: str
+    citation: str
+    needs: str
+    load: Callable[..., Cohort]
+    kaggle: str | None = None
+
+
+def _load_phantom(**options) -> Cohort:
+    from cxrlib.datasets import phantom  # imported when asked for: rendering brings scipy with it
+
+    return phantom.load(**options)
+
+
+_MEDMNIST = "Yang et al., MedMNIST v2, Scientific Data 2023, doi:10.1038/s41597-022-01721-8"
+
+SOURCES: dict[str, Source] = {
+    source.name: source
+    for source in (
+        Source(
+            "phantom",
+            "Synthetic radiographs with known lungs, lesions and confounders",
+            "Rendered from a generative model and fully determined by its seed: the default, and the only "
+            "source in which the truth about shortcuts is known.",
+            "MIT, as this package",
+            "This package",
+            "nothing",
+            _load_phantom,
+        ),
+        Source(
+            "nih",
+            "NIH ChestX-ray14: 112,120 radiographs of 30,805 patients",
+            "Text-mined labels for 14 findings, 1,431 images with pneumonia among them; age, sex, view and "
+            "follow-up number. The table ships in torchxrayvision; the images come from a folder and need "
+            "not be complete.",
+            "No restriction on use; the NIH Clinical Center asks to be named and the paper to be cited",
+            "Wang et al., CVPR 2017, doi:10.1109/CVPR.2017.369",
+            "folder",
+            nih.load,
+            "nih-chest-xrays/data",
+        ),
+        Source(
+            "kermany",
+            "Kermany: 5,856 paediatric radiographs, pneumonia and normal",
+            "Children of one to five years from one hospital in Guangzhou, in the published split; patient "
+            "and bacterial or viral origin are read off the file names.",
+            "CC BY 4.0",
+            "Kermany et al., Cell 2018, doi:10.1016/j.cell.2018.02.010; data doi:10.17632/rscbjbr9sj.2",
+            "folder",
+            kermany.load,
+            "paultimothymooney/chest-xray-pneumonia",
+        ),
+        Source(
+            "pneumoniamnist",
+            "PneumoniaMNIST: Kermany's radiographs at 28 to 224 pixels",
+            "5,856 images in MedMNIST's split (4,708 / 524 / 624). No patient ids.",
+            "CC BY 4.0",
+            _MEDMNIST + "; and Kermany et al., Cell 2018, doi:10.1016/j.cell.2018.02.010",
+            "download",
+            partial(medmnist.load, "pneumoniamnist"),
+        ),
+        Source(
+            "chestmnist",
+            "ChestMNIST: NIH's radiographs at 28 to 224 pixels",
+            "112,120 images in MedMNIST's split (78,468 / 11,219 / 22,433), with all 14 findings. No patient "
+            "ids.",
+            "CC BY 4.0",
+            _MEDMNIST + "; and Wang et al., CVPR 2017, doi:10.1109/CVPR.2017.369",
+            "download",
+            partial(medmnist.load, "chestmnist"),
+        ),
+        Source(
+            "lung_masks",
+            "Montgomery and Shenzhen: 704 radiographs with lung masks",
+            "Adults from two tuberculosis services; the label is tuberculosis. For lung segmentation, and as "
+            "another hospital.",
+            "Montgomery and its masks: public, cite Jaeger et al. Shenzhen masks: research use only",
+            "Jaeger et al., Quant Imaging Med Surg 2014, doi:10.3978/j.issn.2223-4292.2014.11.20; masks of "
+            "Shenzhen: Stirenko et al., ELNANO 2018, doi:10.1109/ELNANO.2018.8477564",
+            "folder",
+            lung_masks.load,
+        ),
+        Source(
+            "folder",
+            "Your own images and a CSV of labels",
+            "PNG, JPEG, TIFF, BMP or DICOM files and a CSV whose columns you name.",
+            "Yours",
+            "Yours",
+            "folder",
+            folder.load,
+        ),
+    )
+}
+
+_COMMON = ("image_size", "data_dir", "seed", "skip_bad", "cache_dir", "workers", "progress", "limit")
+
+
+def load(
+    name: str,
+    *,
+    image_size: int = 128,
+    data_dir: str | Path | None = None,
+    seed: int = 0,
+    skip_bad: bool = False,
+    cache_dir: str | Path | None = None,
+    workers: int | None = None,
+    progress: bool | None = None,
+    limit: int | None = None,
+    **options,
+) -> Cohort:
+    """Load a dataset as a :class:`~cxrlib.cohort.Cohort`.
+
+    Parameters
+    ----------
+    name
+        One of :data:`SOURCES`.
+    image_size
+        Pixels a side.
+    data_dir
+        The folder with the dataset, for the sources that need one.
+    seed
+        Of the split, where none is published, and of the phantom.
+    skip_bad
+        Go on without files that cannot be read; ``cohort.info["skipped"]`` lists them.
+    cache_dir
+        Where decoded images are kept; None: :func:`cxrlib.cache.cache_root`.
+    workers
+        Decoding processes; None: one a processor.
+    progress
+        Show a progress bar; None: on a terminal or in a notebook.
+    limit
+        Load at most this many images, drawn by a hash (the phantom: rendered).
+    options
+        The source's own, as :func:`describe` lists them; for example ``fit="stretch"``.
+
+    Raises
+    ------
+    ConfigError
+        There is no such source or option.
+    DataError
+        The source's files cannot be used; see its own ``load``.
+    """
+    source = _source(name)
+    _check_options(source, options)
+    if not isinstance(image_size, (int, np.integer)) or image_size < 1:
+        raise ConfigError(f"The image size is {image_size!r}.", remedy="Give whole pixels, 1 or more.")
+    if limit is not None and limit < 1:
+        raise ConfigError(f"The limit is {limit}.", remedy="Give the number of images wanted, 1 or more.")
+    if name == "phantom":
+        if limit is not None:
+            options["n"] = min(limit, options.get("n", limit))
+        return source.load(image_size=image_size, seed=seed, **options)
+    common = {"data_dir": data_dir, "image_size": image_size, "seed": seed, "limit": limit}
+    if source.needs == "download":
+        return source.load(**common, cache_dir=cache_dir, progress=progress)
+    decoding = {"skip_bad": skip_bad, "workers": workers, "progress": progress, "cache_dir": cache_dir}
+    return source.load(**common, **decoding, **options)
+
+
+def describe(name: str) -> dict[str, object]:
+    """What is known of a source: title, summary, licence, citation, needs, kaggle, and its own options."""
+    source = _source(name)
+    facts = {
+        key: getattr(source, key) for key in ("name", "title", "summary", "licence", "citation", "needs")
+    }
+    if source.kaggle:
+        facts["kaggle"] = source.kaggle
+    if source.needs == "download":
+        facts["image_sizes"] = list(medmnist.sizes(name))
+    return facts | {"options": _options(source)}
+
+
+def fetch(
+    name: str,
+    data_dir: str | Path | None = None,
+    *,
+    image_size: int = 128,
+    cache_dir: str | Path | None = None,
+    progress: bool | None = None,
+) -> Path:
+    """Download a source's images; return what to pass as ``data_dir`` (MedMNIST: the file).
+
+    MedMNIST comes from Zenodo, verified; NIH and Kermany from Kaggle through the optional ``kagglehub``.
+
+    Raises
+    ------
+    ConfigError
+        The source has nothing to download, or kagglehub is not installed.
+    DataError
+        The download failed.
+    """
+    source = _source(name)
+    if source.needs == "download":
+        return medmnist.fetch(name, data_dir, image_size=image_size, cache_dir=cache_dir, progress=progress)
+    if source.kaggle:
+        return _files.from_kaggle(source.kaggle, data_dir)
+    what = {
+        "nothing": f"{name} is rendered, not downloaded.",
+        "folder": f"There is no download for {name}.",
+    }
+    raise ConfigError(what[source.needs], remedy=f"Load it: load({name!r}) or cxr data show {name}.")
+
+
+def verify(name: str, data_dir: str | Path | None = None, **options) -> list[dict[str, object]]:
+    """Check a source's files: counts, readability, checksums, duplicates.
+
+    ``options``: ``workers``, ``progress``, ``image_size`` (MedMNIST), and those of ``load`` (folder).
+
+    Returns
+    -------
+    list of checks, each with ``name``, ``ok`` (bool), ``found`` and ``expected``.
+    """
+    from cxrlib.datasets import checks
+
+    _source(name)
+    return checks.verify(name, data_dir, **options)
+
+
+def image_files(paths: Iterable[str | Path]) -> list[Path]:
+    """Files as they are, folders as the images in them and below, sorted by name.
+
+    Raises a DataError where something named is not there, or holds no image.
+    """
+    found: list[Path] = []
+    for path in map(Path, [paths] if isinstance(paths, (str, Path)) else paths):
+        if path.is_dir():
+            below = [path, *sorted(inner for inner in path.rglob("*") if inner.is_dir())]
+            found += [file for inner in below for file in _files.images_in(inner)]
+        elif path.exists():
+            found.append(path)
+        else:
+            raise DataError(f"{path} does not exist.", remedy="Name image files, or folders of them.")
+    if not found:
+        raise DataError(
+            "No image is in what was named.",
+            remedy=f"Name files or folders of {', '.join(_files.EXTENSIONS)}.",
+        )
+    return found
+
+
+def decode_files(
+    paths: Iterable[str | Path], size: int, **options
+) -> tuple[np.ndarray, np.ndarray, list[tuple[str, str]]]:
+    """Decode files to uint8 (K, size, size): (images, which were kept, (path, reason) of the others).
+
+    ``options``: those of :func:`cxrlib.cache.build_images`, through whose cache this goes.
+    """
+    return cache.build_images(list(paths), size, **options)
+
+
+def _source(name: str) -> Source:
+    if name in SOURCES:
+        return SOURCES[name]
+    close = difflib.get_close_matches(str(name).lower(), SOURCES, n=1)
+    hint = f"Did you mean {close[0]!r}? " if close else ""
+    raise ConfigError(
+        f"There is no dataset {name!r}.", remedy=f"{hint}The datasets are {', '.join(SOURCES)}."
+    )
+
+
+def _options(source: Source) -> dict[str, object]:
+    """The options that are the source's own, with their defaults."""
+    function = source.load
+    if source.name == "phantom":
+        from cxrlib.datasets import phantom
+
+        function = phantom.load
+    parameters = inspect.signature(function).parameters.values()
+    return {
+        p.name: None if p.default is p.empty else p.default
+        for p in parameters
+        if p.name not in _COMMON and p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
+    }
+
+
+def _check_options(source: Source, options: dict[str, object]) -> None:
+    if source.name == "phantom":
+        return  # it knows its knobs best
+    known = _options(source)
+    unknown = [option for option in options if option not in known]
+    if unknown:
+        close = difflib.get_close_matches(unknown[0], [*known, *_COMMON], n=1)
+        hint = f"Did you mean {close[0]!r}? " if close else ""
+        its_own = ", ".join(known) or "none"
+        raise ConfigError(
+            f"The dataset {source.name!r} has no option {', '.join(map(repr, unknown))}.",
+            remedy=f"{hint}Its own options are: {its_own}; all have {', '.join(_COMMON)}.",
+        )

@@ -30,7 +30,7 @@ def existing_folder(data_dir: str | Path | None, source: str, wanted: str) -> Pa
     return folder
 
 
-def image_files(folder: Path, extensions: Iterable[str] = EXTENSIONS) -> list[Path]:
+def images_in(folder: Path, extensions: Iterable[str] = EXTENSIONS) -> list[Path]:
     """The image files directly in a folder, by name; hidden ones (``.DS_Store``, ``._x.png``) left out."""
     endings = tuple(extensions)
     with os.scandir(folder) as entries:
@@ -86,3 +86,32 @@ def masks_from_files(paths, *, image_size: int, fit: str = "letterbox", **decodi
     masks = decode_files(paths, image_size, fit=fit, **decoding).images
     # Half of the pixel's area: the resize is antialiased, so 128 is where the outline runs.
     return (masks >= 128).astype(np.uint8)
+
+
+def from_kaggle(handle: str, data_dir: str | Path | None) -> Path:
+    """Download a Kaggle dataset with kagglehub, into ``data_dir`` if given; return its folder."""
+    try:
+        import kagglehub
+    except ImportError:
+        raise ConfigError(
+            f"Fetching {handle} from Kaggle needs the package kagglehub, which is not installed.",
+            remedy="Install it: pip install 'cxrlib[kaggle]'; or download "
+            f"https://www.kaggle.com/datasets/{handle} by hand and pass its folder as data_dir.",
+        ) from None
+    before = os.environ.get("KAGGLEHUB_CACHE")
+    if data_dir is not None:
+        os.environ["KAGGLEHUB_CACHE"] = str(Path(data_dir).expanduser().absolute())
+    try:
+        return Path(kagglehub.dataset_download(handle))
+    except Exception as error:  # kagglehub lets through whatever its HTTP layer raises
+        raise DataError(
+            f"{handle} could not be downloaded from Kaggle: {type(error).__name__}: {error}",
+            remedy=f"Check the network, or download https://www.kaggle.com/datasets/{handle} by hand and "
+            "pass its folder as data_dir.",
+        ) from error
+    finally:
+        if data_dir is not None:
+            if before is None:
+                del os.environ["KAGGLEHUB_CACHE"]
+            else:
+                os.environ["KAGGLEHUB_CACHE"] = before

@@ -25,6 +25,14 @@ _SPLIT_NAMES = {
     "testing": "test",
     "holdout": "test",
 }
+_ROLES = {
+    "patient_column": "patient_id",
+    "split_column": "split",
+    "view_column": "view",
+    "age_column": "age",
+    "sex_column": "sex",
+    "site_column": "site",
+}
 _SEPARATORS = (",", ";", "\t")
 
 
@@ -84,43 +92,66 @@ def load(
         A named column is not in the CSV, an image is listed twice or not there, a label is neither 0 nor 1, a
         split is none, or a patient is in two splits.
     """
-    roles = {
-        "image_id": image_column,
-        "label": label_column,
-        "patient_id": patient_column,
-        "split": split_column,
-        "view": view_column,
-        "age": age_column,
-        "sex": sex_column,
-        "site": site_column,
-    }
-    roles = {role: column for role, column in roles.items() if column is not None}
+    table, info = files(
+        data_dir,
+        labels=labels,
+        positive=positive,
+        seed=seed,
+        allow_missing=bool(decoding.get("skip_bad")),
+        image_column=image_column,
+        label_column=label_column,
+        patient_column=patient_column,
+        split_column=split_column,
+        view_column=view_column,
+        age_column=age_column,
+        sex_column=sex_column,
+        site_column=site_column,
+    )
+    return cohort_from_files(
+        "folder", table, image_size=image_size, info=info, seed=seed, limit=limit, fit=fit, **decoding
+    )
+
+
+def files(
+    data_dir: str | Path | None,
+    *,
+    labels: str | Path | None = None,
+    positive: str | Collection[str] | None = None,
+    seed: int = 0,
+    allow_missing: bool = False,
+    image_column: str = "image",
+    label_column: str = "label",
+    **columns: str | None,
+) -> tuple[pd.DataFrame, dict[str, object]]:
+    """The checked table of :func:`load`, and the cohort's info, without reading an image.
+
+    ``columns``: the other ``…_column`` of :func:`load`. ``allow_missing``: let files be absent, not all.
+    """
+    roles = {_ROLES[name]: column for name, column in columns.items() if column is not None}
+    roles = {"image_id": image_column, "label": label_column, **roles}
     root = existing_folder(data_dir, "folder", "your images, and name a CSV that lists them (labels=…)")
     csv = _find_csv(labels, root)
     raw = _read(csv)
     _check_roles(roles, raw, csv)
     table = _named(raw, roles)
-    table["label"] = _labels(table, label_column, positive)
     _check_repeated(table, csv, image_column)
-    if patient_column is None:
+    table["label"] = _labels(table, label_column, positive)
+    if "patient_id" not in roles:
         warnings.warn(
             f"No patient column is named for {csv.name}: every image counts as a patient of its own. If a "
             "patient has several images, training and test share patients and the result is too good.",
             CxrWarning,
-            stacklevel=2,
+            stacklevel=3,
         )
         table["patient_id"] = table["image_id"]
-    _check_empty(table, "patient_id", csv, patient_column)
-    if split_column is None:
-        table["split"] = split_by_patient(table["patient_id"], seed=seed)
+    _check_empty(table, "patient_id", csv, roles.get("patient_id"))
+    if "split" in roles:
+        table["split"] = _splits(table, csv, roles["split"])
+        _check_shared(table, csv, roles.get("patient_id"))
     else:
-        table["split"] = _splits(table, csv, split_column)
-        _check_shared(table, csv, patient_column)
-    table["path"] = _paths(table["image_id"], root, csv, skip_missing=bool(decoding.get("skip_bad")))
-    info = {"data_dir": str(data_dir), "labels": str(csv), "columns": roles, "positive": positive}
-    return cohort_from_files(
-        "folder", table, image_size=image_size, info=info, seed=seed, limit=limit, fit=fit, **decoding
-    )
+        table["split"] = split_by_patient(table["patient_id"], seed=seed)
+    table["path"] = _paths(table["image_id"], root, csv, allow_missing=allow_missing)
+    return table, {"data_dir": str(data_dir), "labels": str(csv), "columns": roles, "positive": positive}
 
 
 def _find_csv(labels: str | Path | None, root: Path) -> Path:
@@ -261,10 +292,10 @@ def _check_shared(table: pd.DataFrame, csv: Path, patient_column: str | None) ->
         )
 
 
-def _paths(images: pd.Series, root: Path, csv: Path, *, skip_missing: bool) -> list[str]:
+def _paths(images: pd.Series, root: Path, csv: Path, *, allow_missing: bool) -> list[str]:
     paths = [os.path.join(root, image) for image in images]
     missing = [path for path in paths if not os.path.isfile(path)]
-    if missing and (not skip_missing or len(missing) == len(paths)):
+    if missing and (not allow_missing or len(missing) == len(paths)):
         raise DataError(
             f"{len(missing)} of the {len(paths)} images that {csv} lists are not on the disk.",
             offenders=missing,

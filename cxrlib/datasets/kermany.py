@@ -30,7 +30,7 @@ import numpy as np
 import pandas as pd
 
 from cxrlib.cohort import Cohort, split_by_patient
-from cxrlib.datasets._files import cohort_from_files, existing_folder, image_files
+from cxrlib.datasets._files import cohort_from_files, existing_folder, images_in
 from cxrlib.errors import CxrWarning, DataError
 
 PUBLISHED_COUNTS = {"train": 5216, "val": 16, "test": 624}
@@ -117,7 +117,7 @@ def files(data_dir: str | Path | None) -> pd.DataFrame:
             continue  # Mendeley's own release has no validation part
         for label, kind in enumerate(CLASSES):
             folder = root / part / kind
-            found = image_files(folder) if folder.is_dir() else []
+            found = images_in(folder) if folder.is_dir() else []
             if not found:
                 empty.append(folder)
             rows += [(part, label, path) for path in found]

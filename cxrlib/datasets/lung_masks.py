@@ -21,7 +21,7 @@ from pathlib import Path
 import pandas as pd
 
 from cxrlib.cohort import Cohort, split_by_patient
-from cxrlib.datasets._files import cohort_from_files, existing_folder, image_files, masks_from_files
+from cxrlib.datasets._files import cohort_from_files, existing_folder, images_in, masks_from_files
 from cxrlib.errors import DataError
 
 PUBLISHED_COUNTS = {"Montgomery": 138, "Shenzhen": 566}
@@ -87,12 +87,12 @@ def files(data_dir: str | Path | None) -> pd.DataFrame:
     """
     root = existing_folder(data_dir, "lung_masks", _WANTED)
     for part in ("images", "masks"):
-        if not (root / part).is_dir() or not image_files(root / part):
+        if not (root / part).is_dir() or not images_in(root / part):
             raise DataError(
                 f"{root / part} is missing or holds no image.", remedy=f"Name the folder with {_WANTED}."
             )
-    masks = {path.stem.removesuffix("_mask"): path for path in image_files(root / "masks")}
-    images = image_files(root / "images")
+    masks = {path.stem.removesuffix("_mask"): path for path in images_in(root / "masks")}
+    images = images_in(root / "images")
     strange = [path.name for path in images if not _NAME.match(path.stem)]
     if strange:
         raise DataError(

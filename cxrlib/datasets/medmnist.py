@@ -102,17 +102,16 @@ def fetch(
     about = package_info(name)
     suffix = _suffix(name, image_size)
     file_name, url, expected = f"{name}{suffix}.npz", about["url" + suffix], about["MD5" + suffix]
-    folders = _folders(data_dir, cache_dir)
-    for folder in folders:
-        if (folder / file_name).is_file():
-            found = md5(folder / file_name, progress)
-            if found == expected:
-                return folder / file_name
-            raise DataError(
-                f"{folder / file_name} has the MD5 checksum {found}; published is {expected}.",
-                remedy=f"Delete it, and let it be downloaded again or fetch it from {url}",
-            )
-    target = folders[-1] / file_name
+    there = find(name, data_dir, image_size=image_size, cache_dir=cache_dir)
+    if there is not None:
+        found = md5(there, progress)
+        if found == expected:
+            return there
+        raise DataError(
+            f"{there} has the MD5 checksum {found}; published is {expected}.",
+            remedy=f"Delete it, and let it be downloaded again or fetch it from {url}",
+        )
+    target = _folders(data_dir, cache_dir)[-1] / file_name
     try:
         with atomic_path(target) as work:
             _download(url, work, progress)
@@ -127,9 +126,22 @@ def fetch(
         raise DataError(
             f"{file_name} is not on this machine, and cannot be downloaded: {reason}.",
             remedy=f"Where there is a network, download {url} (MD5 {expected}); put it, named {file_name}, "
-            f"into the folder {folders[-1]}.",
+            f"into the folder {target.parent}.",
         ) from error
     return target
+
+
+def find(
+    name: str,
+    data_dir: str | Path | None = None,
+    *,
+    image_size: int = 28,
+    cache_dir: str | Path | None = None,
+) -> Path | None:
+    """Where the ``.npz`` file lies, unverified; None where it is in none of the folders."""
+    file_name = f"{name}{_suffix(name, image_size)}.npz"
+    candidates = (folder / file_name for folder in _folders(data_dir, cache_dir))
+    return next((path for path in candidates if path.is_file()), None)
 
 
 def sizes(name: str) -> tuple[int, ...]:

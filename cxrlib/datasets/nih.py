@@ -17,7 +17,7 @@ import pandas as pd
 
 from cxrlib.cohort import Cohort, split_by_patient
 from cxrlib.datasets import nih_tables
-from cxrlib.datasets._files import cohort_from_files, existing_folder, image_files
+from cxrlib.datasets._files import cohort_from_files, existing_folder, images_in
 from cxrlib.errors import DataError
 
 VALIDATION_SHARE = 0.1
@@ -65,7 +65,7 @@ def files(data_dir: str | Path | None) -> tuple[pd.DataFrame, dict[str, object]]
     """The rows of NIH's table whose image the folder holds, with ``path``; and how many are missing."""
     root = existing_folder(data_dir, "nih", _WANTED)
     metadata = nih_tables.metadata()
-    found = {path.name: str(path) for folder in image_folders(root) for path in image_files(folder)}
+    found = {path.name: str(path) for folder in image_folders(root) for path in images_in(folder)}
     paths = metadata["image_id"].map(found)
     table = metadata[paths.notna()].assign(path=paths.dropna())
     if table.empty:

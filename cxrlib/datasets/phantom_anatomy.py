@@ -1,0 +1,222 @@
+"""The phantom's body: outlines in cm, and the water-equivalent thickness of soft tissue along each ray.
+
+Thicknesses are in cm of water at diagnostic energies. Air is what the lungs take away from them, so disease is
+air that is not there.
+"""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+
+from cxrlib.datasets.phantom_canvas import (
+    DISTANCE_TABLE,
+    TABLE,
+    UNIT_TABLE,
+    X_TABLE,
+    Y_RANGE,
+    Y_TABLE,
+    Grid,
+    Pose,
+    bell,
+    distance_index,
+    slope_of,
+    smoothstep,
+    step,
+    unit_index,
+)
+from cxrlib.datasets.phantom_latents import BODY, Latents
+
+_DY, _DX = Y_TABLE[1] - Y_TABLE[0], X_TABLE[1] - X_TABLE[0]
+_SMOOTH = np.hanning(35) / np.hanning(35).sum()
+#: Across the chest, as a share of its half width: the thickness of the torso and of the lung.
+_TORSO_PROFILE = ((1 - UNIT_TABLE**2.8) ** 0.5).astype(np.float32)
+_LUNG_PROFILE = ((1 - UNIT_TABLE**2.4) ** 0.55).astype(np.float32)
+_CHORD = np.sqrt(1 - UNIT_TABLE**2).astype(np.float32)
+#: Share of the lung's depth above (positive distance) and below the dome of the diaphragm.
+_DOME = np.where(
+    DISTANCE_TABLE > 0,
+    1 - 0.42 * np.exp(-np.clip(DISTANCE_TABLE, 0, None) / 1.6),
+    0.30 * np.exp(np.clip(DISTANCE_TABLE, None, 0) / 1.7),
+).astype(np.float32)
+
+
+#: The same from the edge of the heart (negative: inside), on top of what is air everywhere.
+_HEART = np.where(
+    DISTANCE_TABLE > 0,
+    1 - 0.30 * np.exp(-np.clip(DISTANCE_TABLE, 0, None) / 1.0),
+    0.36 * np.exp(np.clip(DISTANCE_TABLE, None, 0) / 1.3),
+).astype(np.float32)
+
+
+#: Apex to costophrenic angle of the average body, cm.
+LENGTH = BODY["length"][0]
+
+
+def geometry(latents: Latents) -> SimpleNamespace:
+    """The outlines of one image: what the body is, and what projection, breath and position make of it.
+
+    Tables over Y_TABLE or X_TABLE, float32; those of both lungs are right (patient's right) then left.
+    """
+    body, exam, ap = latents.body, latents.exam, latents.projection
+    g = SimpleNamespace(body=body)
+    breath = exam.inspiration * (1.0 if ap else 0.8) - (1.1 if ap else 0.0)
+    g.turn = exam.turn * (0.9 if ap else 0.45)  # cm that front structures move against back ones
+    g.length = body.length * (1 + 0.035 * breath)
+    g.chest = body.chest * (1 + 0.008 * breath)
+    g.heart = (1.13 if ap else 1.0) * (1 - 0.015 * breath)
+    g.dome = (g.length - body.dome * (1 - 0.05 * breath), g.length - body.dome + body.dome_lower)
+    g.wide = body.mediastinum * (1.14 if ap else 1.0)
+    g.midline = (body.curve * np.sin((Y_TABLE - 2) / 9.0) * smoothstep((Y_TABLE + 8) / 10)).astype(np.float32)
+
+    lateral, medial, residual = [], [], []
+    for left in (0, 1):
+        top = body.apex_lower if left else 0.0
+        lateral.append(_lateral(g, top, left))
+        medial.append(_medial(g, top, left))
+        residual.append(_behind_heart(g, left))
+    g.lateral = np.concatenate(lateral).astype(np.float32)
+    g.medial = np.concatenate(medial).astype(np.float32)
+    g.residual = np.concatenate(residual).astype(np.float32)
+    g.lateral_cos = _cosine(np.array(lateral), _DY).ravel()
+    g.medial_cos = _cosine(np.array(medial), _DY).ravel()
+    diaphragm = _diaphragm(g)
+    g.diaphragm = diaphragm.astype(np.float32)
+    g.diaphragm_cos = _cosine(diaphragm, _DX)
+    t = np.clip(Y_TABLE / g.length, 0, 1)
+    g.lung_depth = (0.80 * body.depth * (1 - (1 - t) ** 2.3) ** 0.62).astype(np.float32)
+    g.torso = _torso(g).astype(np.float32)
+    g.thickness = _thickness(g).astype(np.float32)
+    return g
+
+
+def pose(latents: Latents) -> Pose:
+    """Which part of the patient the image shows."""
+    body, exam, ap = latents.body, latents.exam, latents.projection
+    zoom = 1.0 + (0.07 if ap else 0.065) * exam.zoom
+    height = (35.0 if ap else 34.5) * zoom * (0.35 + 0.65 * body.length / LENGTH)
+    width = (34.2 if ap else 33.4) * zoom * (0.35 + 0.65 * body.chest / 13.4) * (1 + 0.05 * exam.aspect)
+    angle = np.deg2rad((2.6 if ap else 1.2) * exam.angle)
+    centre = 13.6 + (1.4 if ap else 1.1) * exam.y - (0.8 if ap else 0.0)
+    return Pose((1.0 if ap else 0.6) * exam.x, centre, width, height, angle)
+
+
+def _lateral(g: SimpleNamespace, top: float, left: int) -> np.ndarray:
+    body = g.body
+    t = np.clip((Y_TABLE - top) / (g.length - top), 0, 1)
+    half = g.chest * (1 + (0.012 if left else -0.012) * g.turn)
+    rise = (1 - (1 - t) ** body.shoulder) ** (1 / body.roundness)
+    return body.apex + (half - body.apex) * rise - 0.5 * smoothstep((t - 0.8) / 0.4)
+
+
+def _medial(g: SimpleNamespace, top: float, left: int) -> np.ndarray:
+    body, y = g.body, Y_TABLE
+    shift = 0.55 * g.turn * (1 if left else -1)
+    if left:
+        heart_y = g.dome[1] - 3.4
+        reach = body.heart_left * g.heart - g.wide
+        rise = smoothstep((y - 0.42 * heart_y) / (0.6 * heart_y)) ** 1.15
+        fall = np.sqrt(np.clip(1 - np.clip((y - heart_y) / 7.5, 0, 1) ** 2, 0, 1))
+        edge = g.wide + reach * rise * fall
+        edge += body.knob * bell((y - body.knob_y) / 1.35) + body.trunk * bell((y - 9.4) / 1.5)
+    else:
+        heart_y = g.dome[0] - 4.4
+        reach = body.heart_right * g.heart - g.wide
+        rise = smoothstep((y - 0.5 * heart_y) / (0.5 * heart_y))
+        fall = 1 - 0.5 * np.clip((y - heart_y) / 6.0, 0, 1) ** 2
+        edge = g.wide * 0.97 + reach * rise * fall + 0.25 * bell((y - 8.5) / 2.5)
+    closing = np.clip(1 - (y - top) / 2.4, 0, 1)
+    return (edge + shift) * (1 - closing**2.5) + body.apex * closing**2.5
+
+
+def _behind_heart(g: SimpleNamespace, left: int) -> np.ndarray:
+    """Share of the lung's depth that is still air behind (and in front of) the mediastinum, by height."""
+    del left
+    return 0.08 + 0.17 * smoothstep((Y_TABLE - 8) / 8)
+
+
+def _diaphragm(g: SimpleNamespace) -> np.ndarray:
+    ax = np.abs(X_TABLE)
+    peak = np.where(X_TABLE > 0, 7.0, 6.6)
+    dome = np.where(X_TABLE > 0, g.dome[1], g.dome[0])
+    outer = np.clip((ax - peak) / (g.chest - 0.5 - peak), 0, 1.2)
+    drop = np.where(X_TABLE > 0, g.length + 0.2 - g.dome[1], g.length - g.dome[0])
+    inner = np.clip((peak - ax) / peak, 0, 1)
+    table = dome + drop * outer**2.3 + 1.6 * inner**2
+    return np.convolve(np.pad(table, _SMOOTH.size // 2, mode="edge"), _SMOOTH, mode="valid")
+
+
+def _torso(g: SimpleNamespace) -> np.ndarray:
+    """Half width of neck, shoulders and trunk by height."""
+    body, y = g.body, Y_TABLE
+    trunk = g.chest * (0.90 + 0.12 * smoothstep((y - 3) / 12)) + 1.0 + body.fat
+    trunk += (0.25 * body.fat) * smoothstep((y - 20) / 10) - 0.6 * smoothstep((y - 22) / 8)
+    neck = 5.1 + 0.45 * body.fat - 0.25 * bell((y + 7) / 3)
+    slope = np.clip((y + 4.6) / 5.2, 0, 1)
+    shoulders = neck + (trunk + 4.2 - neck) * slope**1.7
+    return shoulders + (trunk - shoulders) * smoothstep((y - 5.0) / 11)
+
+
+def _thickness(g: SimpleNamespace) -> np.ndarray:
+    """Front-to-back thickness on the midline by height."""
+    body, y = g.body, Y_TABLE
+    chest = body.depth * (0.70 + 0.32 * smoothstep((y + 1) / 11))
+    chest += 1.2 * smoothstep((y - 20) / 6)
+    neck = 11.5 + 0.5 * body.fat
+    return neck + (chest - neck) * smoothstep((y + 5) / 7)
+
+
+def _cosine(table: np.ndarray, spacing: float) -> np.ndarray:
+    """What turns a distance along the table's axis into one across its curve; float32."""
+    slope = slope_of(table, spacing)
+    return (1 / np.sqrt(1 + slope * slope)).astype(np.float32)
+
+
+def soft_tissue(grid: Grid, g: SimpleNamespace) -> SimpleNamespace:
+    """Torso, lungs and mediastinum.
+
+    Returns
+    -------
+    ``water`` (cm of tissue along the ray, air taken off), ``air`` (cm that the lungs take off), ``lung`` (0 to 1:
+    the lung field as radiologists outline it, without heart and what lies below the dome), ``q`` (share of the
+    way from midline to chest wall), ``distance`` (to the nearest edge of the lung field, cm, positive inside):
+    all float32, (S, S).
+    """
+    edge = max(0.16, 0.9 * grid.cm)
+    width = g.torso[grid.iy]
+    across = np.abs(grid.x)
+    across /= width
+    torso = _TORSO_PROFILE[unit_index(across)]
+    water = g.thickness[grid.iy] * torso
+
+    lateral = g.lateral[grid.iys]
+    d_lateral = (lateral - grid.ax) * g.lateral_cos[grid.iys]
+    d_medial = (grid.ax - g.medial[grid.iys]) * g.medial_cos[grid.iys]
+    d_dome = (g.diaphragm[grid.ix] - grid.y) * g.diaphragm_cos[grid.ix]
+    distance = np.minimum(np.minimum(d_lateral, d_medial), d_dome)
+    lung = step(distance, edge)
+    q = grid.ax / lateral
+    share = g.residual[grid.iys]
+    # The heart is round: thin near its edge, where much lung lies before and behind it.
+    share += (1 - share) * _HEART[distance_index(d_medial)]
+    share *= step(grid.ax - np.float32(1.0), 2.5) * np.float32(0.6) + np.float32(0.4)
+    air = g.lung_depth[grid.iy] * _LUNG_PROFILE[unit_index(q)]
+    air *= share
+    air *= _DOME[distance_index(d_dome)]
+    air *= step(d_lateral, max(0.3, edge))
+    air *= step(grid.y - np.float32(0.2), 0.6)
+    air *= np.float32(g.body.air)
+    return SimpleNamespace(
+        water=water,
+        air=air,
+        lung=lung,
+        q=q,
+        distance=distance,
+        d_dome=d_dome,
+        d_medial=d_medial,
+        across=across,
+    )
+
+
+__all__ = ["TABLE", "Y_RANGE", "geometry", "pose", "soft_tissue"]

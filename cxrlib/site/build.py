@@ -1,0 +1,194 @@
+"""From executed notebooks and recorded numbers to the site: sources for Sphinx, then Sphinx itself."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+
+import jinja2
+import nbformat
+
+from cxrlib.batch import Outcome
+from cxrlib.errors import CxrError
+from cxrlib.site import chapters
+from cxrlib.site.scoreboard import Evidence, scoreboard
+from cxrlib.storage import atomic_path
+
+HERE = Path(__file__).parent
+WORDS = {"done": "done", "failed": "✗ stopped with an error", "died": "✗ died"}
+
+
+@dataclass(frozen=True)
+class Chapter:
+    """One notebook as the landing page lists it."""
+
+    name: str
+    title: str
+    status: str
+    seconds: float
+
+    @property
+    def mark(self) -> str:
+        """What stands before the title in the list of contents."""
+        return "" if self.status == "done" else "✗ "
+
+
+def write_sources(
+    source: Path,
+    out: Path,
+    executed: Mapping[str, Path],
+    outcomes: Mapping[str, Outcome],
+    names: Mapping[str, str],
+    rerun: Mapping[str, str],
+) -> list[Chapter]:
+    """Write the chapters: cleaned to ``out/notebooks`` for readers, decorated to ``source`` for Sphinx.
+
+    Parameters
+    ----------
+    executed
+        Notebook's name to the file that papermill left.
+    names
+        Folders to what stands for them; see :func:`cxrlib.site.chapters.clean`.
+    rerun
+        Notebook's name to the command that runs it alone.
+    """
+    listed = []
+    _empty(source, "*.ipynb", keep=outcomes)
+    _empty(out / "notebooks", "*.ipynb", keep=outcomes)
+    for name, outcome in outcomes.items():
+        notebook = nbformat.v4.new_notebook()
+        if executed[name].is_file():
+            notebook = nbformat.read(executed[name], as_version=4)
+        notebook = chapters.clean(notebook, names)
+        _write(out / "notebooks" / f"{name}.ipynb", nbformat.writes(notebook))
+        notebook = chapters.decorate(notebook, outcome, rerun[name])
+        _write(source / f"{name}.ipynb", nbformat.writes(notebook))
+        listed.append(Chapter(name, chapters.title(notebook, name), outcome.status, outcome.seconds))
+    return listed
+
+
+def write_pages(
+    source: Path, listed: list[Chapter], evidence: list[Evidence], manifest: Mapping[str, object]
+) -> None:
+    """Write the landing page and the page of all numbers for Sphinx."""
+    templates = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(HERE / "templates"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    names = {chapter.name for chapter in listed}
+    rows, datasets = scoreboard(evidence, str(manifest["dataset"]))
+    index = templates.get_template("index.md.j2").render(
+        chapters=listed,
+        stopped=[chapter for chapter in listed if chapter.status != "done"],
+        rows=rows,
+        datasets=datasets,
+        names=names,
+        manifest=manifest,
+        words=WORDS,
+    )
+    _write(source / "index.md", index)
+    place = lambda item: (item.notebook, item.dataset)  # noqa: E731
+    groups = [(key, list(items)) for key, items in groupby(sorted(evidence, key=place), key=place)]
+    page = templates.get_template("numbers.md.j2").render(groups=groups, names=names, show=_shown)
+    _write(source / "numbers.md", page)
+
+
+def build(source: Path, out: Path, work: Path) -> bool:
+    """Run Sphinx. Returns False where the site is already that of these sources.
+
+    Raises
+    ------
+    CxrError
+        Sphinx failed; its last words and the log are named.
+    """
+    marker, digest = work / "site.sha256", _digest(source)
+    if (out / "index.html").is_file() and marker.is_file() and marker.read_text() == digest:
+        return False
+    marker.unlink(missing_ok=True)
+    log = work / "sphinx.log"
+    command = [
+        sys.executable,
+        "-m",
+        "sphinx",
+        "-b",
+        "html",
+        "-q",
+        "-c",
+        str(HERE),
+        "-d",
+        str(work / "doctrees"),
+    ]
+    done = subprocess.run(
+        [*command, str(source), str(out)], capture_output=True, text=True, stdin=subprocess.DEVNULL
+    )
+    log.write_text(done.stdout + done.stderr, encoding="utf-8")
+    if done.returncode:
+        words = " ".join(done.stderr.strip().splitlines()[-1:])
+        raise CxrError(f"Sphinx could not render the report: {words}", remedy=f"Read {log}.")
+    pages = {path.stem for path in source.iterdir()} | {"search"}
+    for page in out.glob("*.html"):
+        if page.stem not in pages:
+            page.unlink()
+    marker.write_text(digest)
+    return True
+
+
+def copy_evidence(figures: Path, out: Path, source: Path) -> None:
+    """Put the committed figures where pages link to them (``out``) and where Sphinx looks (``source``)."""
+    for target in (out / "figures", source / "figures"):
+        shutil.rmtree(target, ignore_errors=True)
+        if figures.is_dir():
+            shutil.copytree(figures, target, ignore=shutil.ignore_patterns(".*"))
+
+
+def _shown(estimate) -> str:
+    if isinstance(estimate.value, int) or (estimate.low is None and float(estimate.value).is_integer()):
+        return f"{estimate.value:,.0f}"
+    return f"{estimate:,.1f}" if abs(estimate.value) >= 1000 else str(estimate)
+
+
+def _digest(source: Path) -> str:
+    """Of all that the pages follow from, the configuration and the packages that render them included."""
+    digest = hashlib.sha256(sys.version.encode())
+    for root in (source, HERE):
+        for path in sorted(p for p in root.rglob("*") if p.is_file() and "__pycache__" not in p.parts):
+            digest.update(path.relative_to(root).as_posix().encode() + path.read_bytes())
+    for package in ("sphinx", "myst-nb", "sphinx-book-theme", "pydata-sphinx-theme"):
+        digest.update(_version(package).encode())
+    return digest.hexdigest()
+
+
+def _version(package: str) -> str:
+    from importlib import metadata
+
+    return metadata.version(package)
+
+
+def _empty(folder: Path, pattern: str, keep: Mapping[str, object]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in folder.glob(pattern):
+        if path.stem not in keep:
+            path.unlink()
+
+
+def _write(path: Path, text: str) -> None:
+    """Write, unless that is what is there: Sphinx reads again what is newer than its page."""
+    if path.is_file() and path.read_text(encoding="utf-8") == text:
+        return
+    with atomic_path(path) as work:
+        work.write_text(text, encoding="utf-8")
+
+
+def write_manifest(path: Path, manifest: Mapping[str, object]) -> None:
+    """Write the run's manifest as JSON, for scripts and later comparisons."""
+    _write(path, json.dumps(manifest, indent=1, ensure_ascii=False) + "\n")

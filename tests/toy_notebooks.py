@@ -1,0 +1,87 @@
+"""Three tiny notebooks for the tests of the report: one that goes well, one that raises, one whose kernel dies."""
+
+from pathlib import Path
+
+import nbformat
+
+PARAMETERS = 'dataset = "phantom"\ndata_dir = None\nimage_size = 128\npreset = "course"\nseed = 0\nout_dir = None'
+
+GOOD = [
+    ("markdown", "# A chapter that goes well\n\nIt looks at $\\hat{p}$ and at calibration. Next: [the other](02_raises.ipynb)."),
+    ("parameters", PARAMETERS),
+    (
+        "markdown",
+        "## The loss\n\n$$\\mathcal{L} = -\\frac{1}{N}\\sum_{i=1}^{N} \\left[y_i \\log p_i + (1-y_i)\\log(1-p_i)\\right]$$\n\n"
+        "```{math}\n\\begin{aligned} a &= b + c \\\\ d &= \\ln 2 \\end{aligned}\n```\n\nAs [above](#the-loss).",
+    ),
+    (
+        "code",
+        "import matplotlib.pyplot as plt\n"
+        "from pathlib import Path\n"
+        "from cxrlib import results\n"
+        "from cxrlib.metrics import Estimate\n"
+        "figure, axis = plt.subplots(figsize=(4, 3))\n"
+        "axis.plot([0, 1], [seed, 1])\n"
+        'numbers = {"residual.test_auc": Estimate(0.9, 0.85, 0.95, n=624), "seconds": 3.0}\n'
+        'results.record(None, "toy", numbers, dataset=dataset, notebook="03_training", out_dir=out_dir, preset=preset)\n'
+        "figure",
+    ),
+    (
+        "code",
+        "import sys\n"
+        "from IPython.display import Markdown, display\n"
+        "from tqdm.auto import tqdm\n"
+        'for _ in tqdm(range(3), desc="bars vanish"):\n    pass\n'
+        'display(Markdown(f"Computed: the seed is **{seed}** and $x^2$.\\n\\n| a | b |\\n|---|---|\\n| 1 | 2 |"))\n'
+        "print(Path.cwd())\n"
+        "axis",
+    ),
+    (
+        "code",
+        "import pandas as pd\n"
+        'pd.DataFrame({f"a rather wide column {i}": range(3) for i in range(12)})',
+    ),
+]
+RAISES = [
+    ("markdown", "# A chapter that raises"),
+    ("parameters", PARAMETERS),
+    ("code", 'print("before the error")'),
+    ("code", 'from cxrlib.errors import DataError\nraise DataError("Column \'label\' is missing.", remedy="Name it.")'),
+    ("code", 'print("never reached")'),
+]
+DIES = [
+    ("markdown", "# A chapter whose kernel dies"),
+    ("parameters", PARAMETERS),
+    ("code", 'print("last words")'),
+    ("code", "import os\nimport signal\nos.kill(os.getpid(), signal.SIGKILL)"),
+    ("code", 'print("never reached")'),
+]
+
+
+def write(path: Path, cells: list[tuple[str, str]], needs: tuple[str, ...] = ()) -> Path:
+    """Write a notebook of (kind, source) cells; the kind ``parameters`` is a tagged code cell."""
+    notebook = nbformat.v4.new_notebook()
+    notebook.metadata = {
+        "kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"},
+        "cxr": {"needs": list(needs)},
+    }
+    for number, (kind, source) in enumerate(cells):
+        if kind == "markdown":
+            cell = nbformat.v4.new_markdown_cell(source)
+        else:
+            cell = nbformat.v4.new_code_cell(source)
+            if kind == "parameters":
+                cell.metadata["tags"] = ["parameters"]
+        cell["id"] = f"cell-{number}"
+        notebook.cells.append(cell)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nbformat.write(notebook, path)
+    return path
+
+
+def write_all(folder: Path) -> Path:
+    """The three of them, numbered with a gap."""
+    write(folder / "02_raises.ipynb", RAISES)
+    write(folder / "03_training.ipynb", GOOD)
+    write(folder / "05_dies.ipynb", DIES, needs=("03_training",))
+    return folder
