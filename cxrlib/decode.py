@@ -93,9 +93,7 @@ def decode_with_shape(path: str | Path, *, minimum: int | None = None) -> tuple[
                 image = read_dicom(path, data)
                 return image, image.shape
             return _raster(path, data, minimum)
-    except DecodeError:
-        raise
-    except MemoryError:
+    except (DecodeError, MemoryError):
         raise
     except UnidentifiedImageError:
         raise DecodeError(
@@ -266,17 +264,14 @@ def _gray(path: Path, image: Image.Image, white_is_zero: bool) -> np.ndarray:
         image = image.convert(mode)
     if mode == "L":
         return np.array(image)
-    if mode == "1":
-        return np.array(image.convert("L"))
-    if mode == "RGB":
+    if mode in ("1", "RGB"):
         return np.array(image.convert("L"))
     if mode in ("LA", "PA", "RGBA"):
-        rgba = np.asarray(image.convert("RGBA"))
-        gray = luma(np.ascontiguousarray(rgba[..., :3]))
-        alpha = rgba[..., 3]
-        if alpha.min() == 255:
+        image = image if mode == "RGBA" else image.convert("RGBA")
+        gray, alpha = np.array(image.convert("L")), image.getchannel("A")
+        if alpha.getextrema()[0] == 255:
             return gray
-        return np.rint(gray * (alpha / 255.0)).astype(np.uint8)
+        return np.rint(gray * (np.asarray(alpha) / 255.0)).astype(np.uint8)
     if mode.startswith("I;16") or mode in ("I", "F"):
         values = np.asarray(image)
         gray = to_8_bit(values, path)

@@ -123,32 +123,50 @@ def run_report(
 
     console.print("Rendering the site (about 10 seconds) …", highlight=False)
     command = _command(given, parameters, jobs)
-    names = _stand_ins(out, folder.parent, data)
-    executed = {name: batch.executed(name) for name in outcomes}
-    rerun = {name: f"{command} --only {name}" for name in outcomes}
-    listed = site_build.write_sources(work / "source", out, executed, outcomes, names, rerun)
-    site_build.copy_evidence(folder.parent / "figures", out, work / "source")
-    evidence = collect(
-        out / "artifacts" / "figures",
-        "artifacts/figures",
-        from_run=True,
-        files=[file.removeprefix("figures/") for outcome in outcomes.values() for file in outcome.files],
-    ) + collect(out / "figures", "figures", from_run=False)
-    manifest = _manifest(given, listed, outcomes, evidence, command)
-    site_build.write_manifest(out / "manifest.json", manifest)
-    site_build.write_pages(work / "source", listed, evidence, manifest)
-    site_build.build(work / "source", out, work)
+    render(out, folder, outcomes, {name: batch.executed(name) for name in outcomes}, given, command)
 
     stopped = [outcome for outcome in outcomes.values() if outcome.status != "done"]
     for outcome in stopped:
         error = outcome.error or {}
         console.print(f"[red]{outcome.name} {outcome.status}[/]: {error.get('name')}", highlight=False)
-        console.print(
-            f"  to run it alone: {rerun[outcome.name]}", highlight=False, soft_wrap=True
-        )
+        console.print(f"  to run it alone: {_alone(command, outcome.name)}", highlight=False, soft_wrap=True)
     seconds = time.monotonic() - started
     console.print(f"Open {out / 'index.html'} ({seconds:.0f} s).", highlight=False, soft_wrap=True)
     return 1 if stopped else 0
+
+
+def render(
+    out: Path,
+    notebooks_dir: Path,
+    outcomes: Mapping[str, Outcome],
+    executed: Mapping[str, Path],
+    given: Mapping[str, object],
+    command: str,
+) -> None:
+    """Render executed notebooks as the site in ``out``; the committed evidence lies beside ``notebooks_dir``.
+
+    Parameters
+    ----------
+    outcomes, executed
+        Notebook's name to how its run ended, and to the executed file.
+    given
+        The notebooks' parameters.
+    command
+        What makes this report again.
+    """
+    work = out / ".build"
+    data = Path(str(given["data_dir"])) if given.get("data_dir") else None
+    names = _stand_ins(out, notebooks_dir.parent, data)
+    alone = {name: _alone(command, name) for name in outcomes}
+    listed = site_build.write_sources(work / "source", out, executed, outcomes, names, alone)
+    site_build.copy_evidence(notebooks_dir.parent / "figures", out, work / "source")
+    recorded = [file.removeprefix("figures/") for outcome in outcomes.values() for file in outcome.files]
+    evidence = collect(out / "artifacts" / "figures", "artifacts/figures", from_run=True, files=recorded)
+    evidence += collect(out / "figures", "figures", from_run=False)
+    manifest = _manifest(given, listed, outcomes, evidence, command)
+    site_build.write_manifest(out / "manifest.json", manifest)
+    site_build.write_pages(work / "source", listed, evidence, manifest)
+    site_build.build(work / "source", out, work)
 
 
 def _run(batch: Batch, notebooks, selected: set[str], console: Console) -> dict[str, Outcome]:
@@ -239,6 +257,10 @@ def _command(given: Mapping[str, object], extra: Mapping[str, object] | None, jo
     for name, value in (extra or {}).items():
         words += ["--set", f"{name}={value}"]
     return shlex.join(words + (["--jobs", str(jobs)] if jobs > 1 else []))
+
+
+def _alone(command: str, name: str) -> str:
+    return f"{command} --only {name}"
 
 
 def _manifest(given, listed, outcomes: Mapping[str, Outcome], evidence, command: str) -> dict[str, object]:

@@ -12,6 +12,13 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
+from sklearn.compose import make_column_transformer
+from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.impute import MissingIndicator, SimpleImputer
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline, make_union
+from sklearn.preprocessing import OneHotEncoder, SplineTransformer, StandardScaler
+from threadpoolctl import threadpool_limits
 
 from cxrlib.errors import DataError
 from cxrlib.metrics import Estimate, auc, bootstrap
@@ -48,6 +55,8 @@ class PixelFree:
     importance: dict[str, float] = field(default_factory=dict)
 
 
+# One thread: the fits are small, and on a busy machine threads that wait for each other take minutes.
+@threadpool_limits.wrap(limits=1)
 def pixel_free(
     table: pd.DataFrame,
     columns: Sequence[str] = NIH_COLUMNS,
@@ -173,11 +182,6 @@ def _fit(kind: str, features: pd.DataFrame, labels: np.ndarray):
 
 
 def _logistic(features: pd.DataFrame):
-    from sklearn.compose import make_column_transformer
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import OneHotEncoder
-
     numbers = [column for column in features if isinstance(features[column].dtype, np.dtype)]
     categories = [column for column in features if column not in numbers]
     splines = [(_spline(features[column]), [column]) for column in numbers]
@@ -187,10 +191,6 @@ def _logistic(features: pd.DataFrame):
 
 
 def _spline(values: pd.Series):
-    from sklearn.impute import MissingIndicator, SimpleImputer
-    from sklearn.pipeline import make_pipeline, make_union
-    from sklearn.preprocessing import SplineTransformer, StandardScaler
-
     # Counts and ages are skewed: knots at quantiles of the images put them where the images are.
     known = values.dropna().to_numpy() if values.notna().any() else np.zeros(1)
     knots = np.unique(np.quantile(known, np.linspace(0, 1, 5)))
@@ -205,9 +205,6 @@ def _spline(values: pd.Series):
 
 
 def _trees():
-    from sklearn.ensemble import HistGradientBoostingClassifier
-    from sklearn.pipeline import make_pipeline
-
     # Shallow and heavily shrunk: the signal is weak and the columns are few.
     trees = HistGradientBoostingClassifier(
         learning_rate=0.08,

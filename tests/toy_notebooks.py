@@ -1,18 +1,35 @@
-"""Three tiny notebooks for the tests of the report: one that goes well, one that raises, one whose kernel dies."""
+"""Three tiny notebooks for the tests of the report: one goes well, one raises, the kernel of one dies."""
 
+from functools import lru_cache
+from io import StringIO
 from pathlib import Path
+from tempfile import mkdtemp
 
 import nbformat
+from rich.console import Console
 
-PARAMETERS = 'dataset = "phantom"\ndata_dir = None\nimage_size = 128\npreset = "course"\nseed = 0\nout_dir = None'
+PARAMETERS = """\
+dataset = "phantom"
+data_dir = None
+image_size = 128
+preset = "course"
+seed = 0
+out_dir = None"""
 
 GOOD = [
-    ("markdown", "# A chapter that goes well\n\nIt looks at $\\hat{p}$ and at calibration. Next: [the other](02_raises.ipynb)."),
+    (
+        "markdown",
+        "# A chapter that goes well\n\nIt looks at $\\hat{p}$ and at calibration.\n"
+        "Next: [the other](02_raises.ipynb).",
+    ),
     ("parameters", PARAMETERS),
     (
         "markdown",
-        "## The loss\n\n$$\\mathcal{L} = -\\frac{1}{N}\\sum_{i=1}^{N} \\left[y_i \\log p_i + (1-y_i)\\log(1-p_i)\\right]$$\n\n"
-        "```{math}\n\\begin{aligned} a &= b + c \\\\ d &= \\ln 2 \\end{aligned}\n```\n\nAs [above](#the-loss).",
+        "## The loss\n\n"
+        "$$\\mathcal{L} = -\\frac{1}{N}\\sum_{i=1}^{N} "
+        "\\left[y_i \\log p_i + (1-y_i)\\log(1-p_i)\\right]$$\n\n"
+        "```{math}\n\\begin{aligned} a &= b + c \\\\ d &= \\ln 2 \\end{aligned}\n```\n\n"
+        "As [above](#the-loss).",
     ),
     (
         "code",
@@ -23,7 +40,8 @@ GOOD = [
         "figure, axis = plt.subplots(figsize=(4, 3))\n"
         "axis.plot([0, 1], [seed, 1])\n"
         'numbers = {"residual.test_auc": Estimate(0.9, 0.85, 0.95, n=624), "seconds": 3.0}\n'
-        'results.record(None, "toy", numbers, dataset=dataset, notebook="03_training", out_dir=out_dir, preset=preset)\n'
+        'made = {"dataset": dataset, "notebook": "03_training", "preset": preset}\n'
+        'results.record(None, "toy", numbers, out_dir=out_dir, **made)\n'
         "figure",
     ),
     (
@@ -31,22 +49,28 @@ GOOD = [
         "import sys\n"
         "from IPython.display import Markdown, display\n"
         "from tqdm.auto import tqdm\n"
+        "import tqdm as terminal\n"
         'for _ in tqdm(range(3), desc="bars vanish"):\n    pass\n'
-        'display(Markdown(f"Computed: the seed is **{seed}** and $x^2$.\\n\\n| a | b |\\n|---|---|\\n| 1 | 2 |"))\n'
-        "print(Path.cwd())\n"
+        'for _ in terminal.tqdm(range(3), desc="bars vanish"):\n    pass\n'
+        'table = "| a | b |\\n|---|---|\\n| 1 | 2 |"\n'
+        'display(Markdown(f"Computed: the seed is **{seed}** and $x^2$.\\n\\n{table}"))\n'
+        "print(Path.cwd(), results.project_root(), object())\n"
         "axis",
     ),
     (
         "code",
-        "import pandas as pd\n"
-        'pd.DataFrame({f"a rather wide column {i}": range(3) for i in range(12)})',
+        'import pandas as pd\npd.DataFrame({f"a rather wide column {i}": range(3) for i in range(12)})',
     ),
 ]
 RAISES = [
     ("markdown", "# A chapter that raises"),
     ("parameters", PARAMETERS),
     ("code", 'print("before the error")'),
-    ("code", 'from cxrlib.errors import DataError\nraise DataError("Column \'label\' is missing.", remedy="Name it.")'),
+    (
+        "code",
+        "from cxrlib.errors import DataError\n"
+        'raise DataError("Column <label> is missing.", remedy="Name it.")',
+    ),
     ("code", 'print("never reached")'),
 ]
 DIES = [
@@ -80,8 +104,46 @@ def write(path: Path, cells: list[tuple[str, str]], needs: tuple[str, ...] = ())
 
 
 def write_all(folder: Path) -> Path:
-    """The three of them, numbered with a gap."""
+    """The three of them, numbered with gaps."""
     write(folder / "02_raises.ipynb", RAISES)
     write(folder / "03_training.ipynb", GOOD)
     write(folder / "05_dies.ipynb", DIES, needs=("03_training",))
     return folder
+
+
+@lru_cache(maxsize=1)
+def toy_report() -> tuple[Path, int, str]:
+    """Run and render the three, once a session: the report's folder, the exit status, what was said."""
+    from cxrlib.report import run_report
+
+    root = Path(mkdtemp(prefix="toy-report-"))
+    said = StringIO()
+    status = run_report(
+        preset="smoke",
+        jobs=2,
+        out=root / "report",
+        notebooks_dir=write_all(root / "notebooks"),
+        console=Console(file=said, width=200),
+    )
+    return root / "report", status, said.getvalue()
+
+
+@lru_cache(maxsize=1)
+def committed_report() -> Path:
+    """The project's notebooks as they are committed, outputs included, rendered without running them."""
+    from cxrlib.batch import Outcome, find_notebooks
+    from cxrlib.report import render
+    from cxrlib.results import project_root
+
+    notebooks, _ = find_notebooks(project_root() / "notebooks")
+    out = Path(mkdtemp(prefix="committed-report-")) / "report"
+    (out / ".build").mkdir(parents=True)
+    render(
+        out,
+        project_root() / "notebooks",
+        {notebook.name: Outcome(notebook.name, "done", 0.0) for notebook in notebooks},
+        {notebook.name: notebook.path for notebook in notebooks},
+        {"dataset": "phantom", "preset": "course", "seed": 0},
+        "cxr report",
+    )
+    return out

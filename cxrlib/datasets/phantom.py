@@ -21,7 +21,7 @@ from cxrlib.datasets import phantom_bones as bones
 from cxrlib.datasets import phantom_lung as lung
 from cxrlib.datasets import phantom_overlays as overlays
 from cxrlib.datasets.phantom_anatomy import geometry, pose, soft_tissue
-from cxrlib.datasets.phantom_canvas import Grid, coarse_blur, index, smooth_noise
+from cxrlib.datasets.phantom_canvas import Grid, coarse_blur, index, smooth_noise, step
 from cxrlib.datasets.phantom_latents import (
     CONFOUNDERS,
     NOISE,
@@ -101,18 +101,19 @@ def _render_one(latents: Latents, size: int, streams: Streams) -> tuple[np.ndarr
     bone = bones.ribs(grid, g, rng)
     bones.spine(grid, g, bone)
     bones.clavicles(grid, g, latents, bone)
-    bones.breasts(grid, g, latents, water)
+    bones.breasts(grid, g, latents, tissue.d_dome, water)
     bones.shoulders(grid, g, latents, water, bone)
     bones.airways(grid, g, latents, water)
     bones.bowel_gas(grid, g, latents, rng, water)
     # Scatter from what is thick hides bone: most below the diaphragm, least in the lungs.
-    bone *= np.minimum(water * np.float32(0.25), np.clip(np.float32(1.5) - np.float32(0.055) * (water - air), 0.3, 1))
+    bone *= np.float32(0.45) + np.float32(0.55) * step(tissue.d_dome + np.float32(1.5), 4.0)
+    bone *= np.minimum(water * np.float32(0.25), np.clip(np.float32(1.7) - np.float32(0.06) * (water - air), 0.2, 1))
 
     rng = streams(NOISE, latents.index)
     texture = smooth_noise(rng, size, {4: 0.5, 9: 0.35, 20: 0.22, 44: 0.17})
     seen = np.float32(0.3) + np.float32(0.7) * (air > 1)
     seen *= np.float32(0.4) + np.float32(0.6) * tissue.lung
-    vessel = np.minimum(np.float32(1.25) * vessel, air * np.float32(0.6)) * seen
+    vessel = np.minimum(np.float32(1.5) * vessel, air * np.float32(0.6)) * seen
     base = water - air + bone + vessel + texture * np.float32(0.8 * latents.body.texture)
     base += extra
     small, low = coarse_blur(base, 32, 2.2)
@@ -151,7 +152,7 @@ def _film(
     amount = (0.045 + 0.016 * exam.noise) * min(0.28 / grid.cm, 1.6)
     noise *= np.float32(amount * 0.45) * (np.float32(1) + np.float32(0.05) * np.clip(image, 0, 30))
     image = image + noise
-    detail = 0.26 + 0.13 * exam.detail
+    detail = 0.42 + 0.18 * exam.detail
     image = image + (image - low) * np.float32(detail)
     cells = np.sort(small[6:26, 4:28].ravel())
     dark, bright = cells[int(0.18 * len(cells))], cells[int(0.80 * len(cells))]
@@ -160,7 +161,7 @@ def _film(
         grey_dark, grey_bright = grey_dark + 0.55, grey_bright + 0.25
     gain = (grey_bright - grey_dark) / max(bright - dark, 3.0)
     z = (image - np.float32(dark)) * np.float32(gain) + np.float32(grey_dark)
-    black = 8 + 10 * exam.toe
+    black = 7 + 6 * exam.toe
     white = 246 - 14 * abs(exam.balance)
     curve = np.clip((_CURVE - black) * white / (246 - black), 0, 255).astype(np.float32)
     return curve[index(z, -8, _CURVE_SCALE, len(_Z))]

@@ -6,6 +6,7 @@ air that is not there.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from types import SimpleNamespace
 
 import numpy as np
@@ -31,23 +32,15 @@ from cxrlib.datasets.phantom_latents import BODY, Latents
 _DY, _DX = Y_TABLE[1] - Y_TABLE[0], X_TABLE[1] - X_TABLE[0]
 _SMOOTH = np.hanning(35) / np.hanning(35).sum()
 #: Across the chest, as a share of its half width: the thickness of the torso and of the lung.
-_TORSO_PROFILE = ((1 - UNIT_TABLE**2.8) ** 0.5).astype(np.float32)
+_TORSO_PROFILE = ((1 - UNIT_TABLE**3.4) ** 0.5).astype(np.float32)
 _LUNG_PROFILE = ((1 - UNIT_TABLE**2.4) ** 0.55).astype(np.float32)
 _CHORD = np.sqrt(1 - UNIT_TABLE**2).astype(np.float32)
 #: Share of the lung's depth above (positive distance) and below the dome of the diaphragm.
-_DOME = np.where(
-    DISTANCE_TABLE > 0,
-    1 - 0.42 * np.exp(-np.clip(DISTANCE_TABLE, 0, None) / 1.6),
-    0.30 * np.exp(np.clip(DISTANCE_TABLE, None, 0) / 1.7),
-).astype(np.float32)
+_DOME = (1 - 0.42 * np.exp(-np.abs(DISTANCE_TABLE) / 1.6), 0.30 * np.exp(-np.abs(DISTANCE_TABLE) / 1.7))
 
 
 #: The same from the edge of the heart (negative: inside), on top of what is air everywhere.
-_HEART = np.where(
-    DISTANCE_TABLE > 0,
-    1 - 0.30 * np.exp(-np.clip(DISTANCE_TABLE, 0, None) / 1.0),
-    0.36 * np.exp(np.clip(DISTANCE_TABLE, None, 0) / 1.3),
-).astype(np.float32)
+_HEART = (1 - 0.30 * np.exp(-np.abs(DISTANCE_TABLE)), 0.36 * np.exp(-np.abs(DISTANCE_TABLE) / 1.3))
 
 
 #: Apex to costophrenic angle of the average body, cm.
@@ -65,9 +58,10 @@ def geometry(latents: Latents) -> SimpleNamespace:
     g.turn = exam.turn * (0.9 if ap else 0.45)  # cm that front structures move against back ones
     g.length = body.length * (1 + 0.035 * breath)
     g.chest = body.chest * (1 + 0.008 * breath)
-    g.heart = (1.13 if ap else 1.0) * (1 - 0.015 * breath)
+    g.heart = (1.12 if ap else 1.0) * (1 - 0.015 * breath)
     g.dome = (g.length - body.dome * (1 - 0.05 * breath), g.length - body.dome + body.dome_lower)
-    g.wide = body.mediastinum * (1.14 if ap else 1.0)
+    g.wide = body.mediastinum * (1.28 if ap else 1.0)
+    g.scale = g.length / LENGTH
     g.midline = (body.curve * np.sin((Y_TABLE - 2) / 9.0) * smoothstep((Y_TABLE + 8) / 10)).astype(np.float32)
 
     lateral, medial, residual = [], [], []
@@ -102,6 +96,13 @@ def pose(latents: Latents) -> Pose:
     return Pose((1.0 if ap else 0.6) * exam.x, centre, width, height, angle)
 
 
+@lru_cache(maxsize=16)
+def _edges(size: int) -> tuple[np.ndarray, np.ndarray]:
+    """_HEART and _DOME by signed distance, the jump between their sides as wide as a pixel."""
+    outside = np.clip(0.5 + DISTANCE_TABLE / max(0.22, 32.0 / size), 0, 1)
+    return tuple((far * outside + near * (1 - outside)).astype(np.float32) for far, near in (_HEART, _DOME))
+
+
 def _lateral(g: SimpleNamespace, top: float, left: int) -> np.ndarray:
     body = g.body
     t = np.clip((Y_TABLE - top) / (g.length - top), 0, 1)
@@ -116,16 +117,18 @@ def _medial(g: SimpleNamespace, top: float, left: int) -> np.ndarray:
     if left:
         heart_y = g.dome[1] - 3.4
         reach = body.heart_left * g.heart - g.wide
-        rise = smoothstep((y - 0.42 * heart_y) / (0.6 * heart_y)) ** 1.15
+        t = (y - 0.36 * heart_y) / (0.66 * heart_y)
+        rise = 0.65 * smoothstep(t) + 0.35 * np.clip(t, 0, 1)
         fall = np.sqrt(np.clip(1 - np.clip((y - heart_y) / 7.5, 0, 1) ** 2, 0, 1))
         edge = g.wide + reach * rise * fall
-        edge += body.knob * bell((y - body.knob_y) / 1.35) + body.trunk * bell((y - 9.4) / 1.5)
+        edge += body.knob * bell((y / g.scale - body.knob_y) / 1.35)
+        edge += body.trunk * bell((y / g.scale - 9.4) / 1.5)
     else:
         heart_y = g.dome[0] - 4.4
         reach = body.heart_right * g.heart - g.wide
         rise = smoothstep((y - 0.5 * heart_y) / (0.5 * heart_y))
         fall = 1 - 0.5 * np.clip((y - heart_y) / 6.0, 0, 1) ** 2
-        edge = g.wide * 0.97 + reach * rise * fall + 0.25 * bell((y - 8.5) / 2.5)
+        edge = g.wide * 0.97 + reach * rise * fall + 0.35 * bell((y / g.scale - 8.0) / 3.0)
     closing = np.clip(1 - (y - top) / 2.4, 0, 1)
     return (edge + shift) * (1 - closing**2.5) + body.apex * closing**2.5
 
@@ -150,20 +153,20 @@ def _diaphragm(g: SimpleNamespace) -> np.ndarray:
 def _torso(g: SimpleNamespace) -> np.ndarray:
     """Half width of neck, shoulders and trunk by height."""
     body, y = g.body, Y_TABLE
-    trunk = g.chest * (0.90 + 0.12 * smoothstep((y - 3) / 12)) + 1.0 + body.fat
+    trunk = g.chest * (0.92 + 0.09 * smoothstep((y - 3) / 12)) + 1.0 + body.fat
     trunk += (0.25 * body.fat) * smoothstep((y - 20) / 10) - 0.6 * smoothstep((y - 22) / 8)
     neck = 5.1 + 0.45 * body.fat - 0.25 * bell((y + 7) / 3)
     slope = np.clip((y + 4.6) / 5.2, 0, 1)
-    shoulders = neck + (trunk + 4.2 - neck) * slope**1.7
-    return shoulders + (trunk - shoulders) * smoothstep((y - 5.0) / 11)
+    shoulders = neck + (trunk + 3.0 - neck) * slope**1.7
+    return shoulders + (trunk - shoulders) * smoothstep((y - 3.5) / 10)
 
 
 def _thickness(g: SimpleNamespace) -> np.ndarray:
     """Front-to-back thickness on the midline by height."""
     body, y = g.body, Y_TABLE
-    chest = body.depth * (0.70 + 0.32 * smoothstep((y + 1) / 11))
-    chest += 1.2 * smoothstep((y - 20) / 6)
-    neck = 11.5 + 0.5 * body.fat
+    chest = body.depth * (0.84 + 0.18 * smoothstep((y + 1) / 11))
+    chest += 2.6 * smoothstep((y - 0.75 * g.length) / 6)
+    neck = 12.5 + 0.6 * body.fat
     return neck + (chest - neck) * smoothstep((y + 5) / 7)
 
 
@@ -199,11 +202,12 @@ def soft_tissue(grid: Grid, g: SimpleNamespace) -> SimpleNamespace:
     q = grid.ax / lateral
     share = g.residual[grid.iys]
     # The heart is round: thin near its edge, where much lung lies before and behind it.
-    share += (1 - share) * _HEART[distance_index(d_medial)]
+    heart, dome = _edges(grid.size)
+    share += (1 - share) * heart[distance_index(d_medial)]
     share *= step(grid.ax - np.float32(1.0), 2.5) * np.float32(0.6) + np.float32(0.4)
     air = g.lung_depth[grid.iy] * _LUNG_PROFILE[unit_index(q)]
     air *= share
-    air *= _DOME[distance_index(d_dome)]
+    air *= dome[distance_index(d_dome)]
     air *= step(d_lateral, max(0.3, edge))
     air *= step(grid.y - np.float32(0.2), 0.6)
     air *= np.float32(g.body.air)

@@ -24,17 +24,18 @@ _OUTER = np.sqrt(1 - UNIT_TABLE**2)
 _INNER = np.sqrt(np.clip(1 - (UNIT_TABLE / 0.8) ** 2, 0, None))
 _TUBE = (_OUTER - 0.5 * _INNER).astype(np.float32)
 _CHORD = _OUTER.astype(np.float32)
+_LIMB = ((1 - UNIT_TABLE**3.5) ** 0.5).astype(np.float32)
 
 #: The rib cage, by share q of the way from the midline to its side. A rib is a tilted ellipse: seen from the
 #: front its back half lies at 1 - sqrt(1 - q²) of half its drop, and its front half at 1 + sqrt(1 - q²).
 _ROOT = np.sqrt(1 - UNIT_TABLE**2)
-_BACK = (1 - _ROOT - 0.09 * np.sin(np.pi * np.clip(UNIT_TABLE / 0.75, 0, 1)) ** 2).astype(np.float32)
+_BACK = (1 - _ROOT - 0.05 * np.sin(np.pi * np.clip(UNIT_TABLE / 0.75, 0, 1)) ** 2).astype(np.float32)
 _FRONT = (1 + _ROOT).astype(np.float32)
 _SLOPE = UNIT_TABLE / np.maximum(_ROOT, 0.08) * 0.36
 _UPRIGHT = (1 / np.sqrt(1 + _SLOPE**2)).astype(np.float32)
 #: Path through the rib grows where it turns forward; front ends fade into cartilage.
-_BACK_PATH = (smoothstep((UNIT_TABLE - 0.12) / 0.12) * (1.75 + 0.9 * UNIT_TABLE**5)).astype(np.float32)
-_FRONT_PATH = (smoothstep((UNIT_TABLE - 0.36) / 0.2) * (1.15 + 0.8 * UNIT_TABLE**4)).astype(np.float32)
+_BACK_PATH = (smoothstep((UNIT_TABLE - 0.12) / 0.12) * (1.9 + 0.9 * UNIT_TABLE**5)).astype(np.float32)
+_FRONT_PATH = (smoothstep((UNIT_TABLE - 0.36) / 0.2) * (0.9 + 0.9 * UNIT_TABLE**4)).astype(np.float32)
 _RIBS = 16
 
 #: The spine by height: the size of a vertebra, its end plates and disc, pedicles and spinous process.
@@ -42,7 +43,7 @@ _PITCH = 1.75 + 0.75 * smoothstep((Y_TABLE + 8) / 24)
 _TURN = np.cumsum(1 / _PITCH) * (Y_TABLE[1] - Y_TABLE[0])
 _TURN -= np.floor(_TURN)
 _PLATE = 1 - 0.27 * bell((_TURN - 0.5) / 0.12) + 0.16 * (bell((_TURN - 0.3) / 0.07) + bell((_TURN - 0.7) / 0.07))
-_BODY = (_PLATE * (2.0 - 0.3 * smoothstep((Y_TABLE - 2) / 14))).astype(np.float32)
+_BODY = (_PLATE * (2.9 - 0.5 * smoothstep((Y_TABLE - 2) / 14))).astype(np.float32)
 _PEDICLE = (0.9 * (bell((_TURN - 0.05) / 0.13) + bell((_TURN - 1.05) / 0.13))).astype(np.float32)
 _SPINOUS = (0.8 * bell((_TURN - 0.42) / 0.16)).astype(np.float32)
 _PER_HALF = (1 / (1.25 + 0.75 * smoothstep((Y_TABLE + 8) / 26))).astype(np.float32)
@@ -100,7 +101,7 @@ def spine(grid: Grid, g: SimpleNamespace, total: np.ndarray) -> None:
         return
     signed = grid.x[box]
     t = x * _PER_HALF[iy]
-    column = _BODY[iy] * np.sqrt(step(np.float32(1.0) - t, 0.5))
+    column = _BODY[iy] * np.sqrt(step(np.float32(1.05) - t, 0.8))
     column += _PEDICLE[iy] * step(np.float32(0.2) - np.abs(t - np.float32(0.62)), 0.25)
     column += _SPINOUS[iy] * step(np.float32(0.35) - np.abs(signed), 0.35)
     total[box] += column * np.float32(body.bone)
@@ -114,7 +115,7 @@ def clavicles(grid: Grid, g: SimpleNamespace, latents: Latents, total: np.ndarra
     if not ax.size:
         return
     start = 1.6 + 0.35 * g.turn * np.where(left, 1, -1).astype(np.float32)
-    t = (ax - start.astype(np.float32)) * np.float32(1 / 15.0)
+    t = (ax - start.astype(np.float32)) * np.float32(1 / 14.0)
     k = unit_index(t)
     s = UNIT_TABLE
     inner = body.clavicle_y + (0.2 if ap else 1.0)
@@ -122,13 +123,13 @@ def clavicles(grid: Grid, g: SimpleNamespace, latents: Latents, total: np.ndarra
     wave = 0.55 * np.sin(2.2 * np.pi * np.clip(s, 0, 0.95))
     centre = inner - rise * s**0.9 - wave
     radius = 0.56 + 0.5 * (1 - smoothstep(s / 0.16)) - 0.12 * bell((s - 0.45) / 0.2) + 0.1 * s
-    slope = slope_of(centre, 15.0 / (len(s) - 1))
+    slope = slope_of(centre, 14.0 / (len(s) - 1))
     centre, inverse = centre.astype(np.float32), (1 / np.sqrt(1 + slope**2) / radius).astype(np.float32)
     d = np.abs(y - centre[k])
     d *= inverse[k]
     bone = _TUBE[unit_index(d)]
     bone *= step(t, 0.03) * step(np.float32(1.0) - t, 0.06)
-    total[rows] += bone * np.float32(2.3 * body.bone)
+    total[rows] += bone * np.float32(2.9 * body.bone)
 
 
 def shoulders(grid: Grid, g: SimpleNamespace, latents: Latents, water: np.ndarray, total: np.ndarray) -> None:
@@ -136,10 +137,10 @@ def shoulders(grid: Grid, g: SimpleNamespace, latents: Latents, water: np.ndarra
     body, exam, ap = g.body, latents.exam, latents.projection
     points: list[np.ndarray] = []
     for sign in (-1.0, 1.0):
-        joint = (g.chest + 3.6 + 0.25 * body.fat, 3.0 - 0.7 * exam.shoulder)
-        spread = (2.6 if ap else 5.5) + 1.5 * exam.arms
+        joint = (g.chest + 2.5 + 0.2 * body.fat, 3.0 - 0.7 * exam.shoulder)
+        spread = (3.6 if ap else 8.0) + 2.0 * exam.arms
         elbow = (joint[0] + max(spread, 0.5), joint[1] + 21.0)
-        radius = 4.3 + 0.45 * body.fat
+        radius = 4.0 + 0.4 * body.fat
         box = grid.box(*sorted((sign * (joint[0] - radius), sign * 40.0)), joint[1] - radius - 1, 46.0)
         x, y = grid.x[box] * np.float32(sign), grid.y[box]
         if not x.size:
@@ -151,9 +152,9 @@ def shoulders(grid: Grid, g: SimpleNamespace, latents: Latents, water: np.ndarra
         along = np.clip(dx * np.float32(axis[0]) + dy * np.float32(axis[1]), 0, 40)
         ex, ey = dx - along * np.float32(axis[0]), dy - along * np.float32(axis[1])
         d = np.sqrt(ex * ex + ey * ey)
-        flesh = _CHORD[unit_index(d * np.float32(1 / radius))] * np.float32(2.1 * radius)
+        flesh = _LIMB[unit_index(d * np.float32(1 / radius))] * np.float32(9.5 + 1.1 * body.fat)
         water[box] = np.maximum(water[box], flesh)
-        shaft = _TUBE[unit_index(d * np.float32(1 / 1.25))] * np.float32(2.6 * body.bone)
+        shaft = _TUBE[unit_index(d * np.float32(1 / 1.25))] * np.float32(3.2 * body.bone)
         head = _CHORD[unit_index(np.sqrt(dx * dx + dy * dy) * np.float32(1 / 2.5))] * np.float32(
             2.3 * body.bone
         )
@@ -163,7 +164,7 @@ def shoulders(grid: Grid, g: SimpleNamespace, latents: Latents, water: np.ndarra
         (np.concatenate(parts) for parts in zip(*points, strict=True)) if points else (np.zeros(0),) * 3
     )
     column, row = grid.pixels(x, y, g.midline)
-    total += splat(grid.size, column, row, mass * (1.25 * body.bone / grid.cm**2), 0.28 / grid.cm)
+    total += splat(grid.size, column, row, mass * (1.5 * body.bone / grid.cm**2), 0.28 / grid.cm)
 
 
 def _scapula(grid: Grid, g: SimpleNamespace, latents: Latents, sign: float, total: np.ndarray) -> tuple:
@@ -172,11 +173,11 @@ def _scapula(grid: Grid, g: SimpleNamespace, latents: Latents, sign: float, tota
     over = (2.1 if ap else 0.1) + 0.8 * body.scapula + 0.4 * sign * exam.turn
     out = g.chest - 13.4
     tilt = 0.9 * body.scapula - 0.6 * exam.arms
-    superior = np.array([10.6 - 0.8 * over + out - 0.4 * tilt, 1.6 + 0.5 * body.clavicle_rise - 0.9])
-    inferior = np.array([13.6 - 1.1 * over + out + 0.8 * tilt, 14.0 + 0.4 * body.scapula])
-    glenoid = np.array([15.6 + out, 4.4 - 0.5 * exam.shoulder])
-    acromion = np.array([17.8 + out, 0.2 - 0.7 * exam.shoulder])
-    coracoid = np.array([13.9 + out, 2.2])
+    superior = np.array([10.0 - 0.8 * over + out - 0.4 * tilt, 1.6 + 0.5 * body.clavicle_rise - 0.9])
+    inferior = np.array([13.2 - 1.1 * over + out + 0.8 * tilt, 14.0 + 0.4 * body.scapula])
+    glenoid = np.array([13.9 + out, 4.2 - 0.5 * exam.shoulder])
+    acromion = np.array([16.2 + out, 0.4 - 0.7 * exam.shoulder])
+    coracoid = np.array([12.6 + out, 2.4])
     box = grid.box(*sorted((sign * 6.0, sign * 20.0)), 0.0, 16.0)
     x, y = grid.x[box] * np.float32(sign), grid.y[box]
     if x.size:
@@ -190,26 +191,21 @@ def _scapula(grid: Grid, g: SimpleNamespace, latents: Latents, sign: float, tota
             )
             inside = d if inside is None else np.minimum(inside, d)
         total[box] += step(inside, 0.6) * np.float32(0.6 * body.bone)
-    lines = (
-        (superior, inferior, 0.16, 0.25), (glenoid, inferior, 0.55, -0.35), (superior, glenoid, 0.12, 0.5),
-        (superior * [1, 0.2] + inferior * 0 + [0.3, 3.2], acromion, 0.75, 0.4), (acromion, glenoid, 0.5, -0.4),
-        (coracoid, glenoid, 1.1, 0.2),
-    )  # fmt: skip
-    step_cm = 0.6 * grid.cm
-    xs, ys, masses = [], [], []
-    for a, b, mass, bow in lines:
-        reach = b - a
-        length = float(np.sqrt((reach**2).sum()))
-        count = max(int(length / step_cm), 2)
-        s = (np.arange(count) + 0.5) / count
-        bend = bow * 4 * s * (1 - s) / length
-        xs.append(sign * (a[0] + reach[0] * s + reach[1] * bend))
-        ys.append(a[1] + reach[1] * s - reach[0] * bend)
-        masses.append(np.full(count, mass * length / count))
-    return np.concatenate(xs), np.concatenate(ys), np.concatenate(masses)
+    # From, to, cross-section (cm²), bow (cm): medial and lateral border, upper border, spine, acromion, coracoid.
+    root = superior * [1, 0.2] + [0.3, 3.2]
+    start = np.array([superior, glenoid, superior, root, acromion, coracoid])
+    reach = np.array([inferior, inferior, glenoid, acromion, glenoid, glenoid]) - start
+    mass, bow = np.array([[0.16, 0.55, 0.12, 0.75, 0.5, 1.1], [0.25, -0.35, 0.5, 0.4, -0.4, 0.2]])
+    length = np.sqrt((reach**2).sum(axis=1))
+    count = max(int(10.0 / grid.cm), 16)
+    s = (np.arange(count) + 0.5) / count
+    bend = (bow / length)[:, None] * (4 * s * (1 - s))
+    x = start[:, :1] + reach[:, :1] * s + reach[:, 1:] * bend
+    y = start[:, 1:] + reach[:, 1:] * s - reach[:, :1] * bend
+    return sign * x.ravel(), y.ravel(), np.repeat(mass * length / count, count)
 
 
-def breasts(grid: Grid, g: SimpleNamespace, latents: Latents, water: np.ndarray) -> None:
+def breasts(grid: Grid, g: SimpleNamespace, latents: Latents, d_dome: np.ndarray, water: np.ndarray) -> None:
     """Add breasts (women) and the chest wall's muscle to ``water``."""
     body = g.body
     muscle = np.float32(1.3 if not body.female else 0.7)
@@ -227,6 +223,8 @@ def breasts(grid: Grid, g: SimpleNamespace, latents: Latents, water: np.ndarray)
     dy *= np.where(dy < 0, np.float32(0.55), np.float32(1.0))
     d2 = dx * dx + dy * dy
     dome = np.sqrt(np.clip(1 - d2, 0, 1)) * step(grid.ax - np.float32(4.5), 6.0)
+    # Over the abdomen scatter hides most of them.
+    dome *= np.float32(0.4) + np.float32(0.6) * step(d_dome + np.float32(1.0), 5.0)
     water += np.float32(max(thick, 0.6)) * dome
 
 
@@ -259,17 +257,18 @@ def bowel_gas(
     z = rng.standard_normal((6, 4))
     here = rng.random(6)
     blobs = []
-    if here[0] < 0.8:
+    if here[0] < 0.65:
         wide = 2.7 + 0.6 * body.gas
         high = (1.5 if ap else 1.7) + 0.35 * z[0, 1]
         top = g.dome[1] + 0.7 + 0.25 * abs(z[0, 3])
         level = None if ap else top + high * 1.15
-        blobs.append((6.2 + 0.7 * z[0, 0], top + high, max(wide, 1.2), max(high, 0.7), 3.2, level))
+        blobs.append((6.2 + 0.7 * z[0, 0], top + high, max(wide, 1.2), max(high, 0.7), 2.4 + 0.9 * z[0, 2], level))
     for k in range(1, 6):
-        if here[k] < 0.22 + 0.1 * body.gas:
+        if here[k] < 0.16 + 0.08 * body.gas:
             x = (9.5, 4.0, -6.0, 10.5, 1.0)[k - 1] + 1.5 * z[k, 0]
             y = g.dome[1] + (3.5, 6.5, 9.0, 6.0, 9.5)[k - 1] + 1.2 * z[k, 1]
-            blobs.append((x, y, 1.6 + 0.5 * abs(z[k, 2]), 1.0 + 0.3 * abs(z[k, 3]), 2.0, None))
+            blobs.append((x, y, 1.6 + 0.5 * abs(z[k, 2]), 1.0 + 0.3 * abs(z[k, 3]), 1.1, None))
+            blobs.append((x + 1.5 * z[k, 3], y + 0.8 * z[k, 2], 1.2 + 0.4 * abs(z[k, 0]), 0.9, 0.9, None))
     for x, y, wide, high, depth, level in blobs:
         box = grid.box(x - wide - 0.5, x + wide + 0.5, y - high - 0.5, y + high + 0.5)
         if not grid.x[box].size:

@@ -39,6 +39,8 @@ class Grid:
         self.cm = float(0.5 * (pose.width + pose.height) / size)
         u = (np.arange(size, dtype=np.float64) + 0.5) / size - 0.5
         x_u, x_v, y_u, y_v = pose.matrix()
+        det = x_u * y_v - x_v * y_u
+        self._inverse = (y_v / det, -x_v / det, -y_u / det, x_u / det)
         x = ((pose.x + x_u * u)[None, :] + (x_v * u)[:, None]).astype(np.float32)
         self.y = ((pose.y + y_u * u)[None, :] + (y_v * u)[:, None]).astype(np.float32)
         self.iy = index(self.y, Y_RANGE[0], TABLE / (Y_RANGE[1] - Y_RANGE[0]), TABLE)
@@ -48,33 +50,32 @@ class Grid:
         self.iys = self.iy + TABLE * self.left
         self.ix = index(self.x, -X_REACH, TABLE / (2 * X_REACH), TABLE)
 
-    def rows(self, top: float, bottom: float) -> slice:
-        """The image rows that can hold something between these two heights, in cm."""
-        centre = self.y[:, self.size // 2]
-        margin = abs(float(self.y[0, -1] - self.y[0, 0])) / 2 + 0.5
-        start = int(np.searchsorted(centre, top - margin))
-        stop = int(np.searchsorted(centre, bottom + margin))
-        return slice(start, max(stop, start))
-
     def box(self, x0: float, x1: float, y0: float, y1: float) -> tuple[slice, slice]:
         """Row and column slices that cover a rectangle in the patient, in cm."""
-        rows = self.rows(y0, y1)
-        if rows.start >= rows.stop:
-            return rows, slice(0, 0)
-        band = self.x[[rows.start, rows.stop - 1]]
-        low, high = band.min(axis=0), band.max(axis=0)
-        columns = np.flatnonzero((high > x0) & (low < x1))
-        return rows, slice(int(columns[0]), int(columns[-1]) + 1) if len(columns) else slice(0, 0)
+        x_u, x_v, y_u, y_v = self._inverse
+        columns, rows = [], []
+        for x in (x0 - 1.1, x1 + 1.1):  # the midline curves by at most 1 cm
+            for y in (y0 - 0.1, y1 + 0.1):
+                columns.append(x_u * (x - self.pose.x) + x_v * (y - self.pose.y))
+                rows.append(y_u * (x - self.pose.x) + y_v * (y - self.pose.y))
+        return _covering(rows, self.size), _covering(columns, self.size)
+
+    def rows(self, top: float, bottom: float) -> slice:
+        """The image rows that can hold something between these two heights, in cm."""
+        return self.box(-X_REACH, X_REACH, top, bottom)[0]
 
     def pixels(self, x: np.ndarray, y: np.ndarray, midline: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Column and row (in pixels, fractional) of points in the patient; float64, any shape."""
         x = x + midline[index(y, Y_RANGE[0], TABLE / (Y_RANGE[1] - Y_RANGE[0]), TABLE)]
-        x_u, x_v, y_u, y_v = self.pose.matrix()
-        det = x_u * y_v - x_v * y_u
+        x_u, x_v, y_u, y_v = self._inverse
         dx, dy = x - self.pose.x, y - self.pose.y
-        u = (y_v * dx - x_v * dy) / det
-        v = (x_u * dy - y_u * dx) / det
+        u, v = x_u * dx + x_v * dy, y_u * dx + y_v * dy
         return (u + 0.5) * self.size - 0.5, (v + 0.5) * self.size - 0.5
+
+
+def _covering(shares: list[float], size: int) -> slice:
+    start = min(max(int((min(shares) + 0.5) * size), 0), size)
+    return slice(start, min(max(int((max(shares) + 0.5) * size) + 1, start), size))
 
 
 class Pose:
@@ -86,7 +87,7 @@ class Pose:
     def matrix(self) -> tuple[float, float, float, float]:
         """d(x, y)/d(u, v), where u and v run over the image from -0.5 to 0.5."""
         cos, sin = np.cos(self.angle), np.sin(self.angle)
-        return self.width * cos, -self.height * sin, self.width * sin, self.height * cos
+        return float(self.width * cos), float(-self.height * sin), float(self.width * sin), float(self.height * cos)
 
 
 def index(values: np.ndarray, start: float, scale: float, length: int) -> np.ndarray:

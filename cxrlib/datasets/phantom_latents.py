@@ -220,18 +220,18 @@ BODY = {
     "roundness": (2.05, 0.16, 1.65, 2.5),  # root of the same
     "dome": (4.4, 0.8, 2.6, 6.4),  # dome above the costophrenic angle
     "dome_lower": (1.2, 0.6, -0.4, 2.8),  # left dome below the right
-    "mediastinum": (1.8, 0.35, 1.1, 2.9),
+    "mediastinum": (1.9, 0.35, 1.2, 3.0),
     "knob": (0.95, 0.35, 0.2, 2.0),
     "knob_y": (6.2, 0.5, 5.0, 7.5),
     "trunk": (0.55, 0.3, 0.0, 1.4),
     "heart_left": (7.8, 0.85, 5.9, 10.2),
-    "heart_right": (3.5, 0.5, 2.5, 5.2),
+    "heart_right": (3.4, 0.5, 2.5, 5.2),
     "depth": (20.5, 1.3, 17.0, 24.0),  # front to back, without fat
     "fat": (0.0, 1.0, -2.0, 2.4),  # z-score, made into a thickness below
     "air": (0.80, 0.025, 0.72, 0.87),  # share of air in the lung
     "rib_spacing": (2.45, 0.12, 2.1, 2.8),
     "rib_phase": (0.0, 0.25, -0.5, 0.5),
-    "rib_drop": (8.6, 0.8, 6.5, 11.0),
+    "rib_drop": (9.8, 1.1, 7.0, 12.5),
     "rib_width": (0.56, 0.05, 0.42, 0.7),  # half width
     "bone": (1.0, 0.15, 0.6, 1.4),  # density
     "clavicle_y": (2.7, 0.8, 0.6, 4.6),
@@ -299,15 +299,15 @@ def draw_body(streams: Streams, patient: int) -> tuple[SimpleNamespace, float]:
         setattr(body, name, float(min(max(mean + deviation * value, low), high)))
     body.female = bool(sex_u < 0.46)
     body.age = int(min(max(round(51 + 17 * z[-1]), 18), 94))
-    body.fat = float(2.5 * np.exp(0.45 * body.fat))  # thickness under the skin at the side of the chest
+    body.fat = float(1.9 * np.exp(0.5 * body.fat))  # thickness under the skin at the side of the chest
     old = (body.age - 50) / 20
     scale = 0.94 if body.female else 1.03
     for name in ("chest", "length", "heart_left", "heart_right", "knob_y", "depth", "mediastinum", "apex"):
         setattr(body, name, getattr(body, name) * scale)
     body.knob = max(body.knob + 0.3 * old, 0.1)
-    body.heart_left += 0.25 * old + 0.12 * (body.fat - 2.6)
+    body.heart_left += 0.25 * old + 0.12 * (body.fat - 2.1)
     body.bone *= 1 - 0.08 * old
-    body.depth += 1.5 * (body.fat - 2.6) + 0.5 * old
+    body.depth += 1.4 * (body.fat - 2.1) + 0.5 * old
     return body, float(patient_u)
 
 

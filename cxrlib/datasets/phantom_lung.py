@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,18 +14,21 @@ from cxrlib.datasets.phantom_latents import FINDING, LESION, NUISANCE, TREE, Lat
 _LEVELS = 6
 
 
-def vessel_tree(g: SimpleNamespace, rng: np.random.Generator, spacing: float) -> tuple[np.ndarray, ...]:
+@lru_cache(maxsize=2)
+def vessel_tree(seed: int, patient: int, spacing: float) -> tuple[np.ndarray, ...]:
     """Grow the vessels of both lungs from their hila and walk along them.
 
-    Returns x, y (cm), radius (cm) and length (cm) of every step of about ``spacing`` cm.
+    Returns x, y (cm), radius (cm) and length (cm) of every step of about ``spacing`` cm, in a chest of average
+    length. The images of a patient come one after another, so that the last trees are worth keeping.
     """
+    rng = Streams(seed)(TREE, patient)
     # Angles from straight down, outwards: lower lobe vessels are the larger, as in someone upright.
     sign = np.repeat([-1.0, 1.0], 8)
     angle = np.tile(np.deg2rad([4, 22, 42, 66, 92, 120, 150, 176]), 2) + rng.normal(0, 0.09, 16)
-    radius = np.tile([0.46, 0.37, 0.31, 0.26, 0.24, 0.25, 0.28, 0.24], 2) * (1 + 0.12 * rng.standard_normal(16))
-    x = np.repeat([3.4, 3.8], 8) + rng.normal(0, 0.35, 16) + 0.7 * np.sin(angle)
-    y = np.repeat([10.2, 9.4], 8) + rng.normal(0, 0.5, 16) + 1.2 * np.cos(angle)
-    length = np.tile([4.2, 3.7, 3.4, 3.2, 3.0, 3.0, 3.1, 2.9], 2) * (1 + 0.15 * rng.standard_normal(16))
+    radius = np.tile([0.40, 0.34, 0.29, 0.25, 0.24, 0.24, 0.26, 0.23], 2) * (1 + 0.12 * rng.standard_normal(16))
+    x = np.repeat([2.7, 3.1], 8) + rng.normal(0, 0.4, 16) + 0.5 * np.sin(angle)
+    y = np.repeat([10.2, 9.4], 8) + rng.normal(0, 0.7, 16) + 0.6 * np.cos(angle)
+    length = np.tile([4.4, 4.2, 4.0, 3.8, 3.6, 3.6, 3.6, 3.4], 2) * (1 + 0.15 * rng.standard_normal(16))
     parts = []
     for level in range(_LEVELS):
         z = rng.standard_normal((7, len(x)))
@@ -32,8 +36,8 @@ def vessel_tree(g: SimpleNamespace, rng: np.random.Generator, spacing: float) ->
         parts.append(_walk(sign, x, y, angle, bend, length, radius, spacing))
         if level == _LEVELS - 1:
             break
-        x = x + length * np.sin(angle + bend * 0.5)
-        y = y + length * np.cos(angle + bend * 0.5)
+        sin, cos = length * np.sin(angle), length * np.cos(angle)
+        x, y = x + sin + 0.5 * bend * cos, y + cos - 0.5 * bend * sin
         turned = angle + bend
         angle = np.concatenate([turned + 0.36 + 0.1 * z[1], turned - 0.36 + 0.1 * z[2]])
         radius = np.concatenate([radius, radius]) * np.minimum(np.maximum(0.78 + 0.07 * z[3:5].ravel(), 0.55), 0.93)
@@ -46,17 +50,17 @@ def _walk(sign, x, y, angle, bend, length, radius, spacing):
     """Points along gently bent branches, all of a level at once."""
     count = max(int(length.mean() * 1.2 / spacing), 1)
     s = ((np.arange(count) + 0.5) / count)[None, :]
-    direction = angle[:, None] + (0.5 * bend)[:, None] * s
-    path = length[:, None] * s
-    xs = (x[:, None] + path * np.sin(direction)) * sign[:, None]
-    ys = y[:, None] + path * np.cos(direction)
+    sin, cos = length * np.sin(angle), length * np.cos(angle)
+    turn = (0.5 * bend)[:, None] * s * s
+    xs = (x[:, None] + sin[:, None] * s + cos[:, None] * turn) * sign[:, None]
+    ys = y[:, None] + cos[:, None] * s - sin[:, None] * turn
     thin = radius[:, None] * (1 - 0.18 * s)
     return xs.ravel(), ys.ravel(), thin.ravel(), np.repeat(length / count, count)
 
 
 def vessels(grid: Grid, g: SimpleNamespace, streams: Streams, latents: Latents) -> np.ndarray:
     """cm of blood along the ray, before it is cut to the lungs; float32, (S, S)."""
-    x, y, radius, length = vessel_tree(g, streams(TREE, latents.patient), max(0.7 * grid.cm, 0.06))
+    x, y, radius, length = vessel_tree(streams.seed, latents.patient, 28.0 / grid.size)
     column, row = grid.pixels(x, y * (g.length / LENGTH), g.midline)
     mass = (np.pi * g.body.vessels) * radius**2 * length / grid.cm**2
     big = radius > 0.2
@@ -113,7 +117,7 @@ def _consolidation(grid, g, tissue, vessel, severity, rng):
     name = names[int(np.searchsorted(np.cumsum(_LOBE_ODDS), u[0] * sum(_LOBE_ODDS)))]
     side, across, down, wide, high = LOBES[name]
     extent = (0.75 + 0.6 * u[1]) * severity**0.3
-    opacity = min((0.17 + 0.45 * u[2] ** 1.6) * severity, 0.92)
+    opacity = min((0.25 + 0.55 * u[2] ** 1.4) * severity, 0.92)
     t = grid.y * np.float32(1 / g.length)
     dx = (tissue.q - np.float32(across + 0.08 * z[0])) * np.float32(1 / (wide * extent))
     dy = (t - np.float32(down + 0.03 * z[1])) * np.float32(1 / (high * extent))
@@ -147,13 +151,13 @@ def _interstitial(grid, g, tissue, severity, rng):
     )
     cloud = np.clip(0.75 + smooth_noise(rng, grid.size, {5: 0.30, 11: 0.28, 24: 0.16}), 0, 1.5)
     zone = zone * uneven * cloud
-    strength = (0.075 + 0.15 * u[4] ** 1.5) * severity
+    strength = (0.14 + 0.22 * u[4] ** 1.5) * severity
     glass = zone * np.float32(strength)
     # Reticulation: the ridges of fine noise, where it passes through zero, are a net of thin lines.
-    net = smooth_noise(rng, grid.size, {34: 0.7, 62: 0.5})
-    lines = np.clip(1 - np.abs(net) * np.float32(2.6), 0, 1)
-    dots = np.clip(smooth_noise(rng, grid.size, {52: 1.0, 88: 0.6}) - np.float32(0.6), 0, 1.2)
-    share = glass + zone * np.float32(strength * (0.45 + 0.5 * u[5])) * (lines + dots - np.float32(0.3))
+    net = smooth_noise(rng, grid.size, {44: 0.6, 60: 0.7})
+    lines = np.clip(1 - np.abs(net) * np.float32(2.2), 0, 1)
+    dots = np.clip(smooth_noise(rng, grid.size, {48: 0.9, 62: 0.7}) - np.float32(0.6), 0, 1.2)
+    share = glass + zone * np.float32(strength * (0.35 + 0.4 * u[5])) * (lines + dots - np.float32(0.3))
     return np.clip(share, 0, 0.9), zone > 0.42
 
 

@@ -68,7 +68,7 @@ def marker(image: np.ndarray, rng: np.random.Generator) -> None:
     left = u[0] < 0.6
     across = 0.07 + 0.06 * u[1]
     centre = (1 - across if left else across, 0.06 + 0.10 * u[2])
-    height = 0.055 + 0.03 * u[3]
+    height = 0.045 + 0.025 * u[3]
     letter = _LETTERS["L" if left else "R"]
     if u[4] < 0.05:
         letter = letter[:, ::-1]

@@ -24,7 +24,11 @@ html_theme = "sphinx_book_theme"
 html_theme_options = {
     "use_download_button": True,
     "use_fullscreen_button": False,
-    "home_page_in_toc": True,
+    "home_page_in_toc": False,  # the title above the contents leads there
+    "navbar_start": [],
+    "navbar_center": [],
+    "navbar_end": [],
+    "navbar_persistent": [],
     "show_navbar_depth": 1,
     "show_toc_level": 2,
     "toc_title": "On this page",

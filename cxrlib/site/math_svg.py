@@ -36,13 +36,14 @@ def svg(tex: str) -> str:
     ValueError
         Mathtext does not know a command in it.
     """
-    from matplotlib import rc_context
+    from matplotlib import rc_context, rcParamsDefault
     from matplotlib.font_manager import FontProperties
     from matplotlib.mathtext import MathTextParser
     from matplotlib.textpath import TextPath
 
     one_line = " ".join(tex.split())
-    with rc_context({"mathtext.fontset": "cm", "mathtext.default": "it"}):
+    letters = rcParamsDefault["mathtext.default"]  # its name for "as TeX does" changed between releases
+    with rc_context({"mathtext.fontset": "cm", "mathtext.default": letters}):
         size = FontProperties(size=_SIZE)
         width, height, depth, *_ = MathTextParser("path").parse(f"${one_line}$", dpi=72, prop=size)
         outline = TextPath((0, 0), f"${one_line}$", size=_SIZE)
@@ -76,6 +77,11 @@ def lines(tex: str) -> list[str]:
     return [re.sub(r"(?<!\\)&", "", row).strip() for row in rows if row.strip()]
 
 
+def displayed(tex: str) -> str:
+    """A formula on a line of its own has full-sized fractions, which mathtext draws only when asked."""
+    return re.sub(r"\\frac(?![A-Za-z])", r"\\dfrac", tex)
+
+
 def _drawn(tex: str, node) -> str:
     try:
         return svg(tex)
@@ -87,7 +93,7 @@ def _drawn(tex: str, node) -> str:
 def _inline(translator, node) -> None:
     from docutils.nodes import SkipNode
 
-    translator.body.append(f'<span class="math inline">{_drawn(node.astext(), node)}</span>')
+    translator.body.append(f'<span class="formula-inline">{_drawn(node.astext(), node)}</span>')
     raise SkipNode
 
 
@@ -96,6 +102,6 @@ def _block(translator, node) -> None:
 
     ids = "".join(f' id="{html.escape(name)}"' for name in node.get("ids", ())[:1])
     number = f'<span class="eqno">({node["number"]})</span>' if node.get("number") else ""
-    rows = "".join(f"<div>{_drawn(row, node)}</div>" for row in lines(node.astext()))
-    translator.body.append(f'<div class="math block"{ids}>{number}{rows}</div>\n')
+    rows = "".join(f"<div>{_drawn(displayed(row), node)}</div>" for row in lines(node.astext()))
+    translator.body.append(f'<div class="formulas"{ids}>{number}{rows}</div>\n')
     raise SkipNode

@@ -1,0 +1,179 @@
+"""The site in a real browser, from file:// and with the network cut off."""
+
+import os
+import shutil
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import pytest
+import toy_notebooks
+
+from cxrlib.results import project_root
+
+pytestmark = pytest.mark.browser
+
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+WIDTHS = [390, 1280]
+
+
+def _chromium() -> str | None:
+    named = os.environ.get("CXRLIB_CHROMIUM")
+    return named or next(
+        filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+    )
+
+
+@pytest.fixture(scope="module")
+def browser():
+    path = _chromium()
+    if path is None:
+        reason = "no Chromium: install it (Debian: apt-get install chromium) or name it in CXRLIB_CHROMIUM"
+        if os.environ.get("CXRLIB_REQUIRE_BROWSER"):
+            pytest.fail(reason)
+        pytest.skip(reason)
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module", params=["toy", "committed", "report"])
+def site(request) -> Path:
+    """The toy report; the committed notebooks, rendered as they are; ``report/``, where it has been made."""
+    if request.param == "toy":
+        return toy_notebooks.toy_report()[0]
+    if request.param == "committed":
+        if not list((project_root() / "notebooks").glob("[0-9][0-9]_*.ipynb")):
+            pytest.skip("there are no notebooks yet")
+        return toy_notebooks.committed_report()
+    if not (project_root() / "report" / "index.html").is_file():
+        pytest.skip("report/ has not been made here (make report)")
+    return project_root() / "report"
+
+
+def pages(site: Path) -> list[Path]:
+    return sorted(site.glob("*.html"))
+
+
+class Watched:
+    """A page that remembers what went wrong on it."""
+
+    def __init__(self, browser, width: int = 1280, scheme: str = "light"):
+        self.context = browser.new_context(
+            viewport={"width": width, "height": 850}, color_scheme=scheme, offline=True
+        )
+        self.page = self.context.new_page()
+        self.problems: list[str] = []
+        self.page.on("console", self._console)
+        self.page.on("pageerror", lambda error: self.problems.append(f"script: {error}"))
+        self.page.on("request", self._request)
+        self.page.on("requestfailed", lambda request: self.problems.append(f"failed: {request.url}"))
+
+    def _console(self, message) -> None:
+        if message.type in ("error", "warning"):
+            self.problems.append(f"console: {message.text}")
+
+    def _request(self, request) -> None:
+        if urlsplit(request.url).scheme not in ("file", "data", "blob"):
+            self.problems.append(f"remote: {request.url}")
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.context.close()
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_no_page_complains_asks_the_network_or_is_wider_than_the_screen(browser, site, width):
+    with Watched(browser, width) as watched:
+        for path in pages(site):
+            watched.page.goto(path.as_uri())
+            watched.page.evaluate("document.fonts.ready.then(() => true)")
+            wide = watched.page.evaluate("document.documentElement.scrollWidth") - width
+            assert wide <= 0, f"{path.name} is {wide} pixels too wide at {width}"
+            assert not watched.problems, path.name
+
+
+def test_folded_code_and_solutions_fit_a_phone_too(browser, site):
+    with Watched(browser, 390) as watched:
+        for path in pages(site):
+            watched.page.goto(path.as_uri())
+            watched.page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
+            assert watched.page.evaluate("document.documentElement.scrollWidth") <= 390, path.name
+
+
+def test_every_internal_link_and_anchor_resolves(browser, site):
+    collect = "[...document.querySelectorAll('[href], [src]')].map(e => e.href?.baseVal ?? e.href ?? e.src)"
+    ids = {}
+    links = {}
+    with Watched(browser) as watched:
+        for path in pages(site):
+            watched.page.goto(path.as_uri())
+            links[path.name] = set(watched.page.evaluate(collect))
+            ids[path] = set(watched.page.evaluate("[...document.querySelectorAll('[id]')].map(e => e.id)"))
+    broken = []
+    for name, targets in links.items():
+        for target in targets:
+            url = urlsplit(target)
+            if url.scheme != "file":
+                continue
+            path, fragment = Path(unquote(url.path)), unquote(url.fragment)
+            if not path.is_file() or (fragment and path in ids and fragment not in ids[path]):
+                broken.append(f"{name}: {target}")
+    assert not broken
+
+
+def test_every_picture_has_an_alternative_text(browser, site):
+    nameless = (
+        "[...document.querySelectorAll('article img')].filter(i => !i.alt.trim() || /\\.png$/.test(i.alt))"
+    )
+    with Watched(browser) as watched:
+        for path in pages(site):
+            watched.page.goto(path.as_uri())
+            assert watched.page.evaluate(f"{nameless}.map(i => i.src)") == [], path.name
+
+
+def test_search_finds_a_word_of_a_chapter(browser, site):
+    word = "calibration" if "toy" in str(site) else "pneumonia"
+    with Watched(browser) as watched:
+        watched.page.goto((site / "search.html").as_uri() + f"?q={word}")
+        watched.page.wait_for_selector("#search-results li a")
+        found = watched.page.eval_on_selector_all("#search-results li a", "links => links.map(a => a.href)")
+        assert any("/0" in urlsplit(link).path for link in found)
+        assert not watched.problems
+
+
+def test_it_is_dark_where_the_reader_wants_it_dark(browser, site):
+    brightness = {}
+    for scheme in ("light", "dark"):
+        with Watched(browser, scheme=scheme) as watched:
+            watched.page.goto((site / "index.html").as_uri())
+            colour = watched.page.evaluate("getComputedStyle(document.body).backgroundColor")
+            brightness[scheme] = sum(map(int, colour.strip("rgba()").split(",")[:3]))
+    assert brightness["dark"] < 200 < 600 < brightness["light"]
+
+
+def test_code_unfolds_and_the_notebook_can_be_downloaded(browser, site):
+    chapter = next(path for path in pages(site) if path.stem[:2].isdigit() and "<details" in path.read_text())
+    with Watched(browser) as watched:
+        watched.page.goto(chapter.as_uri())
+        fold = watched.page.locator("details.hide").first
+        code = fold.locator("pre").first
+        assert not code.is_visible()
+        fold.locator("summary").click()
+        assert code.is_visible()
+        hrefs = watched.page.eval_on_selector_all(
+            "a.btn-download-source-button", "all => all.map(a => a.href)"
+        )
+        assert [Path(unquote(urlsplit(href).path)).suffix for href in hrefs] == [".ipynb"]
