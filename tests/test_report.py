@@ -301,6 +301,13 @@ def test_a_formula_is_drawn_in_the_texts_colour_with_its_source_as_alternative()
         svg(r"\nosuch{x}")
 
 
+@pytest.mark.parametrize(
+    "tex", [r"\tfrac12 \le \bigl[ x \bigr]", r"\sum\limits_i \lvert x \rvert \ne \lVert x \rVert"]
+)
+def test_common_tex_that_mathtext_spells_otherwise_is_drawn(tex):
+    assert "<path" in svg(tex)
+
+
 def test_aligned_rows_become_lines():
     assert lines(r"\begin{aligned} a &= b \\ c &= d \end{aligned}") == ["a = b", "c = d"]
     assert lines("x^2") == ["x^2"]

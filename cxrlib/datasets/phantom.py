@@ -1,9 +1,9 @@
 """Synthetic chest radiographs from a causal generative model, with known lungs, lesions and confounders.
 
-A patient (habitus, lungs, heart, skeleton, vessels) is imaged (projection, breath, position, exposure), ill or
-not, with or without each confounder. Attenuation is summed along the ray and put through a film's curve.
-``load`` makes a Cohort; ``twin`` renders the same patients again with one thing changed and the rest identical
-to the bit. Everything follows from the seed.
+A patient (habitus, lungs, heart, skeleton, vessels) is imaged (projection, breath, position, exposure), ill
+or not, with or without each confounder. Attenuation is summed along the ray and put through a film's curve.
+``load`` makes a Cohort; ``twin`` renders the same patients again with one thing changed and the rest
+identical to the bit. Everything follows from the seed.
 
 It teaches and it tests. It is no model of disease to draw clinical conclusions from.
 """
@@ -24,9 +24,10 @@ from cxrlib.datasets.phantom_anatomy import geometry, pose, soft_tissue
 from cxrlib.datasets.phantom_canvas import Grid, coarse_blur, index, smooth_noise, step
 from cxrlib.datasets.phantom_latents import (
     CONFOUNDERS,
+    FILM,
     NOISE,
     OVERLAY,
-    TREE,
+    SKELETON,
     Confounder,
     Latents,
     PhantomConfig,
@@ -43,7 +44,7 @@ _CURVE = 255 / (1 + np.exp(-1.15 * _Z))
 
 @dataclass(frozen=True, eq=False)
 class Rendered:
-    """Images (uint8), lung and lesion masks (uint8 0/1), all (N, S, S), and the latents they were made from."""
+    """Images (uint8), lung and lesion masks (uint8 0/1), all (N, S, S), and the latents they come from."""
 
     images: np.ndarray
     lung_masks: np.ndarray
@@ -54,7 +55,7 @@ class Rendered:
 def render(
     n: int, *, image_size: int = 128, seed: int = 0, config: PhantomConfig | None = None, start: int = 0
 ) -> Rendered:
-    """Draw and render images ``start`` to ``start + n`` of the endless cohort that a seed and a config define.
+    """Draw and render images ``start`` to ``start + n`` of the endless cohort of a seed and a config.
 
     Parameters
     ----------
@@ -97,7 +98,7 @@ def _render_one(latents: Latents, size: int, streams: Streams) -> tuple[np.ndarr
     vessel = lung.vessels(grid, g, streams, latents)
     extra = lung.nuisances(grid, g, tissue, latents, streams)
 
-    rng = streams(TREE, latents.patient + (1 << 40))
+    rng = streams(SKELETON, latents.patient)
     bone = bones.ribs(grid, g, rng)
     bones.spine(grid, g, bone)
     bones.clavicles(grid, g, latents, bone)
@@ -107,7 +108,9 @@ def _render_one(latents: Latents, size: int, streams: Streams) -> tuple[np.ndarr
     bones.bowel_gas(grid, g, latents, rng, water)
     # Scatter from what is thick hides bone: most below the diaphragm, least in the lungs.
     bone *= np.float32(0.45) + np.float32(0.55) * step(tissue.d_dome + np.float32(1.5), 4.0)
-    bone *= np.minimum(water * np.float32(0.25), np.clip(np.float32(1.7) - np.float32(0.06) * (water - air), 0.2, 1))
+    bone *= np.minimum(
+        water * np.float32(0.25), np.clip(np.float32(1.7) - np.float32(0.06) * (water - air), 0.2, 1)
+    )
 
     rng = streams(NOISE, latents.index)
     texture = smooth_noise(rng, size, {4: 0.5, 9: 0.35, 20: 0.22, 44: 0.17})
@@ -119,7 +122,7 @@ def _render_one(latents: Latents, size: int, streams: Streams) -> tuple[np.ndarr
     small, low = coarse_blur(base, 32, 2.2)
     image, lesion = base, np.zeros((size, size), np.uint8)
     if latents.label:
-        added, lesion = lung.disease(grid, g, tissue, vessel, latents, streams)
+        added, lesion = lung.disease(grid, tissue, vessel, latents, streams)
         image = image + added
     if latents.devices:
         image = image + overlays.devices(grid, g, latents, streams(OVERLAY, 8 * latents.index))
@@ -146,7 +149,7 @@ def _film(
     counterfactual changes only where the disease or device is.
     """
     exam = latents.exam
-    rng = streams(NOISE, latents.index + (1 << 40))
+    rng = streams(FILM, latents.index)
     noise = rng.standard_normal(image.shape, dtype=np.float32)
     noise[:, 1:] += np.float32(0.5) * noise[:, :-1]
     amount = (0.045 + 0.016 * exam.noise) * min(0.28 / grid.cm, 1.6)
@@ -193,8 +196,8 @@ def load(
     n, image_size, seed
         As in :func:`render`.
     config, knobs
-        A :class:`PhantomConfig`, or its fields as keywords: ``load(marker=0.95)`` puts the lead letter in 95% of
-        diseased and 5% of healthy images.
+        A :class:`PhantomConfig`, or its fields as keywords: ``load(marker=0.95)`` puts the lead letter in
+        95% of diseased and 5% of healthy images.
 
     Raises
     ------
@@ -253,8 +256,8 @@ def twin(cohort: Cohort, **changes) -> Cohort:
     cohort
         Made by :func:`load` (or a part or twin of such a cohort).
     changes
-        ``label`` (0 or 1), ``subtype`` ("lobar" or "diffuse"), ``severity``, or any confounder (bool): one value
-        for all rows or one a row. ``twin(cohort, marker=False)`` takes every lead letter away.
+        ``label`` (0 or 1), ``subtype`` ("lobar" or "diffuse"), ``severity``, or any confounder (bool): one
+        value for all rows or one a row. ``twin(cohort, marker=False)`` takes every lead letter away.
 
     Returns
     -------
@@ -287,11 +290,14 @@ def twin(cohort: Cohort, **changes) -> Cohort:
     seed = int(cohort.info["seed"])
     made = render_latents(changed, image_size=int(cohort.images.shape[1]), seed=seed)
     frame = table(changed, seed)
+    columns = {name: frame[name] for name in ("label", "view", "site", "subtype", *CONFOUNDERS)}
     return replace(
         cohort,
-        images=made.images, lung_masks=made.lung_masks, lesion_masks=made.lesion_masks,
-        table=cohort.table.assign(**{name: frame[name] for name in ("label", "view", "site", "subtype", *CONFOUNDERS)}),
-    )  # fmt: skip
+        images=made.images,
+        lung_masks=made.lung_masks,
+        lesion_masks=made.lesion_masks,
+        table=cohort.table.assign(**columns),
+    )
 
 
 def _check_integer(name: str, value: object, low: int, high: int) -> None:

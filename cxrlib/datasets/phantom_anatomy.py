@@ -1,7 +1,7 @@
 """The phantom's body: outlines in cm, and the water-equivalent thickness of soft tissue along each ray.
 
-Thicknesses are in cm of water at diagnostic energies. Air is what the lungs take away from them, so disease is
-air that is not there.
+Thicknesses are in cm of water at diagnostic energies. Air is what the lungs take away from them, so
+disease is air that is not there.
 """
 
 from __future__ import annotations
@@ -13,10 +13,8 @@ import numpy as np
 
 from cxrlib.datasets.phantom_canvas import (
     DISTANCE_TABLE,
-    TABLE,
     UNIT_TABLE,
     X_TABLE,
-    Y_RANGE,
     Y_TABLE,
     Grid,
     Pose,
@@ -181,10 +179,10 @@ def soft_tissue(grid: Grid, g: SimpleNamespace) -> SimpleNamespace:
 
     Returns
     -------
-    ``water`` (cm of tissue along the ray, air taken off), ``air`` (cm that the lungs take off), ``lung`` (0 to 1:
-    the lung field as radiologists outline it, without heart and what lies below the dome), ``q`` (share of the
-    way from midline to chest wall), ``distance`` (to the nearest edge of the lung field, cm, positive inside):
-    all float32, (S, S).
+    ``water`` (cm of tissue along the ray, lungs not taken off), ``air`` (cm that the lungs take off),
+    ``lung`` (0 to 1: the lung field as readers outline it, without heart and what lies below the dome), ``q``
+    (share of the way from midline to chest wall), ``t`` (share of the way from apex to costophrenic angle),
+    ``d_dome`` (cm above the diaphragm): all float32, (S, S).
     """
     edge = max(0.16, 0.9 * grid.cm)
     width = g.torso[grid.iy]
@@ -211,16 +209,5 @@ def soft_tissue(grid: Grid, g: SimpleNamespace) -> SimpleNamespace:
     air *= step(d_lateral, max(0.3, edge))
     air *= step(grid.y - np.float32(0.2), 0.6)
     air *= np.float32(g.body.air)
-    return SimpleNamespace(
-        water=water,
-        air=air,
-        lung=lung,
-        q=q,
-        distance=distance,
-        d_dome=d_dome,
-        d_medial=d_medial,
-        across=across,
-    )
-
-
-__all__ = ["TABLE", "Y_RANGE", "geometry", "pose", "soft_tissue"]
+    t = grid.y * np.float32(1 / g.length)
+    return SimpleNamespace(water=water, air=air, lung=lung, q=q, t=t, d_dome=d_dome)

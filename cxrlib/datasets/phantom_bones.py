@@ -42,7 +42,9 @@ _RIBS = 16
 _PITCH = 1.75 + 0.75 * smoothstep((Y_TABLE + 8) / 24)
 _TURN = np.cumsum(1 / _PITCH) * (Y_TABLE[1] - Y_TABLE[0])
 _TURN -= np.floor(_TURN)
-_PLATE = 1 - 0.27 * bell((_TURN - 0.5) / 0.12) + 0.16 * (bell((_TURN - 0.3) / 0.07) + bell((_TURN - 0.7) / 0.07))
+_PLATE = (
+    1 - 0.27 * bell((_TURN - 0.5) / 0.12) + 0.16 * (bell((_TURN - 0.3) / 0.07) + bell((_TURN - 0.7) / 0.07))
+)
 _BODY = (_PLATE * (2.9 - 0.5 * smoothstep((Y_TABLE - 2) / 14))).astype(np.float32)
 _PEDICLE = (0.9 * (bell((_TURN - 0.05) / 0.13) + bell((_TURN - 1.05) / 0.13))).astype(np.float32)
 _SPINOUS = (0.8 * bell((_TURN - 0.42) / 0.16)).astype(np.float32)
@@ -191,7 +193,7 @@ def _scapula(grid: Grid, g: SimpleNamespace, latents: Latents, sign: float, tota
             )
             inside = d if inside is None else np.minimum(inside, d)
         total[box] += step(inside, 0.6) * np.float32(0.6 * body.bone)
-    # From, to, cross-section (cm²), bow (cm): medial and lateral border, upper border, spine, acromion, coracoid.
+    # Medial, lateral and upper border, spine, acromion, coracoid: from, to, cross-section (cm²), bow (cm).
     root = superior * [1, 0.2] + [0.3, 3.2]
     start = np.array([superior, glenoid, superior, root, acromion, coracoid])
     reach = np.array([inferior, inferior, glenoid, acromion, glenoid, glenoid]) - start
@@ -262,7 +264,9 @@ def bowel_gas(
         high = (1.5 if ap else 1.7) + 0.35 * z[0, 1]
         top = g.dome[1] + 0.7 + 0.25 * abs(z[0, 3])
         level = None if ap else top + high * 1.15
-        blobs.append((6.2 + 0.7 * z[0, 0], top + high, max(wide, 1.2), max(high, 0.7), 2.4 + 0.9 * z[0, 2], level))
+        blobs.append(
+            (6.2 + 0.7 * z[0, 0], top + high, max(wide, 1.2), max(high, 0.7), 2.4 + 0.9 * z[0, 2], level)
+        )
     for k in range(1, 6):
         if here[k] < 0.16 + 0.08 * body.gas:
             x = (9.5, 4.0, -6.0, 10.5, 1.0)[k - 1] + 1.5 * z[k, 0]

@@ -87,7 +87,12 @@ class Pose:
     def matrix(self) -> tuple[float, float, float, float]:
         """d(x, y)/d(u, v), where u and v run over the image from -0.5 to 0.5."""
         cos, sin = np.cos(self.angle), np.sin(self.angle)
-        return float(self.width * cos), float(-self.height * sin), float(self.width * sin), float(self.height * cos)
+        return (
+            float(self.width * cos),
+            float(-self.height * sin),
+            float(self.width * sin),
+            float(self.height * cos),
+        )
 
 
 def index(values: np.ndarray, start: float, scale: float, length: int) -> np.ndarray:
@@ -185,7 +190,7 @@ def _average_matrix(size: int, coarse: int) -> np.ndarray:
 
 
 def coarse_blur(image: np.ndarray, coarse: int, sigma: float) -> tuple[np.ndarray, np.ndarray]:
-    """The image averaged to ``coarse`` cells a side, and that blurred (``sigma`` in cells) at full size again."""
+    """The image averaged to ``coarse`` cells a side; and that, blurred by ``sigma`` cells, at full size."""
     average = _average_matrix(len(image), coarse)
     small = average @ image.astype(np.float64) @ average.T
     blurred = ndimage.gaussian_filter(small, sigma, mode="nearest", truncate=2.5)

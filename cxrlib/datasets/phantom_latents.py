@@ -1,8 +1,8 @@
 """What the phantom's causal model draws before anything is rendered: who, how, ill or not, confounded or not.
 
-Every group of latents of every patient or image comes from a random stream of its own (Philox, keyed by seed,
-group and number). So image i is the same whether 10 or 10,000 are made, and one group can be changed while all
-others keep their values: that is what a counterfactual twin is.
+Every group of latents of every patient or image comes from a random stream of its own (Philox, keyed by
+seed, group and number). So image i is the same whether 10 or 10,000 are made, and one group can be changed
+while all others keep their values: that is what a counterfactual twin is.
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ import numpy as np
 from cxrlib.errors import ConfigError
 
 #: Stream numbers. Changing one changes the cohort that a seed gives.
-PATIENT, TREE, EXAM, LABEL, LESION, NUISANCE, OVERLAY, NOISE, COUNT, FINDING = range(1, 11)
+PATIENT, TREE, EXAM, LABEL, LESION, NUISANCE, OVERLAY, NOISE, COUNT, FINDING, TEXTURE, FILM, SKELETON = range(
+    1, 14
+)
 
 #: The confounders, in the order of the table's columns; ``view`` is projection, as its column is called.
 CONFOUNDERS = ("projection", "portable", "marker", "collimation", "exposure", "devices")
@@ -31,8 +33,8 @@ class Confounder:
         P(present) when it is independent of the label.
     agreement
         0.5: independent of the label. 1.0: present in every diseased image and in no healthy one. Between:
-        ``P(present | ill) = rate + (1 - rate)(2a - 1)`` and ``P(present | healthy) = rate (2 - 2a)``; at a rate of
-        one half these are a and 1 - a. Below 0.5 the same with ill and healthy exchanged.
+        ``P(present | ill) = rate + (1 - rate)(2a - 1)`` and ``P(present | healthy) = rate (2 - 2a)``; at a
+        rate of one half these are a and 1 - a. Below 0.5 the same with ill and healthy exchanged.
     """
 
     rate: float = 0.5
@@ -56,9 +58,11 @@ class PhantomConfig:
     diffuse_share
         P(diffuse interstitial | ill); the rest is lobar consolidation.
     severity
-        Multiplies the opacity and the extent of disease: 1 is the calibrated difficulty, 2 is easy, 0.5 is hard.
+        Multiplies the opacity of disease, and roughly its cube root the extent: 1 is the calibrated
+        difficulty, 2 is easy, 0.5 is hard.
     nuisance
-        Multiplies the rate of findings that do not depend on the label (nodules, scars, bands, blunted angles).
+        Multiplies the rate of findings that do not depend on the label: nodules, scars, bands, blunted
+        angles.
     images_per_patient
         Mean number of images a patient, at least 1 (geometric, at most 12).
     persistence
@@ -66,8 +70,9 @@ class PhantomConfig:
     sites
         Names of the hospitals. The last one is the one whose exposure differs.
     projection, portable, marker, collimation, exposure, devices
-        The confounders: AP projection, burned-in PORTABLE, a lead letter, a collimator's border, the last site's
-        exposure, electrodes and lines. A :class:`Confounder`, or a number, which sets the agreement alone.
+        The confounders: AP projection, burned-in PORTABLE, a lead letter, a collimator's border, the last
+        site's exposure, electrodes and lines. A :class:`Confounder`, or a number, which sets the agreement
+        alone.
 
     Raises
     ------
@@ -165,9 +170,9 @@ class Streams:
 class Latents:
     """All that one image is rendered from. ``replace`` (or ``twin``) makes its counterfactual.
 
-    ``body`` holds the patient's anatomy (cm), ``exam`` the z-scores of how the image was taken, ``lesion`` the
-    disease that is drawn if ``label`` is 1 (and would be drawn if it were), the flags say which confounders are
-    in the image.
+    ``body`` holds the patient's anatomy (cm), ``exam`` the z-scores of how the image was taken, ``lesion``
+    the disease that is drawn if ``label`` is 1 and would be drawn if it were. The flags say which confounders
+    are in the image. Textures and the shapes of nodules, letters and leads come from streams of their own.
     """
 
     index: int
@@ -186,6 +191,7 @@ class Latents:
     devices: bool
     body: SimpleNamespace
     exam: SimpleNamespace
+    lesion: SimpleNamespace
 
     @property
     def view(self) -> str:
@@ -277,7 +283,8 @@ def draw(streams: Streams, config: PhantomConfig, start: int, stop: int) -> list
                 index=image, patient=patient, follow_up=visit, label=int(ill),
                 subtype="diffuse" if u[2] < config.diffuse_share else "lobar",
                 severity=config.severity, nuisance=config.nuisance,
-                site=site_of(config.sites, flags["exposure"], float(u[9])), body=body, exam=exam, **flags,
+                site=site_of(config.sites, flags["exposure"], float(u[9])), body=body, exam=exam,
+                lesion=draw_lesion(streams, image), **flags,
             )
         )  # fmt: skip
     return made
@@ -309,6 +316,35 @@ def draw_body(streams: Streams, patient: int) -> tuple[SimpleNamespace, float]:
     body.bone *= 1 - 0.08 * old
     body.depth += 1.4 * (body.fat - 2.1) + 0.5 * old
     return body, float(patient_u)
+
+
+#: Lobes: side (1 is left), odds, centre and reach, both as shares of the way from midline to chest wall and
+#: from apex to costophrenic angle.
+LOBES = {
+    "right upper": (0, 0.16, (0.58, 0.24), (0.34, 0.17)),
+    "right middle": (0, 0.14, (0.52, 0.60), (0.30, 0.11)),
+    "right lower": (0, 0.27, (0.60, 0.72), (0.32, 0.16)),
+    "left upper": (1, 0.11, (0.60, 0.28), (0.32, 0.18)),
+    "lingula": (1, 0.10, (0.68, 0.62), (0.24, 0.13)),
+    "left lower": (1, 0.22, (0.68, 0.74), (0.28, 0.15)),
+}
+
+
+def draw_lesion(streams: Streams, image: int) -> SimpleNamespace:
+    """The disease of an image, as lobar consolidation and as diffuse interstitial opacity."""
+    rng = streams(LESION, image)
+    u, z = rng.random(10).tolist(), _bounded(rng, 6)
+    edges = np.cumsum([lobe[1] for lobe in LOBES.values()])
+    return SimpleNamespace(
+        # Lobar: where, how large (1: most of the lobe), share of its air that is gone, the fissure.
+        lobe=list(LOBES)[int(np.searchsorted(edges, u[0] * edges[-1]))],
+        across=0.08 * z[0], down=0.03 * z[1], lean=0.35 * z[2],
+        extent=0.75 + 0.6 * u[1], opacity=0.25 + 0.55 * u[2] ** 1.4,
+        fissure=0.47 + 0.01 * z[3], fissure_tilt=0.02 * z[4], fissure_blur=0.012 + 0.03 * u[3],
+        # Diffuse: how far up from the bases, round the hila or everywhere, share of air gone, how net-like.
+        top=0.62 - 0.42 * u[4], perihilar=u[5] > 0.55, strength=0.14 + 0.22 * u[6] ** 1.5,
+        reticular=0.35 + 0.4 * u[7], spared_side=int(u[8] < 0.5), spared=0.45 * u[9],
+    )  # fmt: skip
 
 
 def _bounded(rng: np.random.Generator, count: int) -> list[float]:

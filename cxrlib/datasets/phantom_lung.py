@@ -1,4 +1,4 @@
-"""What is inside the phantom's lungs: vessels, disease, and findings that have nothing to do with the label."""
+"""What is inside the phantom's lungs: vessels, disease, and findings that do not depend on the label."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from types import SimpleNamespace
 import numpy as np
 
 from cxrlib.datasets.phantom_anatomy import LENGTH
-from cxrlib.datasets.phantom_canvas import Grid, bell, smooth_noise, smoothstep, splat, step
-from cxrlib.datasets.phantom_latents import FINDING, LESION, NUISANCE, TREE, Latents, Streams
+from cxrlib.datasets.phantom_canvas import Grid, smooth_noise, smoothstep, splat, step
+from cxrlib.datasets.phantom_latents import FINDING, LOBES, NUISANCE, TEXTURE, TREE, Latents, Streams
 
 _LEVELS = 6
 
@@ -18,14 +18,15 @@ _LEVELS = 6
 def vessel_tree(seed: int, patient: int, spacing: float) -> tuple[np.ndarray, ...]:
     """Grow the vessels of both lungs from their hila and walk along them.
 
-    Returns x, y (cm), radius (cm) and length (cm) of every step of about ``spacing`` cm, in a chest of average
-    length. The images of a patient come one after another, so that the last trees are worth keeping.
+    Returns x, y (cm), radius (cm) and length (cm) of every step of about ``spacing`` cm, in a chest of
+    average length. The images of a patient come one after another, so that the last trees are worth keeping.
     """
     rng = Streams(seed)(TREE, patient)
     # Angles from straight down, outwards: lower lobe vessels are the larger, as in someone upright.
     sign = np.repeat([-1.0, 1.0], 8)
     angle = np.tile(np.deg2rad([4, 22, 42, 66, 92, 120, 150, 176]), 2) + rng.normal(0, 0.09, 16)
-    radius = np.tile([0.40, 0.34, 0.29, 0.25, 0.24, 0.24, 0.26, 0.23], 2) * (1 + 0.12 * rng.standard_normal(16))
+    radius = np.tile([0.40, 0.34, 0.29, 0.25, 0.24, 0.24, 0.26, 0.23], 2)
+    radius *= 1 + 0.12 * rng.standard_normal(16)
     x = np.repeat([2.7, 3.1], 8) + rng.normal(0, 0.4, 16) + 0.5 * np.sin(angle)
     y = np.repeat([10.2, 9.4], 8) + rng.normal(0, 0.7, 16) + 0.6 * np.cos(angle)
     length = np.tile([4.4, 4.2, 4.0, 3.8, 3.6, 3.6, 3.6, 3.4], 2) * (1 + 0.15 * rng.standard_normal(16))
@@ -40,8 +41,8 @@ def vessel_tree(seed: int, patient: int, spacing: float) -> tuple[np.ndarray, ..
         x, y = x + sin + 0.5 * bend * cos, y + cos - 0.5 * bend * sin
         turned = angle + bend
         angle = np.concatenate([turned + 0.36 + 0.1 * z[1], turned - 0.36 + 0.1 * z[2]])
-        radius = np.concatenate([radius, radius]) * np.minimum(np.maximum(0.78 + 0.07 * z[3:5].ravel(), 0.55), 0.93)
-        length = np.concatenate([length, length]) * np.minimum(np.maximum(0.76 + 0.14 * z[5:].ravel(), 0.4), 1.1)
+        radius = np.concatenate([radius, radius]) * np.clip(0.78 + 0.07 * z[3:5].ravel(), 0.55, 0.93)
+        length = np.concatenate([length, length]) * np.clip(0.76 + 0.14 * z[5:].ravel(), 0.4, 1.1)
         sign, x, y = np.concatenate([sign, sign]), np.concatenate([x, x]), np.concatenate([y, y])
     return tuple(np.concatenate(column) for column in zip(*parts, strict=True))
 
@@ -60,7 +61,7 @@ def _walk(sign, x, y, angle, bend, length, radius, spacing):
 
 def vessels(grid: Grid, g: SimpleNamespace, streams: Streams, latents: Latents) -> np.ndarray:
     """cm of blood along the ray, before it is cut to the lungs; float32, (S, S)."""
-    x, y, radius, length = vessel_tree(streams.seed, latents.patient, 28.0 / grid.size)
+    x, y, radius, length = vessel_tree(streams.seed, latents.patient, 36.0 / grid.size)
     column, row = grid.pixels(x, y * (g.length / LENGTH), g.midline)
     mass = (np.pi * g.body.vessels) * radius**2 * length / grid.cm**2
     big = radius > 0.2
@@ -72,66 +73,53 @@ def vessels(grid: Grid, g: SimpleNamespace, streams: Streams, latents: Latents) 
 
 
 def _hila(grid: Grid, g: SimpleNamespace) -> np.ndarray:
-    """The pulmonary arteries, bronchi and nodes at the root of each lung, too close together to tell apart."""
+    """The pulmonary arteries, bronchi and nodes at the root of each lung, too close to tell apart."""
     total = np.zeros_like(grid.y)
     scale = g.length / LENGTH
     for x, y, wide, high, depth in (
-        (-3.9, 9.6, 1.5, 2.2, 0.9), (-4.4, 11.4, 1.1, 2.4, 0.8), (4.2, 8.9, 1.6, 1.8, 0.9), (4.6, 10.6, 1.0, 2.0, 0.6),
-    ):  # fmt: skip
+        (-3.9, 9.6, 1.5, 2.2, 0.9),
+        (-4.4, 11.4, 1.1, 2.4, 0.8),
+        (4.2, 8.9, 1.6, 1.8, 0.9),
+        (4.6, 10.6, 1.0, 2.0, 0.6),
+    ):
         x, y = x * (0.55 + 0.45 * g.wide / 2.0), y * scale
         box = grid.box(x - 2 * wide, x + 2 * wide, y - 2 * high, y + 2 * high)
         if grid.x[box].size:
-            dx, dy = (grid.x[box] - np.float32(x)) * np.float32(1 / wide), (grid.y[box] - np.float32(y)) * np.float32(1 / high)
+            dx = (grid.x[box] - np.float32(x)) * np.float32(1 / wide)
+            dy = (grid.y[box] - np.float32(y)) * np.float32(1 / high)
             r = np.clip(1 - np.float32(0.25) * (dx * dx + dy * dy), 0, 1)
             total[box] += r * r * np.float32(depth * g.body.vessels)
     return total
 
 
-#: Lobes: side, centre as shares (across from midline to chest wall, down from apex to angle), reach of the same.
-LOBES = {
-    "right upper": (0, 0.58, 0.24, 0.34, 0.17),
-    "right middle": (0, 0.52, 0.60, 0.30, 0.11),
-    "right lower": (0, 0.60, 0.72, 0.32, 0.16),
-    "left upper": (1, 0.60, 0.28, 0.32, 0.18),
-    "lingula": (1, 0.68, 0.62, 0.24, 0.13),
-    "left lower": (1, 0.68, 0.74, 0.28, 0.15),
-}
-_LOBE_ODDS = (0.16, 0.14, 0.27, 0.11, 0.10, 0.22)
-
-
-def disease(grid: Grid, g: SimpleNamespace, tissue: SimpleNamespace, vessel: np.ndarray, latents: Latents,
-            streams: Streams) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
-    """The disease this image has, or would have: cm of water it adds, and where (uint8); both (S, S)."""
-    rng = streams(LESION, latents.index)
+def disease(
+    grid: Grid, tissue: SimpleNamespace, vessel: np.ndarray, latents: Latents, streams: Streams
+) -> tuple[np.ndarray, np.ndarray]:
+    """The disease this image has: cm of water it adds (float32), and where it is (uint8); both (S, S)."""
+    rng = streams(TEXTURE, latents.index)
     if latents.subtype == "lobar":
-        share, where = _consolidation(grid, g, tissue, vessel, latents.severity, rng)
+        share, where = _consolidation(grid, tissue, vessel, latents, rng)
     else:
-        share, where = _interstitial(grid, g, tissue, latents.severity, rng)
+        share, where = _interstitial(grid, tissue, latents, rng)
     share *= tissue.lung
     return share * tissue.air, (where & (tissue.lung > 0.5)).astype(np.uint8)
 
 
-def _consolidation(grid, g, tissue, vessel, severity, rng):
-    u, z = rng.random(6), np.clip(rng.standard_normal(8), -2, 2)
-    names = list(LOBES)
-    name = names[int(np.searchsorted(np.cumsum(_LOBE_ODDS), u[0] * sum(_LOBE_ODDS)))]
-    side, across, down, wide, high = LOBES[name]
-    extent = (0.75 + 0.6 * u[1]) * severity**0.3
-    opacity = min((0.25 + 0.55 * u[2] ** 1.4) * severity, 0.92)
-    t = grid.y * np.float32(1 / g.length)
-    dx = (tissue.q - np.float32(across + 0.08 * z[0])) * np.float32(1 / (wide * extent))
-    dy = (t - np.float32(down + 0.03 * z[1])) * np.float32(1 / (high * extent))
-    lean = np.float32(0.35 * z[2])
-    radius = np.sqrt(dx * dx + dy * dy + lean * dx * dy)
+def _consolidation(grid, tissue, vessel, latents, rng):
+    """Share of air gone, and where, in one lobe: a fluffy blob that stops at the fissure."""
+    lesion, severity = latents.lesion, max(latents.severity, 0.01)
+    side, _, (across, down), (wide, high) = LOBES[lesion.lobe]
+    extent = lesion.extent * severity**0.3
+    opacity = min(lesion.opacity * severity, 0.92)
+    dx = (tissue.q - np.float32(across + lesion.across)) * np.float32(1 / (wide * extent))
+    dy = (tissue.t - np.float32(down + lesion.down)) * np.float32(1 / (high * extent))
+    radius = np.sqrt(dx * dx + dy * dy + np.float32(lesion.lean) * dx * dy)
     rough = smooth_noise(rng, grid.size, {6: 0.17, 14: 0.13, 30: 0.13, 64: 0.10})
-    blob = step(np.float32(0.95) - radius + rough, 1.0)
-    blob = blob * blob * (3 - 2 * blob)
-    fissure = 0.47 + 0.01 * z[3]
-    edge = t - np.float32(fissure) + np.float32(0.02 * z[4]) * (tissue.q - np.float32(0.6))
-    if name == "right upper":
-        blob *= step(-edge, 0.012 + 0.03 * u[3])
-    elif name == "right middle":
-        blob *= step(edge, 0.012 + 0.03 * u[3])
+    blob = smoothstep(np.float32(1.45) - radius + rough)
+    if lesion.lobe in ("right upper", "right middle"):
+        above = np.float32(lesion.fissure) - tissue.t
+        above -= np.float32(lesion.fissure_tilt) * (tissue.q - np.float32(0.6))
+        blob *= step(above if lesion.lobe == "right upper" else -above, lesion.fissure_blur)
     blob *= grid.left == bool(side)
     patch = smooth_noise(rng, grid.size, {20: 0.10, 44: 0.10, 90: 0.08})
     share = blob * np.float32(opacity) * np.clip(1 + patch, 0.4, 1.6)
@@ -140,31 +128,28 @@ def _consolidation(grid, g, tissue, vessel, severity, rng):
     return np.clip(share, 0, 0.95), blob > 0.4
 
 
-def _interstitial(grid, g, tissue, severity, rng):
-    u, z = rng.random(6), np.clip(rng.standard_normal(8), -2, 2)
-    t = grid.y * np.float32(1 / g.length)
-    lower, central = u[0], u[1]
-    zone = step(t - np.float32(0.62 - 0.42 * lower), 0.5) * np.float32(0.8) + np.float32(0.2)
-    zone *= np.float32(1.0) - np.float32(0.6 * (central > 0.55)) * step(tissue.q - np.float32(0.62), 0.4)
-    uneven = np.where(
-        grid.left, np.float32(1 - 0.45 * (u[2] < 0.5) * u[3]), np.float32(1 - 0.45 * (u[2] >= 0.5) * u[3])
-    )
-    cloud = np.clip(0.75 + smooth_noise(rng, grid.size, {5: 0.30, 11: 0.28, 24: 0.16}), 0, 1.5)
-    zone = zone * uneven * cloud
-    strength = (0.14 + 0.22 * u[4] ** 1.5) * severity
-    glass = zone * np.float32(strength)
-    # Reticulation: the ridges of fine noise, where it passes through zero, are a net of thin lines.
+def _interstitial(grid, tissue, latents, rng):
+    """Share of air gone, and where, on both sides: ground glass, a fine net of lines, and dots."""
+    lesion = latents.lesion
+    zone = step(tissue.t - np.float32(lesion.top), 0.5) * np.float32(0.8) + np.float32(0.2)
+    if lesion.perihilar:
+        zone *= np.float32(1.0) - np.float32(0.6) * step(tissue.q - np.float32(0.62), 0.4)
+    zone *= np.float32(1.0) - np.float32(lesion.spared) * (grid.left == bool(lesion.spared_side))
+    zone *= np.clip(0.75 + smooth_noise(rng, grid.size, {5: 0.30, 11: 0.28, 24: 0.16}), 0, 1.5)
+    strength = lesion.strength * latents.severity
+    # The ridges of fine noise, where it passes through zero, are a net of thin lines.
     net = smooth_noise(rng, grid.size, {44: 0.6, 60: 0.7})
     lines = np.clip(1 - np.abs(net) * np.float32(2.2), 0, 1)
     dots = np.clip(smooth_noise(rng, grid.size, {48: 0.9, 62: 0.7}) - np.float32(0.6), 0, 1.2)
-    share = glass + zone * np.float32(strength * (0.35 + 0.4 * u[5])) * (lines + dots - np.float32(0.3))
+    share = np.float32(1.0) + np.float32(lesion.reticular) * (lines + dots - np.float32(0.3))
+    share *= zone * np.float32(strength)
     return np.clip(share, 0, 0.9), zone > 0.42
 
 
 def nuisances(
     grid: Grid, g: SimpleNamespace, tissue: SimpleNamespace, latents: Latents, streams: Streams
 ) -> np.ndarray:
-    """cm of water of findings that say nothing about the label: nodules, apical scars, bands, blunted angles."""
+    """Findings that do not depend on the label: nodules, apical scars, bands, blunted angles; cm of water."""
     rate = latents.nuisance
     total, strands = np.zeros_like(grid.y), []
     old = streams(FINDING, latents.patient)  # what stays with a patient
@@ -194,12 +179,8 @@ def nuisances(
         slope -= np.float32(1.0) * np.clip(np.float32(g.chest) - grid.ax, 0, 9)
         total += step(slope, 1.2) * (grid.left == bool(left)) * np.float32(4.5)
     if here[4] < 0.25 * rate:  # crowding of the bases in a shallow breath
-        t = grid.y * np.float32(1 / g.length)
-        total += (
-            step(t - np.float32(0.72), 0.3)
-            * np.float32(0.5 + 0.5 * here[5])
-            * (np.float32(1) + smooth_noise(new, grid.size, {8: 0.3, 24: 0.2}))
-        )
+        patch = np.float32(1) + smooth_noise(new, grid.size, {8: 0.3, 24: 0.2})
+        total += step(tissue.t - np.float32(0.72), 0.3) * np.float32(0.5 + 0.5 * here[5]) * patch
     if here[6] < 0.3 * rate:  # the minor fissure, seen end on
         y = 11.2 * g.length / LENGTH + 0.4 * z[6, 0]
         strands.append((-8.6, y, 0.06 * z[6, 1], 7.0, 0.045))
@@ -225,6 +206,3 @@ def _strand(x, y, angle, length, mass, spacing):
     sag = 0.06 * length * (1 - 4 * s * s)
     fade = smoothstep((0.5 - np.abs(s)) / 0.2) * (mass * length / count)
     return x + length * s * np.cos(angle), y + length * s * np.sin(angle) - sag, fade
-
-
-__all__ = ["LOBES", "bell", "disease", "nuisances", "vessel_tree", "vessels"]

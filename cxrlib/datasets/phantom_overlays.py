@@ -1,4 +1,4 @@
-"""The phantom's confounders that are things in the image: devices, lead letters, burned-in text, collimation."""
+"""The phantom's confounders that are things in the image: devices, lead letters, text, collimation."""
 
 from __future__ import annotations
 
@@ -58,8 +58,8 @@ def _stamp(size: int, bitmap: np.ndarray, centre: tuple[float, float], height: f
     inside = (i >= 0) & (i < rows) & (j >= 0) & (j < columns)
     ink = np.where(inside, bitmap[np.clip(i, 0, rows - 1), np.clip(j, 0, columns - 1)], 0)
     shape = (box[0].stop - box[0].start, fine, box[1].stop - box[1].start, fine)
-    mean = lambda a: a.reshape(shape).mean(axis=(1, 3)).astype(np.float32)
-    return box[0], box[1], mean(ink), mean(inside.astype(np.float32))
+    ink, plate = (part.astype(np.float32).reshape(shape).mean(axis=(1, 3)) for part in (ink, inside))
+    return box[0], box[1], ink, plate
 
 
 def marker(image: np.ndarray, rng: np.random.Generator) -> None:
@@ -126,15 +126,15 @@ def devices(grid: Grid, g: SimpleNamespace, latents: Latents, rng: np.random.Gen
                         (out, y + 3 + 3 * z[k, 3]),
                         (out * 1.4, y + 9),
                     ],
-                    0.06,
+                    0.11,
                 )
             )
     if u[2] < 0.35:  # tracheal tube
         x = 0.35 * z[4, 0]
-        curves.append(([(x + 0.6, -14), (x, -6), (x - 0.2, 1), (x - 0.3, 4.6 + 0.8 * z[4, 1])], 0.16))
+        curves.append(([(x + 0.6, -14), (x, -6), (x - 0.2, 1), (x - 0.3, 4.6 + 0.8 * z[4, 1])], 0.30))
     if u[3] < 0.35:  # gastric tube
         curves.append(
-            ([(0.8, -14), (-0.3, 2), (0.9, 12), (2.0, g.dome[1] - 1), (6.5, g.dome[1] + 3.5)], 0.13)
+            ([(0.8, -14), (-0.3, 2), (0.9, 12), (2.0, g.dome[1] - 1), (6.5, g.dome[1] + 3.5)], 0.26)
         )
     if u[4] < 0.6 or not curves:  # central line: jugular or subclavian, to the superior vena cava
         side = -1.0 if u[5] < 0.7 else 1.0
@@ -142,7 +142,7 @@ def devices(grid: Grid, g: SimpleNamespace, latents: Latents, rng: np.random.Gen
             entry = [(side * 4.4, -9), (side * 3.8, -2), (side * 3.0, 2.5)]
         else:
             entry = [(side * 13.5, 4.5), (side * 9.5, 2.6), (side * 5.0, 2.4)]
-        curves.append(([*entry, (-1.9 + 0.3 * z[5, 0], 6.0), (-2.3, 11.0 + 1.5 * z[5, 1])], 0.10))
+        curves.append(([*entry, (-1.9 + 0.3 * z[5, 0], 6.0), (-2.3, 11.0 + 1.5 * z[5, 1])], 0.20))
     xs, ys, masses = [], [], []
     for knots, mass in curves:
         x, y, length = _curve(np.array(knots), 0.5 * grid.cm)
@@ -158,8 +158,8 @@ def _electrode(grid: Grid, total: np.ndarray, x: float, y: float) -> None:
     if grid.x[box].size:
         dx, dy = grid.x[box] - np.float32(x), grid.y[box] - np.float32(y)
         r = np.sqrt(dx * dx + dy * dy)
-        total[box] += step(np.float32(0.42) - r, max(0.1, grid.cm)) * np.float32(2.4)
-        total[box] += step(np.float32(1.0) - r, max(0.1, grid.cm)) * np.float32(0.5)
+        total[box] += step(np.float32(0.5) - r, max(0.1, grid.cm)) * np.float32(4.0)
+        total[box] += step(np.float32(1.3) - r, max(0.1, grid.cm)) * np.float32(0.7)
 
 
 def _curve(knots: np.ndarray, spacing: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

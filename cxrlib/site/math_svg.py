@@ -18,6 +18,19 @@ log = logging.getLogger(__name__)
 _SIZE = 100.0  # the outlines' font size, in the SVG's own units
 _EM = 1.08  # Computer Modern looks smaller than the theme's text at the same size
 _ROWS = re.compile(r"\\begin\{(aligned|align|align\*|gather|gathered|split)\}(.*)\\end\{\1\}", re.DOTALL)
+# What TeX's users write and mathtext calls otherwise, or does without.
+_DIALECT = tuple(
+    (re.compile(pattern), replacement)
+    for pattern, replacement in (
+        (r"\\(?:bigg?|Bigg?)[lmr]?(?![A-Za-z])", ""),
+        (r"\\(?:limits|nonumber|notag|displaystyle)(?![A-Za-z])", ""),
+        (r"\\tfrac(?![A-Za-z])", r"\\frac"),
+        (r"(\\d?frac)\s*(\w)\s*(\w)", r"\1{\2}{\3}"),
+        (r"\\(le|ge|ne)(?![A-Za-z])", r"\\\1q"),
+        (r"\\[lr]vert(?![A-Za-z])", "|"),
+        (r"\\[lr]Vert(?![A-Za-z])", r"\\Vert "),
+    )
+)
 _PATH_CODES = {1: "M", 2: "L", 3: "Q", 4: "C"}
 
 
@@ -42,11 +55,14 @@ def svg(tex: str) -> str:
     from matplotlib.textpath import TextPath
 
     one_line = " ".join(tex.split())
+    formula = one_line
+    for pattern, replacement in _DIALECT:
+        formula = pattern.sub(replacement, formula)
     letters = rcParamsDefault["mathtext.default"]  # its name for "as TeX does" changed between releases
     with rc_context({"mathtext.fontset": "cm", "mathtext.default": letters}):
         size = FontProperties(size=_SIZE)
-        width, height, depth, *_ = MathTextParser("path").parse(f"${one_line}$", dpi=72, prop=size)
-        outline = TextPath((0, 0), f"${one_line}$", size=_SIZE)
+        width, height, depth, *_ = MathTextParser("path").parse(f"${formula}$", dpi=72, prop=size)
+        outline = TextPath((0, 0), f"${formula}$", size=_SIZE)
     margin = 4  # italics lean out of their boxes
     box = (-margin, -height - margin, width + 2 * margin, height + depth + 2 * margin)
     em = _EM / _SIZE
@@ -85,7 +101,7 @@ def displayed(tex: str) -> str:
 def _drawn(tex: str, node) -> str:
     try:
         return svg(tex)
-    except ValueError as error:
+    except (ValueError, AttributeError) as error:  # the latter for a formula of nothing but space
         log.warning("This formula cannot be drawn: %s (%s)", tex, str(error).splitlines()[-1], location=node)
         return f'<code class="formula">{html.escape(tex)}</code>'
 
