@@ -56,9 +56,9 @@ class Source:
 
 
 def _load_phantom(**options) -> Cohort:
-    from cxrlib.datasets import phantom  # imported when asked for: rendering brings scipy with it
+    from cxrlib.datasets import phantom_store  # imported when asked for: rendering brings scipy with it
 
-    return phantom.load(**options)
+    return phantom_store.load(**options)
 
 
 _MEDMNIST = "Yang et al., MedMNIST v2, Scientific Data 2023, doi:10.1038/s41597-022-01721-8"
@@ -198,6 +198,7 @@ def load(
     if name == "phantom":
         if limit is not None:
             options["n"] = min(limit, options.get("n", limit))
+        options |= {"cache_dir": cache_dir, "workers": workers, "progress": progress}
         return source.load(image_size=image_size, seed=seed, **options)
     common = {"data_dir": data_dir, "image_size": image_size, "seed": seed, "limit": limit}
     if source.needs == "download":

@@ -73,10 +73,14 @@ def render(
     ConfigError
         A number or knob that is out of range.
     """
+    return render_latents(draw_latents(n, seed, config, start), image_size=image_size, seed=seed)
+
+
+def draw_latents(n: int, seed: int = 0, config: PhantomConfig | None = None, start: int = 0) -> list[Latents]:
+    """Draw what :func:`render` renders, without rendering it."""
     _check_integer("n", n, 1, 10_000_000)
     _check_integer("start", start, 0, 2**40)
-    latents = draw(Streams(seed), config or PhantomConfig(), start, start + n)
-    return render_latents(latents, image_size=image_size, seed=seed)
+    return draw(Streams(seed), config or PhantomConfig(), start, start + n)
 
 
 def render_latents(latents: Iterable[Latents], *, image_size: int = 128, seed: int = 0) -> Rendered:
@@ -204,14 +208,19 @@ def load(
     ConfigError
         An unknown knob, one that is out of range, or a config and knobs together.
     """
+    config = config_from(config, knobs)
+    return cohort_of(render(n, image_size=image_size, seed=seed, config=config), seed, config)
+
+
+def config_from(config: PhantomConfig | None, knobs: dict) -> PhantomConfig:
+    """The config given, or the one that the knobs describe; both together are a ConfigError."""
     if config is not None and knobs:
         raise ConfigError("The phantom got both a config and knobs.", remedy="Give one or the other.")
-    config = config or PhantomConfig.from_knobs(**knobs)
-    made = render(n, image_size=image_size, seed=seed, config=config)
-    return _cohort(made, seed, config)
+    return config or PhantomConfig.from_knobs(**knobs)
 
 
-def _cohort(made: Rendered, seed: int, config: PhantomConfig) -> Cohort:
+def cohort_of(made: Rendered, seed: int, config: PhantomConfig) -> Cohort:
+    """What was rendered as a Cohort, split by patient."""
     frame = table(made.latents, seed)
     frame.insert(3, "split", split_by_patient(frame["patient_id"], seed=seed))
     info = {"source": "phantom", "seed": seed, "image_size": made.images.shape[1], "config": asdict(config)}

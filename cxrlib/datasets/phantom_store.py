@@ -1,0 +1,96 @@
+"""Phantom cohorts on disk: rendered once, in parallel, and served as memory maps from then on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from dataclasses import asdict
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from cxrlib.cache import progress_bar
+from cxrlib.cohort import Cohort
+from cxrlib.datasets import phantom
+from cxrlib.storage import cache_root, locked, published
+
+CHUNK = 100  # images a job
+_ARRAYS = ("images", "lung_masks", "lesion_masks")
+
+
+def load(
+    n: int = 2000,
+    image_size: int = 128,
+    seed: int = 0,
+    *,
+    cache_dir: str | Path | None = None,
+    workers: int | None = None,
+    progress: bool | None = None,
+    config: phantom.PhantomConfig | None = None,
+    **knobs,
+) -> Cohort:
+    """What :func:`cxrlib.datasets.phantom.load` gives, from the cache where it was rendered before.
+
+    Parameters
+    ----------
+    n, image_size, seed, config, knobs
+        As there.
+    cache_dir, workers, progress
+        As for :func:`cxrlib.datasets.load`.
+    """
+    config = phantom.config_from(config, knobs)
+    facts = {"n": n, "image_size": image_size, "seed": seed, "config": asdict(config), "code": _code()}
+    key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:20]
+    root = cache_root() if cache_dir is None else Path(cache_dir)
+    entry = root / "phantom" / key
+    with locked(entry):
+        arrays = _read(entry, n, image_size)
+        if arrays is None:
+            shutil.rmtree(entry, ignore_errors=True)
+            with published(entry, needed=3 * n * image_size**2) as partial:
+                for name, array in zip(_ARRAYS, _render(n, image_size, seed, config, workers, progress), strict=True):
+                    np.save(partial / f"{name}.npy", array)
+            arrays = _read(entry, n, image_size)
+    return phantom.cohort_of(phantom.Rendered(*arrays, phantom.draw_latents(n, seed, config)), seed, config)
+
+
+def _render(n, image_size, seed, config, workers, progress) -> list[np.ndarray]:
+    from joblib import Parallel, cpu_count, delayed
+
+    jobs = min(workers or cpu_count(), -(-n // CHUNK))
+    chunks = (
+        delayed(_chunk)(min(CHUNK, n - start), image_size, seed, config, start) for start in range(0, n, CHUNK)
+    )
+    made = [[] for _ in _ARRAYS]
+    with progress_bar(n, "rendering phantoms", progress) as bar:
+        for chunk in Parallel(n_jobs=jobs, return_as="generator")(chunks):
+            for arrays, array in zip(made, chunk, strict=True):
+                arrays.append(array)
+            bar.update(len(chunk[0]))
+    return [np.concatenate(arrays) for arrays in made]
+
+
+def _chunk(n, image_size, seed, config, start) -> tuple[np.ndarray, ...]:
+    made = phantom.render(n, image_size=image_size, seed=seed, config=config, start=start)
+    return made.images, made.lung_masks, made.lesion_masks
+
+
+def _read(entry: Path, n: int, image_size: int) -> list[np.ndarray] | None:
+    """The stored arrays as read-only memory maps, or None where one is missing or damaged."""
+    try:
+        arrays = [np.load(entry / f"{name}.npy", mmap_mode="r") for name in _ARRAYS]
+    except (OSError, ValueError):
+        return None
+    whole = all(array.shape == (n, image_size, image_size) and array.dtype == np.uint8 for array in arrays)
+    return arrays if whole else None
+
+
+@lru_cache
+def _code() -> str:
+    """Hash of the generator's source: phantoms of another version are other phantoms."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.glob("phantom*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
