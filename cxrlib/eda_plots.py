@@ -144,6 +144,7 @@ def agreement(table: pd.DataFrame, axes: Sequence[Axes] | None = None) -> Axes:
         else:
             ax.set_title(title)
         ax.set_xlim(-0.02, 1)
+        ax.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", "0.25", "0.5", "0.75", "1"])
         ax.set_ylim(-0.6, len(table) - 0.4)
         _bare(ax)
     axes[0].set_yticks(rows, table.index)

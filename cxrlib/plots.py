@@ -1,8 +1,8 @@
 """Figures: each function takes data and perhaps an axis, draws, and returns the axis.
 
 Colours are Okabe and Ito's, told apart with any colour vision (https://jfly.uni-koeln.de/color/); line
-styles, markers and hatches say the same in greyscale. The figures of a cohort are in
-:mod:`cxrlib.cohort_plots` and can be had from here too.
+styles, markers and hatches say the same in greyscale. Figures of one chapter alone are in
+:mod:`cxrlib.eda_plots` and :mod:`cxrlib.training_plots`.
 """
 
 from __future__ import annotations
@@ -17,14 +17,6 @@ from matplotlib.ticker import MaxNLocator
 from matplotlib.transforms import ScaledTranslation
 from sklearn.metrics import precision_recall_curve, roc_curve
 
-from cxrlib.cohort_plots import (
-    counts,
-    histogram,
-    images_per_patient,
-    label_cooccurrence,
-    shares,
-    stacked_shares,
-)
 from cxrlib.errors import DataError
 from cxrlib.metrics import Estimate, average_precision, bootstrap, curve_band
 from cxrlib.plot_style import (
@@ -42,9 +34,7 @@ from cxrlib.plot_style import (
 )
 
 __all__ = [
-    "COLOURS", "apply_style", "counts", "histogram", "image_grid", "images_per_patient", "intervals",
-    "label_cooccurrence", "precision_recall", "roc", "scoreboard", "shares", "stacked_shares",
-    "training_curves",
+    "COLOURS", "apply_style", "image_grid", "intervals", "precision_recall", "roc", "training_curves",
 ]  # fmt: skip
 
 
@@ -210,44 +200,6 @@ def intervals(
     ax.grid(axis="y", visible=False)
     ax.set(title=title, xlabel=xlabel)
     return ax
-
-
-def scoreboard(
-    models: Mapping[str, Mapping[str, Estimate]],
-    axes: Sequence[Axes] | None = None,
-    *,
-    title: str = "Scoreboard",
-    references: Mapping[str, Mapping[str, float]] | None = None,
-) -> np.ndarray:
-    """Models (rows) by metrics (panels), each a dot with its interval.
-
-    ``models`` maps a model to its metrics, such as ``{"lenet": {"auc": …, "accuracy": …}}``; a metric that a
-    model lacks is left blank. ``references`` maps a metric to named vertical lines.
-    """
-    metrics = list(dict.fromkeys(metric for scores in models.values() for metric in scores))
-    if axes is None:
-        size = (1.4 + 2.9 * len(metrics), 1.7 + 0.55 * len(models))
-        axes = plt.subplots(1, len(metrics), figsize=size, sharey=True, squeeze=False)[1][0]
-    heights = np.arange(len(models))[::-1]
-    for ax, metric in zip(axes, metrics, strict=True):
-        for height, (colour, scores) in zip(
-            heights, zip(cycled(COLOURS), models.values(), strict=False), strict=True
-        ):
-            if metric in scores:
-                _dot(ax, scores[metric], height, colour)
-                text = format(scores[metric].value, ".3f" if abs(scores[metric].value) < 10 else ",.0f")
-                ax.annotate(
-                    text, (scores[metric].value, height), (0, 8), textcoords="offset points", ha="center"
-                )
-        _references(ax, (references or {}).get(metric), 26)
-        ax.set_title(metric.replace("_", " ").replace("auc", "AUC"), loc="center", fontweight="normal")
-        ax.set_ylim(-0.5, len(models) - 0.3)
-        ax.grid(axis="y", visible=False)
-        ax.xaxis.set_major_locator(MaxNLocator(4))
-        ax.margins(x=0.18)
-    axes[0].set_yticks(heights, list(models))
-    axes[0].figure.suptitle(title, x=0.01, ha="left", fontweight="bold", fontsize=12.5)
-    return np.asarray(axes)
 
 
 def image_grid(

@@ -8,7 +8,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import FormatStrFormatter, LogLocator, MaxNLocator, NullFormatter, PercentFormatter
 
 from cxrlib.metrics import Estimate
 from cxrlib.plot_style import COLOURS
@@ -46,12 +46,15 @@ def network_comparison(
             for run in runs:
                 colour = looks[name][0]
                 ax.plot(run["epoch"], run[f"train_{quantity}"], "--", color=colour, linewidth=1, alpha=0.7)
-                ax.plot(run["epoch"], run[f"val_{quantity}"], color=colour, linewidth=1.5)
+                ax.plot(run["epoch"], run[f"val_{quantity}"], "-", color=colour, linewidth=1.5)
         ax.set(xlabel="epoch", ylabel=label)
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes[0, 0].set(title="Loss", yscale="log")
+    axes[0, 0].yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes[0, 0].yaxis.set_major_formatter(FormatStrFormatter("%g"))
+    axes[0, 0].yaxis.set_minor_formatter(NullFormatter())
     axes[0, 1].set(title="AUC", ylim=(max(0.4, _lowest(histories, "auc") - 0.02), 1.005))
-    axes[0, 1].plot([], [], color="0.3", label="validation")
+    axes[0, 1].plot([], [], "-", color="0.3", label="validation")
     axes[0, 1].plot([], [], "--", color="0.3", linewidth=1, label="training")
     axes[0, 1].legend(loc="lower right")
     heights = np.arange(len(histories))[::-1]
@@ -66,12 +69,13 @@ def network_comparison(
             ax.annotate(f"{estimate:{spec}}", (estimate.value, height), (0, 7), textcoords="offset points",
                         ha="center", fontsize=9)  # fmt: skip
         ax.set_yticks(heights, list(histories) if ax is axes[1, 0] else [""] * len(histories))
-        ax.set(title=title, ylim=(-0.5, len(histories) - 0.3))
+        xlabel = "area under the ROC curve" if metric == "test_auc" else "share of test images"
+        ax.set(title=title, xlabel=xlabel, ylim=(-0.5, len(histories) - 0.3))
         ax.grid(axis="y", visible=False)
         ax.margins(x=0.15)
     for (name, value), line in zip(references.items(), (":", "--"), strict=False):
         axes[1, 1].axvline(value, color="0.35", linestyle=line, linewidth=1.2, label=f"{name} {value:.0%}")
-    axes[1, 1].legend(loc="upper center", bbox_to_anchor=(0.5, -0.28), ncols=2, fontsize=9)
+    axes[1, 1].legend(loc="upper center", bbox_to_anchor=(0.5, -0.3), ncols=2, fontsize=9)
     axes[1, 1].xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     return figure
 

@@ -13,6 +13,7 @@ from PIL import Image
 from cxrlib import plots
 from cxrlib.errors import DataError
 from cxrlib.metrics import Estimate, auc, bootstrap
+from cxrlib.training_plots import network_comparison
 
 
 @pytest.fixture(autouse=True)
@@ -43,27 +44,10 @@ def history(seed=0):
     )
 
 
-def cohort_table(n=600):
-    rng = np.random.default_rng(0)
-    return pd.DataFrame(
-        {
-            "label": (rng.random(n) < 0.2).astype(int),
-            "view": rng.choice(["AP", "PA"], n),
-            "age_group": pd.Categorical(rng.choice(["0–19", "20–59", "60+"], n), ["0–19", "20–59", "60+"]),
-            "patient_id": rng.integers(0, 150, n),
-            "age": rng.uniform(0, 90, n),
-        }
-    )
-
-
 ROWS = {
     "view only": Estimate(0.61, 0.59, 0.63),
     "border pixels": Estimate(0.66, 0.63, 0.69),
     "whole image": Estimate(0.762, 0.74, 0.781),
-}
-MODELS = {
-    "lenet": {"auc": Estimate(0.943, 0.93, 0.95), "train_seconds": Estimate(41.0)},
-    "residual": {"auc": Estimate(0.981, 0.97, 0.99), "accuracy": Estimate(0.93, 0.91, 0.95)},
 }
 
 
@@ -74,10 +58,14 @@ def draw_rocs():
     return ax
 
 
-def draw_findings():
-    rng = np.random.default_rng(0)
-    names = ["Pneumonia", "Pleural_Thickening", "Edema", "Hernia"]
-    return plots.label_cooccurrence(pd.DataFrame(rng.integers(0, 2, (50, 4)), columns=names))
+def draw_networks():
+    names = ("lenet", "double_conv", "residual")
+    numbers = {
+        f"{name}.test_{metric}": Estimate(0.9 + 0.03 * i, 0.88 + 0.03 * i, 0.92 + 0.03 * i)
+        for i, name in enumerate(names)
+        for metric in ("auc", "accuracy")
+    }
+    return network_comparison({name: [history(i)] for i, name in enumerate(names)}, numbers).axes
 
 
 FIGURES = {
@@ -90,18 +78,10 @@ FIGURES = {
         *predictions(2000, 0.02, 1.0), label="residual", replicates=30
     ),
     "intervals": lambda: plots.intervals(ROWS, title="What predicts the label", references={"chance": 0.5}),
-    "scoreboard": lambda: plots.scoreboard(MODELS, references={"accuracy": {"original": 0.82}}),
     "image_grid": lambda: plots.image_grid(
         np.zeros((5, 32, 32), np.uint8), [f"image {i}" for i in range(5)], columns=3, title="Five"
     ),
-    "label_cooccurrence": draw_findings,
-    "counts": lambda: plots.counts(
-        {"No_finding": 60_361, "Pneumonia": 1_431}, highlight="Pneumonia", title="x"
-    ),
-    "shares": lambda: plots.shares(cohort_table(), "age_group", "view", title="Label by age and view"),
-    "stacked_shares": lambda: plots.stacked_shares(cohort_table(), "view", "age_group", title="Age by view"),
-    "images_per_patient": lambda: plots.images_per_patient(cohort_table()["patient_id"]),
-    "histogram": lambda: plots.histogram({"AP": np.arange(90), "PA": np.arange(40)}, xlabel="age (years)"),
+    "network_comparison": draw_networks,
 }
 
 
@@ -134,16 +114,15 @@ def test_every_figure_is_labelled(name):
     for ax in np.atleast_1d(FIGURES[name]()).flat:
         if not ax.axison:
             continue
-        if name != "scoreboard":
-            assert ax.get_xlabel()
-        if name not in ("histogram", "roc", "intervals"):
+        assert ax.get_xlabel()
+        if name not in ("roc", "intervals"):
             assert ax.get_title() or ax.get_title(loc="left") or ax.get_title(loc="center")
 
 
 def test_drawing_on_a_given_axis_opens_no_figure():
     figure, axes = plt.subplots(1, 2)
     assert plots.roc(*predictions(), axes[0], replicates=20) is axes[0]
-    plots.counts({"a": 1}, axes[1])
+    plots.intervals(ROWS, axes[1])
     plots.training_curves(history(), axes)
     assert plt.get_fignums() == [figure.number]
 
@@ -196,39 +175,6 @@ def test_the_first_row_is_on_top_with_its_number_beside_it():
     assert beside[heights["whole image"]] == "0.762 (0.740–0.781)"
 
 
-def test_a_metric_that_a_model_lacks_is_left_blank():
-    axes = plots.scoreboard(MODELS)
-    assert [ax.get_title() for ax in axes] == ["AUC", "train seconds", "accuracy"]
-    assert [len(ax.texts) for ax in axes] == [2, 1, 1]
-
-
-def test_counts_are_written_with_their_percentage_of_the_total():
-    ax = plots.counts({"Pneumonia": 1431}, total=112_120)
-    assert ax.texts[0].get_text() == "1,431 (1.3%)"
-
-
-def test_cooccurrence_is_read_along_the_row():
-    labels = pd.DataFrame({"Pneumonia": [1, 1, 0, 0], "Edema": [1, 0, 0, 0], "Hernia": [0, 0, 0, 0]})
-    ax = plots.label_cooccurrence(labels)
-    cells = {text.get_position(): text.get_text() for text in ax.texts}
-    assert cells[(1, 0)] == "50"  # of the two with pneumonia, one has oedema
-    assert cells[(0, 1)] == "100"  # of the one with oedema, one has pneumonia
-    assert cells[(0, 2)] == "–"  # no hernia to speak of
-
-
-def test_shares_have_wilson_intervals():
-    table = pd.DataFrame({"view": ["AP"] * 20, "label": [0] * 20})
-    ax = plots.shares(table, "view")
-    (segment,) = ax.collections[0].get_segments()
-    assert segment[1][1] == pytest.approx(0.1611, abs=5e-5)  # 0 of 20, Newcombe 1998
-
-
-def test_stacked_shares_fill_the_bar():
-    ax = plots.stacked_shares(cohort_table(), "view", "age_group")
-    ends = pd.Series([bar.get_x() + bar.get_width() for bar in ax.patches])
-    assert ends.max() == pytest.approx(1)
-
-
 def test_an_empty_or_full_mask_has_no_outline():
     images = np.zeros((3, 16, 16), np.uint8)
     masks = np.zeros((3, 16, 16), np.uint8)
@@ -250,5 +196,5 @@ def test_colours_differ_to_every_eye():
 
 def test_the_paper_is_white_on_a_dark_page():
     buffer = io.BytesIO()
-    plots.counts({"a": 1}).figure.savefig(buffer, format="png")
+    plots.intervals(ROWS).figure.savefig(buffer, format="png")
     assert Image.open(buffer).convert("RGBA").getpixel((0, 0)) == (255, 255, 255, 255)

@@ -59,7 +59,8 @@ def test_a_column_that_differs_by_forty_points_gives_the_auc_it_should():
 
 def test_columns_without_information_stay_at_chance():
     values = [
-        shortcuts.pixel_free(_table(seed=s), ("view", "age"), replicates=10).auc.value for s in range(5)
+        shortcuts.pixel_free(_table(seed=s), ("view", "age"), folds=2, replicates=10).auc.value
+        for s in range(5)
     ]
     assert np.mean(values) == pytest.approx(0.5, abs=0.02)
 
@@ -73,8 +74,8 @@ def test_labels_shuffled_between_patients_are_not_predictable(nih):
 def test_row_order_changes_neither_scores_nor_interval():
     table = _table(strength=0.3)
     mixed = table.sample(frac=1.0, random_state=5)
-    ours = shortcuts.pixel_free(table, ("view", "age"), replicates=50)
-    theirs = shortcuts.pixel_free(mixed, ("view", "age"), replicates=50)
+    ours = shortcuts.pixel_free(table, ("view", "age"), folds=2, replicates=50)
+    theirs = shortcuts.pixel_free(mixed, ("view", "age"), folds=2, replicates=50)
     assert ours.auc == theirs.auc
     np.testing.assert_array_equal(ours.scores[mixed.index], theirs.scores)
 
@@ -92,11 +93,11 @@ def test_missing_values_are_a_level_of_their_own():
     table["view"] = table["view"].mask(gone)
     table["age"] = table["age"].mask(gone)
     for column in ("view", "age"):
-        assert shortcuts.pixel_free(table, (column,), replicates=10).auc.value > 0.7
+        assert shortcuts.pixel_free(table, (column,), folds=2, replicates=10).auc.value > 0.7
 
 
 def test_feature_by_feature_has_each_column_and_all_together():
-    result = shortcuts.feature_by_feature(_table(strength=0.4), ("view", "age"), replicates=10)
+    result = shortcuts.feature_by_feature(_table(strength=0.4), ("view", "age"), folds=2, replicates=10)
     assert list(result) == ["metadata", "view", "age"]
     assert result["view"].auc.value > result["age"].auc.value
 

@@ -171,7 +171,7 @@ def _film(
     black = 7 + 6 * exam.toe
     white = 246 - 14 * abs(exam.balance)
     curve = np.clip((_CURVE - black) * white / (246 - black), 0, 255).astype(np.float32)
-    return curve[index(z, -8, _CURVE_SCALE, len(_Z))]
+    return curve.take(index(z, -8, _CURVE_SCALE, len(_Z)))
 
 
 def table(latents: list[Latents], seed: int) -> pd.DataFrame:

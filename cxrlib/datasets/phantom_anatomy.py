@@ -19,6 +19,7 @@ from cxrlib.datasets.phantom_canvas import (
     Grid,
     Pose,
     bell,
+    clip,
     distance_index,
     slope_of,
     smoothstep,
@@ -76,7 +77,7 @@ def geometry(latents: Latents) -> SimpleNamespace:
     diaphragm = _diaphragm(g)
     g.diaphragm = diaphragm.astype(np.float32)
     g.diaphragm_cos = _cosine(diaphragm, _DX)
-    t = np.clip(Y_TABLE / g.length, 0, 1)
+    t = clip(Y_TABLE / g.length, 0, 1)
     g.lung_depth = (0.80 * body.depth * (1 - (1 - t) ** 2.3) ** 0.62).astype(np.float32)
     g.torso = _torso(g).astype(np.float32)
     g.thickness = _thickness(g).astype(np.float32)
@@ -97,13 +98,13 @@ def pose(latents: Latents) -> Pose:
 @lru_cache(maxsize=16)
 def _edges(size: int) -> tuple[np.ndarray, np.ndarray]:
     """_HEART and _DOME by signed distance, the jump between their sides as wide as a pixel."""
-    outside = np.clip(0.5 + DISTANCE_TABLE / max(0.22, 32.0 / size), 0, 1)
+    outside = clip(0.5 + DISTANCE_TABLE / max(0.22, 32.0 / size), 0, 1)
     return tuple((far * outside + near * (1 - outside)).astype(np.float32) for far, near in (_HEART, _DOME))
 
 
 def _lateral(g: SimpleNamespace, top: float, left: int) -> np.ndarray:
     body = g.body
-    t = np.clip((Y_TABLE - top) / (g.length - top), 0, 1)
+    t = clip((Y_TABLE - top) / (g.length - top), 0, 1)
     half = g.chest * (1 + (0.012 if left else -0.012) * g.turn)
     rise = (1 - (1 - t) ** body.shoulder) ** (1 / body.roundness)
     return body.apex + (half - body.apex) * rise - 0.5 * smoothstep((t - 0.8) / 0.4)
@@ -116,8 +117,8 @@ def _medial(g: SimpleNamespace, top: float, left: int) -> np.ndarray:
         heart_y = g.dome[1] - 3.4
         reach = body.heart_left * g.heart - g.wide
         t = (y - 0.36 * heart_y) / (0.66 * heart_y)
-        rise = 0.65 * smoothstep(t) + 0.35 * np.clip(t, 0, 1)
-        fall = np.sqrt(np.clip(1 - np.clip((y - heart_y) / 7.5, 0, 1) ** 2, 0, 1))
+        rise = 0.65 * smoothstep(t) + 0.35 * clip(t, 0, 1)
+        fall = np.sqrt(clip(1 - clip((y - heart_y) / 7.5, 0, 1) ** 2, 0, 1))
         edge = g.wide + reach * rise * fall
         edge += body.knob * bell((y / g.scale - body.knob_y) / 1.35)
         edge += body.trunk * bell((y / g.scale - 9.4) / 1.5)
@@ -125,10 +126,11 @@ def _medial(g: SimpleNamespace, top: float, left: int) -> np.ndarray:
         heart_y = g.dome[0] - 4.4
         reach = body.heart_right * g.heart - g.wide
         rise = smoothstep((y - 0.5 * heart_y) / (0.5 * heart_y))
-        fall = 1 - 0.5 * np.clip((y - heart_y) / 6.0, 0, 1) ** 2
+        fall = 1 - 0.5 * clip((y - heart_y) / 6.0, 0, 1) ** 2
         edge = g.wide * 0.97 + reach * rise * fall + 0.35 * bell((y / g.scale - 8.0) / 3.0)
-    closing = np.clip(1 - (y - top) / 2.4, 0, 1)
-    return (edge + shift) * (1 - closing**2.5) + body.apex * closing**2.5
+    closing = clip(1 - (y - top) / 2.4, 0, 1)
+    closing *= closing * np.sqrt(closing)
+    return (edge + shift) * (1 - closing) + body.apex * closing
 
 
 def _behind_heart(g: SimpleNamespace, left: int) -> np.ndarray:
@@ -141,9 +143,9 @@ def _diaphragm(g: SimpleNamespace) -> np.ndarray:
     ax = np.abs(X_TABLE)
     peak = np.where(X_TABLE > 0, 7.0, 6.6)
     dome = np.where(X_TABLE > 0, g.dome[1], g.dome[0])
-    outer = np.clip((ax - peak) / (g.chest - 0.5 - peak), 0, 1.2)
+    outer = clip((ax - peak) / (g.chest - 0.5 - peak), 0, 1.2)
     drop = np.where(X_TABLE > 0, g.length + 0.2 - g.dome[1], g.length - g.dome[0])
-    inner = np.clip((peak - ax) / peak, 0, 1)
+    inner = clip((peak - ax) / peak, 0, 1)
     table = dome + drop * outer**2.3 + 1.6 * inner**2
     return np.convolve(np.pad(table, _SMOOTH.size // 2, mode="edge"), _SMOOTH, mode="valid")
 
@@ -154,7 +156,7 @@ def _torso(g: SimpleNamespace) -> np.ndarray:
     trunk = g.chest * (0.92 + 0.09 * smoothstep((y - 3) / 12)) + 1.0 + body.fat
     trunk += (0.25 * body.fat) * smoothstep((y - 20) / 10) - 0.6 * smoothstep((y - 22) / 8)
     neck = 5.1 + 0.45 * body.fat - 0.25 * bell((y + 7) / 3)
-    slope = np.clip((y + 4.6) / 5.2, 0, 1)
+    slope = clip((y + 4.6) / 5.2, 0, 1)
     shoulders = neck + (trunk + 3.0 - neck) * slope**1.7
     return shoulders + (trunk - shoulders) * smoothstep((y - 3.5) / 10)
 
@@ -185,27 +187,27 @@ def soft_tissue(grid: Grid, g: SimpleNamespace) -> SimpleNamespace:
     ``d_dome`` (cm above the diaphragm): all float32, (S, S).
     """
     edge = max(0.16, 0.9 * grid.cm)
-    width = g.torso[grid.iy]
+    width = g.torso.take(grid.iy)
     across = np.abs(grid.x)
     across /= width
-    torso = _TORSO_PROFILE[unit_index(across)]
-    water = g.thickness[grid.iy] * torso
+    torso = _TORSO_PROFILE.take(unit_index(across))
+    water = g.thickness.take(grid.iy) * torso
 
-    lateral = g.lateral[grid.iys]
-    d_lateral = (lateral - grid.ax) * g.lateral_cos[grid.iys]
-    d_medial = (grid.ax - g.medial[grid.iys]) * g.medial_cos[grid.iys]
-    d_dome = (g.diaphragm[grid.ix] - grid.y) * g.diaphragm_cos[grid.ix]
+    lateral = g.lateral.take(grid.iys)
+    d_lateral = (lateral - grid.ax) * g.lateral_cos.take(grid.iys)
+    d_medial = (grid.ax - g.medial.take(grid.iys)) * g.medial_cos.take(grid.iys)
+    d_dome = (g.diaphragm.take(grid.ix) - grid.y) * g.diaphragm_cos.take(grid.ix)
     distance = np.minimum(np.minimum(d_lateral, d_medial), d_dome)
     lung = step(distance, edge)
     q = grid.ax / lateral
-    share = g.residual[grid.iys]
+    share = g.residual.take(grid.iys)
     # The heart is round: thin near its edge, where much lung lies before and behind it.
     heart, dome = _edges(grid.size)
-    share += (1 - share) * heart[distance_index(d_medial)]
+    share += (1 - share) * heart.take(distance_index(d_medial))
     share *= step(grid.ax - np.float32(1.0), 2.5) * np.float32(0.6) + np.float32(0.4)
-    air = g.lung_depth[grid.iy] * _LUNG_PROFILE[unit_index(q)]
+    air = g.lung_depth.take(grid.iy) * _LUNG_PROFILE.take(unit_index(q))
     air *= share
-    air *= dome[distance_index(d_dome)]
+    air *= dome.take(distance_index(d_dome))
     air *= step(d_lateral, max(0.3, edge))
     air *= step(grid.y - np.float32(0.2), 0.6)
     air *= np.float32(g.body.air)

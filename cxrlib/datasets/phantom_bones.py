@@ -11,6 +11,7 @@ from cxrlib.datasets.phantom_canvas import (
     Y_TABLE,
     Grid,
     bell,
+    clip,
     slope_of,
     smoothstep,
     splat,
@@ -21,7 +22,7 @@ from cxrlib.datasets.phantom_latents import Latents
 
 #: A hollow tube seen from the side, by distance from its axis as a share of its radius: cortex and marrow.
 _OUTER = np.sqrt(1 - UNIT_TABLE**2)
-_INNER = np.sqrt(np.clip(1 - (UNIT_TABLE / 0.8) ** 2, 0, None))
+_INNER = np.sqrt(np.maximum(1 - (UNIT_TABLE / 0.8) ** 2, 0))
 _TUBE = (_OUTER - 0.5 * _INNER).astype(np.float32)
 _CHORD = _OUTER.astype(np.float32)
 _LIMB = ((1 - UNIT_TABLE**3.5) ** 0.5).astype(np.float32)
@@ -29,7 +30,7 @@ _LIMB = ((1 - UNIT_TABLE**3.5) ** 0.5).astype(np.float32)
 #: The rib cage, by share q of the way from the midline to its side. A rib is a tilted ellipse: seen from the
 #: front its back half lies at 1 - sqrt(1 - q²) of half its drop, and its front half at 1 + sqrt(1 - q²).
 _ROOT = np.sqrt(1 - UNIT_TABLE**2)
-_BACK = (1 - _ROOT - 0.05 * np.sin(np.pi * np.clip(UNIT_TABLE / 0.75, 0, 1)) ** 2).astype(np.float32)
+_BACK = (1 - _ROOT - 0.05 * np.sin(np.pi * clip(UNIT_TABLE / 0.75, 0, 1)) ** 2).astype(np.float32)
 _FRONT = (1 + _ROOT).astype(np.float32)
 _SLOPE = UNIT_TABLE / np.maximum(_ROOT, 0.08) * 0.36
 _UPRIGHT = (1 / np.sqrt(1 + _SLOPE**2)).astype(np.float32)
@@ -63,11 +64,11 @@ def ribs(grid: Grid, g: SimpleNamespace, rng: np.random.Generator) -> np.ndarray
             cage[side, peak:], cage[side, peak] - 0.05 * (Y_TABLE[peak:] - Y_TABLE[peak])
         )
     cage = (cage.ravel() + 0.75).astype(np.float32)
-    q = unit_index(grid.ax / cage[grid.iys])
+    q = unit_index(grid.ax / cage.take(grid.iys))
     half_drop = (0.5 * body.rib_drop * (0.55 + 0.45 * smoothstep((Y_TABLE + 1) / 9))).astype(np.float32)[
         grid.iy
     ]
-    upright = _UPRIGHT[q]
+    upright = _UPRIGHT.take(q)
     inside = q < len(UNIT_TABLE) - 1
     total = np.zeros_like(grid.y)
     arcs = (
@@ -75,20 +76,20 @@ def ribs(grid: Grid, g: SimpleNamespace, rng: np.random.Generator) -> np.ndarray
         (_FRONT, _FRONT_PATH, (number >= 1) * (number < 9) * 1.0, 1.18, 0.35),
     )
     for row, (shape, path, there, broad, later) in enumerate(arcs):
-        u = grid.y - half_drop * shape[q]
+        u = grid.y - half_drop * shape.take(q)
         u *= np.float32(1 / body.rib_spacing)
         u += np.float32(body.rib_phase + 1.2 - later)
         k = np.floor(u)
         f = np.abs(u - k - np.float32(0.5))
         f *= upright
-        k = np.clip(k, 0, _RIBS - 1, out=k).astype(np.intp)
+        k = clip(k, 0, _RIBS - 1).astype(np.intp)
         k += _RIBS * grid.left
         width = body.rib_width * broad * (1 + 0.08 * jitter[row]) / body.rib_spacing
-        f *= (1 / width).astype(np.float32)[k]
+        f *= (1 / width).astype(np.float32).take(k)
         strength = np.tile(there, 2) * (1 + 0.1 * jitter[2 + row]) * body.bone
-        tube = _TUBE[unit_index(f)]
-        tube *= strength.astype(np.float32)[k]
-        tube *= path[q]
+        tube = _TUBE.take(unit_index(f))
+        tube *= strength.astype(np.float32).take(k)
+        tube *= path.take(q)
         total += tube
     total *= inside
     return total
@@ -102,10 +103,10 @@ def spine(grid: Grid, g: SimpleNamespace, total: np.ndarray) -> None:
     if not x.size:
         return
     signed = grid.x[box]
-    t = x * _PER_HALF[iy]
-    column = _BODY[iy] * np.sqrt(step(np.float32(1.05) - t, 0.8))
-    column += _PEDICLE[iy] * step(np.float32(0.2) - np.abs(t - np.float32(0.62)), 0.25)
-    column += _SPINOUS[iy] * step(np.float32(0.35) - np.abs(signed), 0.35)
+    t = x * _PER_HALF.take(iy)
+    column = _BODY.take(iy) * np.sqrt(step(np.float32(1.05) - t, 0.8))
+    column += _PEDICLE.take(iy) * step(np.float32(0.2) - np.abs(t - np.float32(0.62)), 0.25)
+    column += _SPINOUS.take(iy) * step(np.float32(0.35) - np.abs(signed), 0.35)
     total[box] += column * np.float32(body.bone)
 
 
@@ -122,14 +123,14 @@ def clavicles(grid: Grid, g: SimpleNamespace, latents: Latents, total: np.ndarra
     s = UNIT_TABLE
     inner = body.clavicle_y + (0.2 if ap else 1.0)
     rise = body.clavicle_rise * (0.7 if ap else 1.0) + 0.5 * latents.exam.shoulder
-    wave = 0.55 * np.sin(2.2 * np.pi * np.clip(s, 0, 0.95))
+    wave = 0.55 * np.sin(2.2 * np.pi * clip(s, 0, 0.95))
     centre = inner - rise * s**0.9 - wave
     radius = 0.56 + 0.5 * (1 - smoothstep(s / 0.16)) - 0.12 * bell((s - 0.45) / 0.2) + 0.1 * s
     slope = slope_of(centre, 14.0 / (len(s) - 1))
     centre, inverse = centre.astype(np.float32), (1 / np.sqrt(1 + slope**2) / radius).astype(np.float32)
-    d = np.abs(y - centre[k])
-    d *= inverse[k]
-    bone = _TUBE[unit_index(d)]
+    d = np.abs(y - centre.take(k))
+    d *= inverse.take(k)
+    bone = _TUBE.take(unit_index(d))
     bone *= step(t, 0.03) * step(np.float32(1.0) - t, 0.06)
     total[rows] += bone * np.float32(2.9 * body.bone)
 
@@ -151,13 +152,13 @@ def shoulders(grid: Grid, g: SimpleNamespace, latents: Latents, water: np.ndarra
         length = float(np.sqrt((axis**2).sum()))
         axis /= length
         dx, dy = x - np.float32(joint[0]), y - np.float32(joint[1])
-        along = np.clip(dx * np.float32(axis[0]) + dy * np.float32(axis[1]), 0, 40)
+        along = clip(dx * np.float32(axis[0]) + dy * np.float32(axis[1]), 0, 40)
         ex, ey = dx - along * np.float32(axis[0]), dy - along * np.float32(axis[1])
         d = np.sqrt(ex * ex + ey * ey)
-        flesh = _LIMB[unit_index(d * np.float32(1 / radius))] * np.float32(9.5 + 1.1 * body.fat)
+        flesh = _LIMB.take(unit_index(d * np.float32(1 / radius))) * np.float32(9.5 + 1.1 * body.fat)
         water[box] = np.maximum(water[box], flesh)
-        shaft = _TUBE[unit_index(d * np.float32(1 / 1.25))] * np.float32(3.2 * body.bone)
-        head = _CHORD[unit_index(np.sqrt(dx * dx + dy * dy) * np.float32(1 / 2.5))] * np.float32(
+        shaft = _TUBE.take(unit_index(d * np.float32(1 / 1.25))) * np.float32(3.2 * body.bone)
+        head = _CHORD.take(unit_index(np.sqrt(dx * dx + dy * dy) * np.float32(1 / 2.5))) * np.float32(
             2.3 * body.bone
         )
         total[box] += np.maximum(shaft * (along > 0), head)
@@ -213,7 +214,7 @@ def breasts(grid: Grid, g: SimpleNamespace, latents: Latents, d_dome: np.ndarray
     muscle = np.float32(1.3 if not body.female else 0.7)
     fold = step(grid.ax - np.float32(7.5) - np.float32(0.62) * (grid.y - np.float32(5.5)), 3.5)
     fold *= step(np.float32(12.5) - grid.y - np.float32(0.25) * grid.ax, 4.0)
-    fold *= step(np.float32(1.0) - grid.ax / g.torso[grid.iy], 0.2)
+    fold *= step(np.float32(1.0) - grid.ax / g.torso.take(grid.iy), 0.2)
     water += muscle * fold
     if not body.female:
         return
@@ -224,7 +225,7 @@ def breasts(grid: Grid, g: SimpleNamespace, latents: Latents, d_dome: np.ndarray
     dy = (grid.y - np.float32(centre_y)) * np.float32(1 / radius)
     dy *= np.where(dy < 0, np.float32(0.55), np.float32(1.0))
     d2 = dx * dx + dy * dy
-    dome = np.sqrt(np.clip(1 - d2, 0, 1)) * step(grid.ax - np.float32(4.5), 6.0)
+    dome = np.sqrt(clip(1 - d2, 0, 1)) * step(grid.ax - np.float32(4.5), 6.0)
     # Over the abdomen scatter hides most of them.
     dome *= np.float32(0.4) + np.float32(0.6) * step(d_dome + np.float32(1.0), 5.0)
     water += np.float32(max(thick, 0.6)) * dome
@@ -239,13 +240,14 @@ def airways(grid: Grid, g: SimpleNamespace, latents: Latents, water: np.ndarray)
         return
     carina = 8.6
     centre = np.float32(-body.trachea + 0.25 * g.turn) * step(y - np.float32(3.0), 8.0)
-    chord = _CHORD[unit_index(np.abs(x - centre) * np.float32(1 / 0.95))]
+    chord = _CHORD.take(unit_index(np.abs(x - centre) * np.float32(1 / 0.95)))
     chord *= step(np.float32(carina) - y, 1.6) * step(y + np.float32(11.0), 1.5)
     depth = chord * np.float32(1.8)
     for slope, sign, radius in ((1.25, -1.0, 0.72), (0.85, 1.0, 0.6)):
         along = x * np.float32(sign) + np.float32(body.trachea * sign * 0.7)
         d = (y - np.float32(carina - 0.6) - along * np.float32(slope)) * np.float32(1 / np.sqrt(1 + slope**2))
-        branch = _CHORD[unit_index(np.abs(d) * np.float32(1 / radius))] * step(along + np.float32(0.1), 0.5)
+        branch = _CHORD.take(unit_index(np.abs(d) * np.float32(1 / radius)))
+        branch *= step(along + np.float32(0.1), 0.5)
         branch *= step(np.float32(2.6) - along, 3.0)
         depth = np.maximum(depth, branch * np.float32(0.9 * radius / 0.7))
     water[box] -= depth
@@ -279,7 +281,7 @@ def bowel_gas(
             continue
         dx = (grid.x[box] - np.float32(x)) * np.float32(1 / wide)
         dy = (grid.y[box] - np.float32(y)) * np.float32(1 / high)
-        bubble = np.sqrt(np.clip(1 - dx * dx - dy * dy, 0, 1)) * np.float32(depth)
+        bubble = np.sqrt(clip(1 - dx * dx - dy * dy, 0, 1)) * np.float32(depth)
         if level is not None:
             bubble *= step(np.float32(level) - grid.y[box], max(0.2, grid.cm))
         water[box] -= bubble

@@ -44,7 +44,7 @@ class Grid:
         x = ((pose.x + x_u * u)[None, :] + (x_v * u)[:, None]).astype(np.float32)
         self.y = ((pose.y + y_u * u)[None, :] + (y_v * u)[:, None]).astype(np.float32)
         self.iy = index(self.y, Y_RANGE[0], TABLE / (Y_RANGE[1] - Y_RANGE[0]), TABLE)
-        self.x = x - midline[self.iy]
+        self.x = x - midline.take(self.iy)
         self.ax = np.abs(self.x)
         self.left = self.x > 0
         self.iys = self.iy + TABLE * self.left
@@ -53,12 +53,10 @@ class Grid:
     def box(self, x0: float, x1: float, y0: float, y1: float) -> tuple[slice, slice]:
         """Row and column slices that cover a rectangle in the patient, in cm."""
         x_u, x_v, y_u, y_v = self._inverse
-        columns, rows = [], []
-        for x in (x0 - 1.1, x1 + 1.1):  # the midline curves by at most 1 cm
-            for y in (y0 - 0.1, y1 + 0.1):
-                columns.append(x_u * (x - self.pose.x) + x_v * (y - self.pose.y))
-                rows.append(y_u * (x - self.pose.x) + y_v * (y - self.pose.y))
-        return _covering(rows, self.size), _covering(columns, self.size)
+        x, wide = 0.5 * (x0 + x1) - self.pose.x, 0.5 * (x1 - x0) + 1.1  # the midline curves by at most 1 cm
+        y, high = 0.5 * (y0 + y1) - self.pose.y, 0.5 * (y1 - y0) + 0.1
+        rows = _span(y_u * x + y_v * y, abs(y_u) * wide + abs(y_v) * high, self.size)
+        return rows, _span(x_u * x + x_v * y, abs(x_u) * wide + abs(x_v) * high, self.size)
 
     def rows(self, top: float, bottom: float) -> slice:
         """The image rows that can hold something between these two heights, in cm."""
@@ -73,9 +71,10 @@ class Grid:
         return (u + 0.5) * self.size - 0.5, (v + 0.5) * self.size - 0.5
 
 
-def _covering(shares: list[float], size: int) -> slice:
-    start = min(max(int((min(shares) + 0.5) * size), 0), size)
-    return slice(start, min(max(int((max(shares) + 0.5) * size) + 1, start), size))
+def _span(middle: float, reach: float, size: int) -> slice:
+    """The pixels of a side within ``reach`` of ``middle``, both as shares of the side from its centre."""
+    start = min(max(int((middle - reach + 0.5) * size), 0), size)
+    return slice(start, min(max(int((middle + reach + 0.5) * size) + 1, start), size))
 
 
 class Pose:
@@ -189,13 +188,30 @@ def _average_matrix(size: int, coarse: int) -> np.ndarray:
     return np.clip(high - low, 0, None) * (coarse / size)
 
 
+@lru_cache(maxsize=16)
+def _blur_matrix(size: int, coarse: int, sigma: float) -> np.ndarray:
+    distance = np.arange(coarse)[:, None] - np.arange(coarse)[None]
+    kernel = np.exp(-0.5 * (distance / sigma) ** 2)
+    return _upsample_matrix(size, coarse) @ (kernel / kernel.sum(axis=1, keepdims=True))
+
+
 def coarse_blur(image: np.ndarray, coarse: int, sigma: float) -> tuple[np.ndarray, np.ndarray]:
     """The image averaged to ``coarse`` cells a side; and that, blurred by ``sigma`` cells, at full size."""
-    average = _average_matrix(len(image), coarse)
+    average, blur = _average_matrix(len(image), coarse), _blur_matrix(len(image), coarse, sigma)
     small = average @ image.astype(np.float64) @ average.T
-    blurred = ndimage.gaussian_filter(small, sigma, mode="nearest", truncate=2.5)
-    up = _upsample_matrix(len(image), coarse)
-    return small, (up @ blurred @ up.T).astype(np.float32)
+    return small, (blur @ small @ blur.T).astype(np.float32)
+
+
+def clip(values: np.ndarray, low: float, high: float) -> np.ndarray:
+    """np.clip with a fraction of its overhead; float32 stays float32."""
+    return np.minimum(np.maximum(values, low), high)
+
+
+@lru_cache(maxsize=256)
+def _kernel(sigma: float) -> np.ndarray:
+    reach = int(2.5 * sigma + 0.5)
+    weights = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2)
+    return weights / weights.sum()
 
 
 def splat(size: int, column: np.ndarray, row: np.ndarray, mass: np.ndarray, blur: float = 0.0) -> np.ndarray:
@@ -214,4 +230,8 @@ def splat(size: int, column: np.ndarray, row: np.ndarray, mass: np.ndarray, blur
     weights = np.concatenate([lower * (1 - fr), right * (1 - fr), lower * fr, right * fr])
     total = np.bincount(cells, weights, minlength=stride * stride).reshape(stride, stride)
     image = total[1:-1, 1:-1].astype(np.float32)
-    return ndimage.gaussian_filter(image, blur, mode="constant", truncate=2.5) if blur > 0.25 else image
+    if blur > 0.25:
+        kernel = _kernel(round(blur, 2))
+        for axis in (0, 1):
+            image = ndimage.correlate1d(image, kernel, axis, mode="constant")
+    return image

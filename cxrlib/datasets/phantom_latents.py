@@ -342,8 +342,8 @@ def draw_lesion(streams: Streams, image: int) -> SimpleNamespace:
         extent=0.75 + 0.6 * u[1], opacity=0.25 + 0.55 * u[2] ** 1.4,
         fissure=0.47 + 0.01 * z[3], fissure_tilt=0.02 * z[4], fissure_blur=0.012 + 0.03 * u[3],
         # Diffuse: how far up from the bases, round the hila or everywhere, share of air gone, how net-like.
-        top=0.62 - 0.42 * u[4], perihilar=u[5] > 0.55, strength=0.14 + 0.22 * u[6] ** 1.5,
-        reticular=0.35 + 0.4 * u[7], spared_side=int(u[8] < 0.5), spared=0.45 * u[9],
+        top=0.62 - 0.42 * u[4], perihilar=u[5] > 0.55, strength=0.18 + 0.24 * u[6] ** 1.5,
+        reticular=0.25 + 0.3 * u[7], spared_side=int(u[8] < 0.5), spared=0.45 * u[9],
     )  # fmt: skip
 
 

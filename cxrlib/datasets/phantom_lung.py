@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 
 from cxrlib.datasets.phantom_anatomy import LENGTH
-from cxrlib.datasets.phantom_canvas import Grid, smooth_noise, smoothstep, splat, step
+from cxrlib.datasets.phantom_canvas import Grid, clip, smooth_noise, smoothstep, splat, step
 from cxrlib.datasets.phantom_latents import FINDING, LOBES, NUISANCE, TEXTURE, TREE, Latents, Streams
 
 _LEVELS = 6
@@ -30,26 +30,29 @@ def vessel_tree(seed: int, patient: int, spacing: float) -> tuple[np.ndarray, ..
     x = np.repeat([2.7, 3.1], 8) + rng.normal(0, 0.4, 16) + 0.5 * np.sin(angle)
     y = np.repeat([10.2, 9.4], 8) + rng.normal(0, 0.7, 16) + 0.6 * np.cos(angle)
     length = np.tile([4.4, 4.2, 4.0, 3.8, 3.6, 3.6, 3.6, 3.4], 2) * (1 + 0.15 * rng.standard_normal(16))
-    parts = []
-    for level in range(_LEVELS):
+    levels = []
+    for _ in range(_LEVELS):
         z = rng.standard_normal((7, len(x)))
         bend = 0.24 * z[0]
-        parts.append(_walk(sign, x, y, angle, bend, length, radius, spacing))
-        if level == _LEVELS - 1:
-            break
+        levels.append((sign, x, y, angle, bend, length, radius))
         sin, cos = length * np.sin(angle), length * np.cos(angle)
         x, y = x + sin + 0.5 * bend * cos, y + cos - 0.5 * bend * sin
         turned = angle + bend
         angle = np.concatenate([turned + 0.36 + 0.1 * z[1], turned - 0.36 + 0.1 * z[2]])
-        radius = np.concatenate([radius, radius]) * np.clip(0.78 + 0.07 * z[3:5].ravel(), 0.55, 0.93)
-        length = np.concatenate([length, length]) * np.clip(0.76 + 0.14 * z[5:].ravel(), 0.4, 1.1)
+        radius = np.concatenate([radius, radius]) * clip(0.78 + 0.07 * z[3:5].ravel(), 0.55, 0.93)
+        length = np.concatenate([length, length]) * clip(0.76 + 0.14 * z[5:].ravel(), 0.4, 1.1)
         sign, x, y = np.concatenate([sign, sign]), np.concatenate([x, x]), np.concatenate([y, y])
-    return tuple(np.concatenate(column) for column in zip(*parts, strict=True))
+    # Long branches and short ones are walked with their like, each kind with as many points a branch.
+    walks = [
+        _walk(*(np.concatenate(column) for column in zip(*part, strict=True)), spacing)
+        for part in (levels[:2], levels[2:])
+    ]
+    return tuple(np.concatenate(column) for column in zip(*walks, strict=True))
 
 
 def _walk(sign, x, y, angle, bend, length, radius, spacing):
-    """Points along gently bent branches, all of a level at once."""
-    count = max(int(length.mean() * 1.2 / spacing), 1)
+    """Points along gently bent branches."""
+    count = max(int(length.mean() * 1.3 / spacing), 2)
     s = ((np.arange(count) + 0.5) / count)[None, :]
     sin, cos = length * np.sin(angle), length * np.cos(angle)
     turn = (0.5 * bend)[:, None] * s * s
@@ -87,7 +90,7 @@ def _hila(grid: Grid, g: SimpleNamespace) -> np.ndarray:
         if grid.x[box].size:
             dx = (grid.x[box] - np.float32(x)) * np.float32(1 / wide)
             dy = (grid.y[box] - np.float32(y)) * np.float32(1 / high)
-            r = np.clip(1 - np.float32(0.25) * (dx * dx + dy * dy), 0, 1)
+            r = clip(1 - np.float32(0.25) * (dx * dx + dy * dy), 0, 1)
             total[box] += r * r * np.float32(depth * g.body.vessels)
     return total
 
@@ -122,10 +125,10 @@ def _consolidation(grid, tissue, vessel, latents, rng):
         blob *= step(above if lesion.lobe == "right upper" else -above, lesion.fissure_blur)
     blob *= grid.left == bool(side)
     patch = smooth_noise(rng, grid.size, {20: 0.10, 44: 0.10, 90: 0.08})
-    share = blob * np.float32(opacity) * np.clip(1 + patch, 0.4, 1.6)
+    share = blob * np.float32(opacity) * clip(1 + patch, 0.4, 1.6)
     # Air bronchograms: where vessels and bronchi run together, the solid lung is crossed by dark branches.
-    share -= np.float32(0.30 * opacity) * blob * np.clip(vessel, 0, 0.8)
-    return np.clip(share, 0, 0.95), blob > 0.4
+    share -= np.float32(0.30 * opacity) * blob * clip(vessel, 0, 0.8)
+    return clip(share, 0, 0.95), blob > 0.4
 
 
 def _interstitial(grid, tissue, latents, rng):
@@ -135,15 +138,15 @@ def _interstitial(grid, tissue, latents, rng):
     if lesion.perihilar:
         zone *= np.float32(1.0) - np.float32(0.6) * step(tissue.q - np.float32(0.62), 0.4)
     zone *= np.float32(1.0) - np.float32(lesion.spared) * (grid.left == bool(lesion.spared_side))
-    zone *= np.clip(0.75 + smooth_noise(rng, grid.size, {5: 0.30, 11: 0.28, 24: 0.16}), 0, 1.5)
+    zone *= clip(0.75 + smooth_noise(rng, grid.size, {5: 0.30, 11: 0.28, 24: 0.16}), 0, 1.5)
     strength = lesion.strength * latents.severity
     # The ridges of fine noise, where it passes through zero, are a net of thin lines.
-    net = smooth_noise(rng, grid.size, {44: 0.6, 60: 0.7})
-    lines = np.clip(1 - np.abs(net) * np.float32(2.2), 0, 1)
-    dots = np.clip(smooth_noise(rng, grid.size, {48: 0.9, 62: 0.7}) - np.float32(0.6), 0, 1.2)
+    net = smooth_noise(rng, grid.size, {30: 0.35, 44: 0.5, 60: 0.65})
+    lines = clip(1 - np.abs(net) * np.float32(1.9), 0, 1)
+    dots = clip(smooth_noise(rng, grid.size, {48: 0.9, 62: 0.7}) - np.float32(0.6), 0, 1.2)
     share = np.float32(1.0) + np.float32(lesion.reticular) * (lines + dots - np.float32(0.3))
     share *= zone * np.float32(strength)
-    return np.clip(share, 0, 0.9), zone > 0.42
+    return clip(share, 0, 0.9), zone > 0.42
 
 
 def nuisances(
@@ -153,7 +156,7 @@ def nuisances(
     rate = latents.nuisance
     total, strands = np.zeros_like(grid.y), []
     old = streams(FINDING, latents.patient)  # what stays with a patient
-    here, z = old.random(6), np.clip(old.standard_normal((6, 6)), -2, 2)
+    here, z = old.random(6), clip(old.standard_normal((6, 6)), -2, 2)
     sides = np.where(old.random(6) < 0.5, -1.0, 1.0)
     for k in range(2):
         if here[k] < 0.13 * rate:  # nodule or calcified granuloma
@@ -165,7 +168,7 @@ def nuisances(
         _disc(grid, total, x, y, 2.4, 1.1, 0.9 + 0.35 * z[2, 2])
         strands.append((x, y, np.pi * (0.3 + 0.1 * z[2, 3]) * sides[2], 3.0, 0.10))
     new = streams(NUISANCE, latents.index)  # what belongs to this image
-    here, z = new.random(8), np.clip(new.standard_normal((8, 6)), -2, 2)
+    here, z = new.random(8), clip(new.standard_normal((8, 6)), -2, 2)
     sides = np.where(new.random(8) < 0.5, -1.0, 1.0)
     for k in range(3):
         if here[k] < 0.16 * rate:  # plate-like atelectasis
@@ -176,7 +179,7 @@ def nuisances(
         left = int(sides[3] > 0)
         level = np.float32(g.length - 1.8 - 0.8 * abs(z[3, 0]))
         slope = grid.y - level + np.float32(0.5) * (np.float32(g.chest) - grid.ax)
-        slope -= np.float32(1.0) * np.clip(np.float32(g.chest) - grid.ax, 0, 9)
+        slope -= np.float32(1.0) * clip(np.float32(g.chest) - grid.ax, 0, 9)
         total += step(slope, 1.2) * (grid.left == bool(left)) * np.float32(4.5)
     if here[4] < 0.25 * rate:  # crowding of the bases in a shallow breath
         patch = np.float32(1) + smooth_noise(new, grid.size, {8: 0.3, 24: 0.2})
@@ -196,7 +199,7 @@ def _disc(grid, total, x, y, wide, high, depth):
     if grid.x[box].size:
         dx = (grid.x[box] - np.float32(x)) * np.float32(1 / wide)
         dy = (grid.y[box] - np.float32(y)) * np.float32(1 / high)
-        total[box] += np.sqrt(np.clip(1 - dx * dx - dy * dy, 0, 1)) * np.float32(max(depth, 0.1))
+        total[box] += np.sqrt(clip(1 - dx * dx - dy * dy, 0, 1)) * np.float32(max(depth, 0.1))
 
 
 def _strand(x, y, angle, length, mass, spacing):

@@ -50,7 +50,9 @@ def load(
         if arrays is None:
             shutil.rmtree(entry, ignore_errors=True)
             with published(entry, needed=3 * n * image_size**2) as partial:
-                for name, array in zip(_ARRAYS, _render(n, image_size, seed, config, workers, progress), strict=True):
+                for name, array in zip(
+                    _ARRAYS, _render(n, image_size, seed, config, workers, progress), strict=True
+                ):
                     np.save(partial / f"{name}.npy", array)
             arrays = _read(entry, n, image_size)
     return phantom.cohort_of(phantom.Rendered(*arrays, phantom.draw_latents(n, seed, config)), seed, config)
@@ -61,7 +63,8 @@ def _render(n, image_size, seed, config, workers, progress) -> list[np.ndarray]:
 
     jobs = min(workers or cpu_count(), -(-n // CHUNK))
     chunks = (
-        delayed(_chunk)(min(CHUNK, n - start), image_size, seed, config, start) for start in range(0, n, CHUNK)
+        delayed(_chunk)(min(CHUNK, n - start), image_size, seed, config, start)
+        for start in range(0, n, CHUNK)
     )
     made = [[] for _ in _ARRAYS]
     with progress_bar(n, "rendering phantoms", progress) as bar:
