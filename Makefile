@@ -17,7 +17,7 @@ ARGS ?=
 
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 
-.PHONY: help install report test lab lock clean distclean
+.PHONY: help install report notebooks test lab lock clean distclean
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -37,10 +37,10 @@ $(STAMP): pyproject.toml requirements.lock
 	  $(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
 	    echo "What to do: install the venv module (Debian, Ubuntu: apt-get install python3-venv)"; exit 1; }; }
 	@echo "Installing the packages (about 3 GB on Linux; 2-6 minutes the first time) ..."
-	@# --no-deps: the lock names every package there is to install
-	@$(PIP) install --quiet --no-deps -r requirements.lock
+	@# -qq: errors only. --no-deps: the lock names every package there is to install
+	@$(PIP) install -qq --no-deps -r requirements.lock
 	@# setuptools came with the lock, so that this step needs no network
-	@$(PIP) install --quiet --no-deps --no-build-isolation -e .
+	@$(PIP) install -qq --no-deps --no-build-isolation -e .
 	@touch $@
 	@echo "Installed in $(VENV)."
 
@@ -53,12 +53,15 @@ test: $(STAMP) ## run the tests (5-10 minutes on two cores; ARGS="-k metrics" fo
 	@$(if $(CXRLIB_DATA),,echo "CXRLIB_DATA is not set: tests on real radiographs are skipped.")
 	@$(BIN)/python -m pytest $(ARGS)
 
+notebooks: report ## give notebooks/ the outputs of the report (before a commit)
+	@$(BIN)/python -c "from cxrlib.course import keep_outputs; keep_outputs('$(OUT)')"
+
 lab: $(STAMP) ## open the notebooks in JupyterLab
 	@$(BIN)/python -m jupyterlab notebooks/00_start_here.ipynb $(ARGS)
 
 lock: $(STAMP) ## renew requirements.lock from pyproject.toml (needs the network)
 	@echo "Resolving the newest versions that pyproject.toml allows (1 minute) ..."
-	@$(PIP) install --quiet uv
+	@$(PIP) install -qq uv
 	@$(BIN)/uv pip compile --quiet --universal --upgrade --python-version 3.11 --extra dev \
 	  --no-annotate --no-header --no-emit-index-url pyproject.toml -o requirements.lock
 

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 
+import nbformat
 import pandas as pd
 
 from cxrlib.batch import find_notebooks
+from cxrlib.errors import CxrError
 from cxrlib.results import project_root
 from cxrlib.site.scoreboard import collect, scoreboard
+from cxrlib.storage import atomic_path
 
 _TITLE = re.compile(r"^# +(.+)$", re.MULTILINE)
 _FIRST_QUESTION = re.compile(r"\*\*Questions\*\*\s+- (.+?)\n(?=-|\n|$)", re.DOTALL)
@@ -49,3 +53,42 @@ def findings() -> pd.DataFrame:
             for row in rows
         ]
     )
+
+
+def keep_outputs(report: str | Path) -> list[Path]:
+    """Give the project's notebooks the outputs of a finished report, cleaned; returns the files written.
+
+    The source cells stay the project's own: only outputs are taken over.
+
+    Raises
+    ------
+    CxrError
+        The report is of another dataset than the embedded one, a notebook did not finish, or its cells are
+        no longer those of the project's notebook.
+    """
+    report = Path(report)
+    manifest = json.loads((report / "manifest.json").read_text(encoding="utf-8"))
+    unfinished = [entry["name"] for entry in manifest["notebooks"] if entry["status"] != "done"]
+    if manifest["dataset"] != "phantom" or unfinished:
+        raise CxrError(
+            f"{report} is of {manifest['dataset']}, with {len(unfinished)} notebooks unfinished.",
+            offenders=unfinished,
+            remedy="Make the report on the embedded cohort first: make report",
+        )
+    written = []
+    for path in sorted((project_root() / "notebooks").glob("[0-9][0-9]_*.ipynb")):
+        notebook = nbformat.read(path, as_version=4)
+        executed = nbformat.read(report / "notebooks" / path.name, as_version=4)
+        run = {cell["id"]: cell for cell in executed.cells if cell.cell_type == "code"}
+        for number, cell in enumerate(c for c in notebook.cells if c.cell_type == "code"):
+            if cell["id"] not in run or run[cell["id"]].source != cell.source:
+                raise CxrError(
+                    f"Code cell {number + 1} of {path.name} has changed since {report} was made.",
+                    remedy="Make the report again: make report",
+                )
+            cell.outputs = run[cell["id"]].outputs
+            cell.execution_count = number + 1
+        with atomic_path(path) as temporary:
+            nbformat.write(notebook, temporary)
+        written.append(path)
+    return written

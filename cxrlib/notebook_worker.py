@@ -7,7 +7,11 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import sys
+import threading
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -75,8 +79,15 @@ def _tell(fact: Mapping[str, object]) -> None:
     print(json.dumps(fact), flush=True)  # the parent process reads it; nobody else does
 
 
-if __name__ == "__main__":
-    import signal
+def _follow_parent() -> None:
+    """End with the process that started this one, however it ended; a cell may have hours to go."""
+    parent = os.getppid()
+    while os.getppid() == parent:
+        time.sleep(1)
+    os.kill(os.getpid(), signal.SIGTERM)
 
+
+if __name__ == "__main__":
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # unwind, so that the kernel is shut down too
+    threading.Thread(target=_follow_parent, daemon=True).start()
     _tell(execute(json.loads(sys.argv[1])))

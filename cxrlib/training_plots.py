@@ -56,6 +56,8 @@ def network_comparison(
     axes[0, 1].set(title="AUC", ylim=(max(0.4, _lowest(histories, "auc") - 0.02), 1.005))
     axes[0, 1].plot([], [], "-", color="0.3", label="validation")
     axes[0, 1].plot([], [], "--", color="0.3", linewidth=1, label="training")
+    for name, (colour, _) in looks.items():
+        axes[0, 1].plot([], [], "-", color=colour, label=name)
     axes[0, 1].legend(loc="lower right")
     heights = np.arange(len(histories))[::-1]
     for ax, metric, title in zip(
@@ -76,6 +78,7 @@ def network_comparison(
     for (name, value), line in zip(references.items(), (":", "--"), strict=False):
         axes[1, 1].axvline(value, color="0.35", linestyle=line, linewidth=1.2, label=f"{name} {value:.0%}")
     axes[1, 1].legend(loc="upper center", bbox_to_anchor=(0.5, -0.3), ncols=2, fontsize=9)
+    axes[1, 1].xaxis.set_major_locator(MaxNLocator(6, steps=(1, 2, 5, 10)))
     axes[1, 1].xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     return figure
 
