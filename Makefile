@@ -36,7 +36,7 @@ $(STAMP): pyproject.toml requirements.lock
 	@test -x $(BIN)/python || { echo "Creating the virtual environment in $(VENV) (10 seconds) ..."; \
 	  $(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
 	    echo "What to do: install the venv module (Debian, Ubuntu: apt-get install python3-venv)"; exit 1; }; }
-	@echo "Installing the packages (about 3 GB on Linux; 2-6 minutes the first time) ..."
+	@echo "Installing the packages (on Linux 3 GB to fetch, 6.5 GB on disk; 2-6 minutes the first time) ..."
 	@# -qq: errors only. --no-deps: the lock names every package there is to install
 	@$(PIP) install -qq --no-deps -r requirements.lock
 	@# setuptools came with the lock, so that this step needs no network

@@ -14,6 +14,7 @@ from typing import Annotated
 
 import typer
 
+from cxrlib.console import plain, print_json, print_table
 from cxrlib.errors import CxrError
 
 app = typer.Typer(
@@ -63,8 +64,8 @@ def data_list(as_json: Json = False) -> None:
     from cxrlib.datasets import SOURCES
 
     if as_json:
-        return _print_json({name: {"title": s.title, "needs": s.needs} for name, s in SOURCES.items()})
-    _print_table(["name", "needs", "what"], [[name, s.needs, s.title] for name, s in SOURCES.items()])
+        return print_json({name: {"title": s.title, "needs": s.needs} for name, s in SOURCES.items()})
+    print_table(["name", "needs", "what"], [[name, s.needs, s.title] for name, s in SOURCES.items()])
 
 
 @data_app.command("show")
@@ -93,8 +94,8 @@ def data_show(
             "skipped": len(cohort.info.get("skipped", ())),
         }
     if as_json:
-        return _print_json(facts)
-    _print_table(["", ""], [[key, _plain(value)] for key, value in facts.items()])
+        return print_json(facts)
+    print_table(["", ""], [[key, plain(value)] for key, value in facts.items()])
 
 
 @data_app.command("fetch")
@@ -122,12 +123,12 @@ def data_verify(
 
     checks = verify(name, data_dir=data_dir, **_named(options), **({"labels": labels} if labels else {}))
     if as_json:
-        _print_json(checks)
+        print_json(checks)
     else:
         marks = {True: "[green]ok[/]", False: "[red]FAILED[/]"}
-        _print_table(
+        print_table(
             ["check", "", "found", "expected"],
-            [[c["name"], marks[c["ok"]], _plain(c["found"]), _plain(c["expected"])] for c in checks],
+            [[c["name"], marks[c["ok"]], plain(c["found"]), plain(c["expected"])] for c in checks],
         )
     if not all(check["ok"] for check in checks):
         raise typer.Exit(1)
@@ -202,7 +203,7 @@ def train(
     history = Trainer(config, callbacks, out).fit(cohort, resume=resume)
     last = {key: float(value) for key, value in history.iloc[-1].items()}
     if as_json:
-        return _print_json({"checkpoint": str(out / "last.pt"), "best": str(out / "best.pt"), **last})
+        return print_json({"checkpoint": str(out / "last.pt"), "best": str(out / "best.pt"), **last})
     typer.echo(repr(cohort))
     typer.echo(
         f"{last['epoch']:.0f} epochs in {last['seconds']:.0f} s ({last['images_per_second']:.0f} images/s): "
@@ -253,7 +254,7 @@ def evaluate(
         threshold, chosen_on = choose_threshold(val.labels, predict(model, val.images)), "Youden on val"
     estimates = measure(part.labels, predict(model, part.images), part.patients, threshold=threshold)
     if as_json:
-        return _print_json(
+        return print_json(
             {
                 "checkpoint": str(checkpoint),
                 "dataset": dataset,
@@ -268,9 +269,7 @@ def evaluate(
         f"{split.value}: {len(part)} images, {int(part.labels.sum())} with pneumonia; "
         f"threshold {threshold:.3f} ({chosen_on})"
     )
-    _print_table(
-        ["metric", "value (95% interval)"], [[name, str(value)] for name, value in estimates.items()]
-    )
+    print_table(["metric", "value (95% interval)"], [[name, str(value)] for name, value in estimates.items()])
 
 
 @app.command()
@@ -308,7 +307,7 @@ def predict(
             table.to_csv(temporary, index=False)
         typer.echo(f"{len(table)} predictions in {out}", err=True)
     elif as_json:
-        _print_json(table.to_dict("records"))
+        print_json(table.to_dict("records"))
     else:
         typer.echo(table.to_csv(index=False), nl=False)
 
@@ -323,7 +322,10 @@ def report(
     jobs: Annotated[int, typer.Option("--jobs", "-j", help="Notebooks to run side by side.")] = 1,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the report.")] = Path("report"),
     seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
-    image_size: ImageSize = 128,
+    image_size: Annotated[
+        int | None,
+        typer.Option(help="Side of the square images, in pixels; the notebooks' own unless given."),
+    ] = None,
     only: Annotated[
         list[str] | None, typer.Option(help="Run only these notebooks, such as 03. Repeatable.")
     ] = None,
@@ -368,26 +370,6 @@ def _named(options: list[str] | None) -> dict[str, object]:
         except ValueError:
             named[name] = value
     return named
-
-
-def _plain(value) -> str:
-    if isinstance(value, dict):
-        return "; ".join(f"{key}: {_plain(inner)}" for key, inner in value.items())
-    return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
-
-
-def _print_json(value) -> None:
-    typer.echo(json.dumps(value, indent=1, default=str))
-
-
-def _print_table(header: list[str], rows: list[list[str]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(*header, show_header=any(header), box=None, pad_edge=False)
-    for row in rows:
-        table.add_row(*row)
-    Console().print(table)
 
 
 def main() -> None:

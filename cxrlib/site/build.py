@@ -128,13 +128,16 @@ def build(source: Path, out: Path, work: Path) -> bool:
         "-d",
         str(work / "doctrees"),
     ]
+    # Not straight into ``out``: myst-nb leaves a folder of images beside the one it renders to.
+    rendered = work / "site"
     done = subprocess.run(
-        [*command, str(source), str(out)], capture_output=True, text=True, stdin=subprocess.DEVNULL
+        [*command, str(source), str(rendered)], capture_output=True, text=True, stdin=subprocess.DEVNULL
     )
     log.write_text(done.stdout + done.stderr, encoding="utf-8")
     if done.returncode:
         words = " ".join(done.stderr.strip().splitlines()[-1:])
         raise CxrError(f"Sphinx could not render the report: {words}", remedy=f"Read {log}.")
+    shutil.copytree(rendered, out, dirs_exist_ok=True, ignore=shutil.ignore_patterns(".buildinfo*"))
     pages = {path.stem for path in source.iterdir()} | {"search"}
     for page in out.glob("*.html"):
         if page.stem not in pages:
