@@ -24,6 +24,8 @@ PRESETS = ("smoke", "course", "full")
 
 #: Moderate changes of position and generous ones of exposure: hospitals differ more in the latter.
 AUGMENT = Augment(rotate=10, translate=0.08, scale=0.12, brightness=0.15, contrast=0.3, gamma=0.3)
+#: For a few hundred steps on the embedded cohort, where AUGMENT leaves too little time to learn anything.
+MILD_AUGMENT = Augment(rotate=5, translate=0.05, scale=0.08, brightness=0.05, contrast=0.1, gamma=0.1)
 
 _BASE = TrainConfig(class_weighted=True, augment=AUGMENT)
 _RECIPES = {
@@ -33,7 +35,7 @@ _RECIPES = {
 }
 _EPOCHS = {
     "smoke": {"lenet": 1, "double_conv": 1, "residual": 1},
-    "course": {"lenet": 12, "double_conv": 6, "residual": 8},
+    "course": {"lenet": 15, "double_conv": 6, "residual": 8},
     "full": {"lenet": 12, "double_conv": 5, "residual": 16},
 }
 
@@ -57,10 +59,9 @@ def recipe(model: str, preset: str = "course", *, seed: int = 0, **changes) -> T
         )
     config = _RECIPES.get(model) or replace(_RECIPES["residual"], model=model, learning_rate=1e-3)
     config = replace(config, epochs=_EPOCHS[preset].get(model, _EPOCHS[preset]["residual"]), seed=seed)
-    if model == "double_conv" and preset != "full":
-        config = replace(config, width=4)
-    if preset == "smoke":
-        config = replace(config, batch_size=32)
+    if preset != "full":
+        config = replace(config, batch_size=32, augment=MILD_AUGMENT, learning_rate=2e-3)
+        config = replace(config, width=4) if model == "double_conv" else config
     return replace(config, **changes)
 
 

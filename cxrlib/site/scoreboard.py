@@ -41,7 +41,8 @@ class Evidence:
 class Cell:
     """One number on the scoreboard, the page that explains it and the file that holds it."""
 
-    text: str
+    value: str
+    interval: str
     evidence: Evidence
 
 
@@ -97,7 +98,8 @@ def scoreboard(
         for item in sorted(evidence, key=lambda item: item.from_run):  # the run's come last and replace
             estimate = item.record.numbers.get(wanted["key"])
             if item.notebook == wanted["notebook"] and estimate is not None:
-                row.cells[item.dataset] = Cell(format(estimate, wanted.get("format", "")), item)
+                value, _, interval = format(estimate, wanted.get("format", "")).partition(" ")
+                row.cells[item.dataset] = Cell(value, interval.strip("()"), item)
         if row.cells:
             rows.append(row)
     datasets = sorted({dataset for row in rows for dataset in row.cells}, key=lambda d: (d != run_dataset, d))
