@@ -26,7 +26,7 @@ help: ## show this list
 	@echo "make report takes DATASET, DATA_DIR, PRESET (smoke, course, full), SEED, JOBS, OUT and ARGS, as in"
 	@echo "  make report DATASET=kermany DATA_DIR=/data/chest_xray PRESET=full ARGS=--fresh"
 
-install: $(STAMP) ## create .venv and install the packages (first time: 2-6 minutes)
+install: $(STAMP) ## create .venv and install the packages (first time: 3-8 minutes)
 
 # The stamp is newer than what it was made from, so a second call does nothing, and needs no network.
 $(STAMP): pyproject.toml requirements.lock
@@ -36,7 +36,7 @@ $(STAMP): pyproject.toml requirements.lock
 	@test -x $(BIN)/python || { echo "Creating the virtual environment in $(VENV) (10 seconds) ..."; \
 	  $(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
 	    echo "What to do: install the venv module (Debian, Ubuntu: apt-get install python3-venv)"; exit 1; }; }
-	@echo "Installing the packages (on Linux 3 GB to fetch, 6.5 GB on disk; 2-6 minutes the first time) ..."
+	@echo "Installing the packages (on Linux 3 GB to fetch, 6.5 GB on disk; 3-8 minutes the first time) ..."
 	@# -qq: errors only. --no-deps: the lock names every package there is to install
 	@$(PIP) install -qq --no-deps -r requirements.lock
 	@# setuptools came with the lock, so that this step needs no network
