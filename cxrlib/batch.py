@@ -27,7 +27,8 @@ from cxrlib.notebook_worker import last_started
 from cxrlib.storage import atomic_path
 
 # What draws the report has no say in a notebook's numbers; all else in the package may have.
-_NO_INFLUENCE = ("site/", "report.py", "batch.py", "notebook_worker.py", "cli.py")
+_NO_INFLUENCE = ("report.py", "batch.py", "notebook_worker.py", "cli.py", "site/static/", "site/templates/")
+_NO_INFLUENCE += ("site/conf.py", "site/build.py", "site/chapters.py", "site/math_svg.py")
 _KEYED_PACKAGES = ("numpy", "pandas", "matplotlib", "scikit-learn", "scikit-image", "torch", "torchvision")
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 _STATE = 1  # raised when the stored states below change their meaning

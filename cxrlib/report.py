@@ -177,6 +177,7 @@ def _run(batch: Batch, notebooks, selected: set[str], console: Console) -> dict[
         overall = progress.add_task("notebooks", total=len(selected))
 
         def start(name: str) -> None:
+            (batch.state_dir.parent / site_build.MARKER).unlink(missing_ok=True)
             tasks[name] = progress.add_task(f"  {name}, cells", total=None)
 
         def cell(name: str, done: int, of: int) -> None:

@@ -292,6 +292,7 @@ def test_the_runs_number_replaces_the_committed_one_of_the_same_dataset():
     assert datasets == ["phantom", "kermany"]
     assert [row.cells["phantom"].value for row in rows] == ["0.800"]
     recorded = rows[0].cells["kermany"]
+    assert recorded.text == "0.600 (0.500–0.700)"
     assert (recorded.value, recorded.interval) == ("0.600", "0.500–0.700")
 
 

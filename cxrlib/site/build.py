@@ -22,6 +22,8 @@ from cxrlib.site.scoreboard import Evidence, scoreboard
 from cxrlib.storage import atomic_path
 
 HERE = Path(__file__).parent
+MARKER = "site.sha256"
+"""In ``.build``: the hash of what the site was made from. Not there while it is out of date."""
 WORDS = {"done": "done", "failed": "✗ stopped with an error", "died": "✗ died"}
 
 
@@ -111,7 +113,7 @@ def build(source: Path, out: Path, work: Path) -> bool:
     CxrError
         Sphinx failed; its last words and the log are named.
     """
-    marker, digest = work / "site.sha256", _digest(source)
+    marker, digest = work / MARKER, _digest(source)
     if (out / "index.html").is_file() and marker.is_file() and marker.read_text() == digest:
         return False
     marker.unlink(missing_ok=True)

@@ -45,6 +45,11 @@ class Cell:
     interval: str
     evidence: Evidence
 
+    @property
+    def text(self) -> str:
+        """As one string: ``0.981 (0.970–0.990)``."""
+        return f"{self.value} ({self.interval})" if self.interval else self.value
+
 
 @dataclass
 class Row:

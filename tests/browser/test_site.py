@@ -9,6 +9,7 @@ import pytest
 import toy_notebooks
 
 from cxrlib.results import project_root
+from cxrlib.site.build import MARKER
 
 pytestmark = pytest.mark.browser
 
@@ -56,8 +57,8 @@ def site(request) -> Path:
         if not list((project_root() / "notebooks").glob("[0-9][0-9]_*.ipynb")):
             pytest.skip("there are no notebooks yet")
         return toy_notebooks.committed_report()
-    if not (project_root() / "report" / "index.html").is_file():
-        pytest.skip("report/ has not been made here (make report)")
+    if not (project_root() / "report" / ".build" / MARKER).is_file():
+        pytest.skip("report/ has not been made here, or is being made (make report)")
     return project_root() / "report"
 
 
