@@ -201,6 +201,7 @@ def train(
     cohort = load(dataset, **_source_options(data_dir, labels, image_size, limit, skip_bad, options, seed))
     callbacks = default_callbacks(out) + ([EarlyStopping(patience)] if patience else [])
     history = Trainer(config, callbacks, out).fit(cohort, resume=resume)
+    _list_skipped(cohort)
     last = {key: float(value) for key, value in history.iloc[-1].items()}
     if as_json:
         return print_json({"checkpoint": str(out / "last.pt"), "best": str(out / "best.pt"), **last})
@@ -208,7 +209,7 @@ def train(
     typer.echo(
         f"{last['epoch']:.0f} epochs in {last['seconds']:.0f} s ({last['images_per_second']:.0f} images/s): "
         f"train AUC {last['train_auc']:.3f}, accuracy {last['train_accuracy']:.1%}; "
-        f"validation AUC {last['val_auc']:.3f}, accuracy {last['val_accuracy']:.1%}"
+        f"validation AUC {last['val_auc']:.3f}, accuracy at ½ {last['val_accuracy']:.1%}"
     )
     typer.echo(f"Weights: {out / 'last.pt'}; of the lowest validation loss: {out / 'best.pt'}")
 
@@ -231,7 +232,10 @@ def evaluate(
     limit: Limit = None,
     skip_bad: SkipBad = False,
     options: Columns = None,
-    seed: Annotated[int, typer.Option(help="Of the split, where the source has no official one.")] = 0,
+    seed: Annotated[
+        int | None,
+        typer.Option(help="Of the split, where the source has no official one; the training's own."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Measure a trained network, with 95% intervals that resample patients."""
@@ -242,7 +246,9 @@ def evaluate(
 
     model, facts = load_model(checkpoint)
     size = image_size or facts["cohort"]["image_size"]
+    seed = facts["config"]["seed"] if seed is None else seed
     cohort = load(dataset, **_source_options(data_dir, labels, size, limit, skip_bad, options, seed))
+    _list_skipped(cohort)
     part = cohort.split(split.value)
     if not len(part):
         raise CxrError(
@@ -266,7 +272,7 @@ def evaluate(
             }
         )
     typer.echo(
-        f"{split.value}: {len(part)} images, {int(part.labels.sum())} with pneumonia; "
+        f"{dataset}, {split.value}: {len(part)} images, {int(part.labels.sum())} with pneumonia; "
         f"threshold {threshold:.3f} ({chosen_on})"
     )
     print_table(["metric", "value (95% interval)"], [[name, str(value)] for name, value in estimates.items()])
@@ -356,6 +362,11 @@ def _source_options(data_dir, labels, image_size, limit, skip_bad, options, seed
     given = {"data_dir": data_dir, "labels": labels, "limit": limit}
     given = {name: value for name, value in given.items() if value is not None}
     return {"image_size": image_size, "skip_bad": skip_bad, "seed": seed, **given, **_named(options)}
+
+
+def _list_skipped(cohort) -> None:
+    for skipped in cohort.info.get("skipped", ()):
+        typer.echo(f"left out: {skipped}", err=True)
 
 
 def _named(options: list[str] | None) -> dict[str, object]:

@@ -168,3 +168,32 @@ def test_a_checkpoint_that_is_none_is_named(cxr, tmp_path):
     status, _, err = cxr("evaluate", tmp_path / "notes.pt")
     assert status == 1
     assert "notes.pt" in err and "Traceback" not in err
+
+
+def test_evaluate_divides_the_patients_as_the_training_did(cxr, own_images, tmp_path):
+    labels = own_images / "labels.csv"
+    source = ["--dataset", "folder", "--data-dir", own_images, "--labels", labels]
+    for option in ("image_column=file", "label_column=finding", "patient_column=person"):
+        source += ["--set", option]
+    run = tmp_path / "run"
+    cxr(
+        "train",
+        *source,
+        "--model",
+        "lenet",
+        "--preset",
+        "smoke",
+        "--image-size",
+        32,
+        "--seed",
+        3,
+        "--out",
+        run,
+    )
+    counts = [
+        json.loads(cxr("evaluate", run / "last.pt", *source, "--json", "--threshold", 0.5, *seed)[1])[
+            "images"
+        ]
+        for seed in ([], ["--seed", 3])
+    ]
+    assert counts[0] == counts[1]
