@@ -209,7 +209,7 @@ def test_an_interrupted_batch_goes_on_from_what_was_finished(tmp_path):
     while not (tmp_path / "runs" / "02_slow.ipynb").exists() and time.monotonic() < deadline:
         time.sleep(0.1)
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=60)
+    _, said = process.communicate(timeout=240)
     assert process.returncode != 0 and b"KeyboardInterrupt" in said
     outcome = run_in(tmp_path, only=["01"])["01_quick"]
     assert outcome.reused
