@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
@@ -108,6 +108,94 @@ class Augment:
 
 
 NO_AUGMENT = Augment(rotate=0, translate=0, scale=0, brightness=0, contrast=0, gamma=0)
+
+
+@dataclass(frozen=True)
+class LungAugment:
+    """How training radiographs are varied, so that a scanner or a pose not seen is not a surprise.
+
+    Half-widths of uniform draws, as in :class:`~cxrlib.augment.Augment`, which does the exposure; the rest is
+    drawn here because a mask has to move along.
+
+    Parameters
+    ----------
+    rotate, translate
+        Degrees; share of the side.
+    zoom, stretch
+        Logarithm of the magnification, and of the ratio of height to width.
+    exposure
+        Brightness, contrast, gamma and noise.
+    tilt
+        A brightness slope across the image, as a share of its spread.
+    blur
+        Probability of each of: blurring, sharpening.
+    patch
+        Probability of each of: a bright or dark box, a padded edge, a soft opacity.
+    flip
+        Probability of a mirror image.
+    """
+
+    rotate: float = 10.0
+    translate: float = 0.08
+    zoom: float = 0.2
+    stretch: float = 0.15
+    exposure: Augment = field(
+        default=Augment(rotate=0, translate=0, scale=0, brightness=0.0, contrast=0.3, gamma=0.5, noise=0.05)
+    )
+    tilt: float = 0.4
+    blur: float = 0.15
+    patch: float = 0.2
+    flip: float = 0.5
+
+    def __call__(self, images: Tensor, masks: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Vary a batch: images float (B, 1, H, W), 0–255, and masks float (B, 1, H, W), 0–1."""
+        count, size = len(images), images.shape[-1]
+        u = torch.rand(20, count, generator=generator)
+        column = u.view(20, count, 1, 1, 1)  # one draw an image, to broadcast over its pixels
+        images, masks = self._move(images, masks, 2 * u[:5] - 1, u[5] < self.flip)
+        images = self.exposure(images, generator)
+        spread = images.std((1, 2, 3), keepdim=True)
+        across = torch.linspace(-1, 1, size)
+        down = across.view(-1, 1)
+        slope = (2 * column[6] - 1) * down + (2 * column[7] - 1) * across
+        images = images + self.tilt * spread * slope
+
+        amount = torch.where(u[8] < self.blur, u[9], torch.where(u[8] > 1 - self.blur, -1.5 * u[9], 0.0))
+        some = amount != 0
+        soft = F.avg_pool2d(F.pad(images[some], (2, 2, 2, 2), mode="reflect"), 5, stride=1)
+        images[some] = torch.lerp(images[some], soft, amount[some].view(-1, 1, 1, 1))
+
+        rows, columns = (down + 1) / 2, (across + 1) / 2
+        y, x, h, w = column[10:14]
+        levels = 255 * (column[14] > 0.5).float()
+        box = ((rows - y).abs() < 0.02 + 0.08 * h) & ((columns - x).abs() < 0.02 + 0.12 * w)
+        images = torch.where(box & (column[15] < self.patch), levels, images)
+        strength = 1.5 * spread * (column[16] < self.patch) * column[17]
+        up_down = torch.exp(-(((rows - y) / (0.05 + 0.15 * w)) ** 2))
+        images = images + strength * up_down * torch.exp(-(((columns - x) / (0.05 + 0.15 * h)) ** 2))
+
+        edge = torch.where(column[18] < self.patch, 0.2 * column[19], 0.0)
+        side = (4 * column[12]).long()
+        depth = torch.where(side < 2, rows, columns)
+        padded = torch.where(side % 2 == 1, 1 - depth, depth) < edge
+        return torch.where(padded, levels, images), torch.where(padded, 0.0, masks)
+
+    def _move(self, images: Tensor, masks: Tensor, u: Tensor, mirrored: Tensor) -> tuple[Tensor, Tensor]:
+        angle = u[0] * math.radians(self.rotate)
+        zoom, ratio = torch.exp(u[1] * self.zoom), torch.exp(u[2] * self.stretch / 2)
+        sign = torch.where(mirrored, -1.0, 1.0)
+        cos, sin = angle.cos() / zoom, angle.sin() / zoom
+        theta = torch.stack(
+            [
+                torch.stack([cos * sign / ratio, -sin / ratio, 2 * self.translate * u[3]], -1),
+                torch.stack([sin * sign * ratio, cos * ratio, 2 * self.translate * u[4]], -1),
+            ],
+            dim=1,
+        )
+        both = torch.cat([images, 255 * masks], 1)
+        grid = F.affine_grid(theta, list(both.shape), align_corners=False)
+        both = F.grid_sample(both, grid, padding_mode="zeros", align_corners=False)
+        return both[:, :1], (both[:, 1:] > 127.5).float()
 
 
 def _erase(images: Tensor, chosen: Tensor, centre: Tensor) -> Tensor:

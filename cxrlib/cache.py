@@ -18,19 +18,19 @@ import json
 import logging
 import os
 import shutil
-import sys
-import threading
 import time
 import zipfile
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
 from cxrlib.decode import DECODER_VERSION, FITS, decode_with_shape, resize
 from cxrlib.errors import CacheError, ConfigError, DataError, DecodeError
+from cxrlib.parallel import progress_bar, run_jobs
 from cxrlib.storage import allocate, atomic_path, cache_root, locked, published, sync
 
 __all__ = ["Decoded", "atomic_path", "build_images", "cache_root", "decode_files", "progress_bar"]
@@ -45,7 +45,6 @@ FLUSH_SECONDS = 5.0
 
 _LAYOUT = 1
 _TODO, _DONE, _BAD = 0, 1, 2
-_watching: list[int] = []  # in a worker: the process that it ends with
 
 
 @dataclass(frozen=True)
@@ -64,6 +63,8 @@ class Decoded:
         int32, shape (K, 2): height and width of the files themselves.
     folder
         Where it lies on disk.
+    planes, values
+        What a :class:`Process` made beside the image: uint8 maps of K rows by name, and float64 (K, V).
     """
 
     images: np.ndarray
@@ -71,6 +72,30 @@ class Decoded:
     skipped: list[tuple[str, str]]
     shapes: np.ndarray
     folder: Path
+    planes: Mapping[str, np.ndarray] = field(default_factory=dict)
+    values: np.ndarray | None = None
+
+
+class Process(Protocol):
+    """What to do with a decoded image instead of resizing it. Must be picklable, and deterministic.
+
+    ``key`` goes into the cache's key: everything that the result depends on. ``planes`` gives the shapes of
+    the uint8 arrays made beside each image, by name, and ``values`` how many numbers.
+    """
+
+    key: str
+    planes: Mapping[str, tuple[int, ...]]
+    values: int
+
+    def __call__(
+        self, image: np.ndarray, row: int, shape: tuple[int, int], size: int
+    ) -> tuple[np.ndarray, Sequence[np.ndarray], Sequence[float]]:
+        """Give the uint8 (size, size) image, the planes in order, and the values.
+
+        ``image`` may be a reduced decode; ``row`` is its place among the files asked for, and ``shape`` the
+        file's own height and width.
+        """
+        ...
 
 
 def build_images(
@@ -105,6 +130,7 @@ def decode_files(
     workers: int | None = None,
     progress: bool | None = None,
     cache_dir: str | Path | None = None,
+    process: Process | None = None,
 ) -> Decoded:
     """Decode files to ``size`` × ``size``, or take them from the cache if that has been done.
 
@@ -124,6 +150,8 @@ def decode_files(
         Show a progress bar. None: on a terminal or in a notebook.
     cache_dir
         Instead of :func:`cache_root`.
+    process
+        Makes the image of each file, and more, where a plain resize (``fit``) will not do.
 
     Raises
     ------
@@ -137,7 +165,7 @@ def decode_files(
         raise ConfigError(f"There is no fit called {fit!r}.", remedy=f"Use one of {', '.join(FITS)}.")
     paths = [os.path.abspath(path) for path in paths]
     root = Path(cache_dir) if cache_dir is not None else cache_root()
-    key = _key(paths, size, fit)
+    key = _key(paths, size, fit, process)
     entry = root / "decoded" / key
     if not (entry / "manifest.json").is_file() or _mended(entry):
         with locked(entry):
@@ -145,125 +173,115 @@ def decode_files(
             if entry.exists() and (not whole or _mended(entry)):
                 shutil.rmtree(entry)
             if not entry.exists():
-                _build(entry, paths, size, fit, workers, progress)
-    return _served(entry, paths, skip_bad)
-
-
-def progress_bar(total: int, description: str, progress: bool | None, unit: str = "image", **options):
-    """A tqdm bar; ``progress`` None shows it on a terminal or in a notebook only."""
-    from tqdm.auto import tqdm
-
-    shown = _interactive() if progress is None else progress
-    return tqdm(total=total, desc=description, unit=unit, disable=not shown, **options)
+                _build(entry, paths, size, fit, workers, progress, process)
+    return _served(entry, paths, skip_bad, process)
 
 
 def _build(
-    entry: Path, paths: list[str], size: int, fit: str, workers: int | None, progress: bool | None
+    entry: Path,
+    paths: list[str],
+    size: int,
+    fit: str,
+    workers: int | None,
+    progress: bool | None,
+    process: Process | None,
 ) -> None:
     started = time.perf_counter()
     count = len(paths)
-    with published(entry, needed=count * size * size) as partial:
-        work, offset = _work_file(partial, count, size)
-        state, reasons, shapes = _resumed(partial, count)
+    shapes_of = {"images": (size, size), **(process.planes if process else {})}
+    needed = count * sum(int(np.prod(shape)) for shape in shapes_of.values())
+    with published(entry, needed=needed) as partial:
+        work = {name: _work_file(partial, name, (count, *shape)) for name, shape in shapes_of.items()}
+        state, reasons, shapes, values = _resumed(partial, count, process.values if process else 0)
         before = int((state != _TODO).sum())
         if before:
             log.info("Going on with %s: %d of %d images are done.", partial, before, count)
         todo = np.flatnonzero(state == _TODO)
         chunks = [todo[start : start + CHUNK] for start in range(0, len(todo), CHUNK)]
-        jobs = [([paths[row] for row in rows], rows, size, fit, str(work), offset) for rows in chunks]
+        files = [(str(path), offset) for path, offset in work.values()]
+        jobs = [([paths[row] for row in rows], rows, size, fit, files, process) for rows in chunks]
         flushed = time.monotonic()
-        with progress_bar(count, "Decoding", progress, initial=before) as bar:
-            for rows, bad, found in _run(jobs, workers, len(todo)):
+        label = "Preprocessing" if process else "Decoding"
+        with progress_bar(count, label, progress, initial=before) as bar:
+            for rows, bad, found, numbers in run_jobs(
+                _decode_chunk, jobs, workers, small=len(todo) < 4 * CHUNK
+            ):
                 state[rows] = _DONE
                 shapes[rows] = found
+                values[rows] = numbers
                 for row, reason in bad:
                     state[row] = _BAD
                     reasons[row] = reason
                 bar.update(len(rows))
                 if time.monotonic() - flushed > FLUSH_SECONDS:
-                    _checkpoint(partial, work, state, reasons, shapes)
+                    _checkpoint(partial, work, state, reasons, shapes, values)
                     flushed = time.monotonic()
-        _checkpoint(partial, work, state, reasons, shapes)
-        _finish(partial, work, paths, state, reasons, shapes, size, fit, time.perf_counter() - started)
+        _checkpoint(partial, work, state, reasons, shapes, values)
+        facts = {"image_size": size, "fit": fit, "seconds": round(time.perf_counter() - started, 3)}
+        _finish(partial, work, paths, state, reasons, shapes, values, facts)
 
 
-def _work_file(partial: Path, count: int, size: int) -> tuple[Path, int]:
+def _work_file(partial: Path, name: str, shape: tuple[int, ...]) -> tuple[Path, int]:
     """The array that workers write into, made in one step so that it is whole or not there."""
-    work = partial / "work.npy"
+    work = partial / f"work_{name}.npy"
     if not work.is_file():
-        fresh = partial / "allocating.npy"
-        allocate(fresh, (count, size, size))
+        fresh = partial / f"allocating_{name}.npy"
+        allocate(fresh, shape)
         (partial / "state.npz").unlink(missing_ok=True)
         os.replace(fresh, work)
     return work, int(np.load(work, mmap_mode="r").offset)
 
 
-def _resumed(partial: Path, count: int) -> tuple[np.ndarray, dict[int, str], np.ndarray]:
+def _resumed(partial: Path, count: int, numbers: int) -> tuple:
     try:
         with np.load(partial / "state.npz") as saved:
             reasons = dict(zip(saved["rows"].tolist(), saved["reasons"].tolist(), strict=True))
-            return saved["state"], reasons, saved["shapes"]
+            return saved["state"], reasons, saved["shapes"], saved["values"]
     except (OSError, ValueError, KeyError, zipfile.BadZipFile):  # not there, or damaged: begin at the start
-        return np.zeros(count, np.uint8), {}, np.zeros((count, 2), np.int32)
+        return np.zeros(count, np.uint8), {}, np.zeros((count, 2), np.int32), np.zeros((count, numbers))
 
 
-def _checkpoint(
-    partial: Path, work: Path, state: np.ndarray, reasons: dict[int, str], shapes: np.ndarray
-) -> None:
+def _checkpoint(partial: Path, work: dict, state, reasons: dict[int, str], shapes, values) -> None:
     # The pixels first: what the state calls done must be on the disk, even if the power fails.
-    sync(work)
+    for path, _ in work.values():
+        sync(path)
     with atomic_path(partial / "state.npz") as file, open(file, "wb") as handle:
-        rows = np.array(list(reasons), np.int64)
-        np.savez(handle, state=state, shapes=shapes, rows=rows, reasons=np.array(list(reasons.values()), str))
+        rows, texts = np.array(list(reasons), np.int64), np.array(list(reasons.values()), str)
+        np.savez(handle, state=state, shapes=shapes, values=values, rows=rows, reasons=texts)
 
 
-def _run(jobs: list[tuple], workers: int | None, images: int) -> Iterator[tuple]:
-    """Decode the jobs, in processes where it pays to start any."""
-    from joblib import Parallel, cpu_count, delayed, parallel_config
+def _decode_chunk(
+    paths: list[str], rows: np.ndarray, size: int, fit: str, files: list[tuple], process: Process | None
+) -> tuple:
+    """Decode files into their rows of the work files.
 
-    workers = min(workers or cpu_count(), len(jobs))
-    if workers <= 1 or images < 4 * CHUNK:
-        yield from (_decode_chunk(*job) for job in jobs)
-        return
-    # loky starts fresh interpreters (no fork, so threads and CUDA are safe) and does not run the caller's
-    # script again, so that it works without an `if __name__ == "__main__"`.
-    with parallel_config(backend="loky", inner_max_num_threads=1):
-        yield from Parallel(n_jobs=workers, return_as="generator_unordered", batch_size=1)(
-            delayed(_in_worker)(os.getpid(), *job) for job in jobs
-        )
-
-
-def _in_worker(parent: int, *job) -> tuple:
-    if not _watching and os.name != "nt":
-        _watching.append(parent)
-        threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
-    return _decode_chunk(*job)
-
-
-def _end_with(parent: int) -> None:
-    """End this worker when the process that started it is gone; loky's would wait minutes for more work."""
-    while os.getppid() == parent:
-        time.sleep(0.5)
-    os._exit(1)
-
-
-def _decode_chunk(paths: list[str], rows: np.ndarray, size: int, fit: str, work: str, offset: int) -> tuple:
-    """Decode files into their rows of the work file; return (rows, [(row, reason)], heights and widths)."""
-    block = np.zeros((len(paths), size, size), np.uint8)
+    Returns (rows, [(row, reason)], heights and widths, values).
+    """
+    block_shapes = [(size, size), *(process.planes.values() if process else ())]
+    blocks = [np.zeros((len(paths), *shape), np.uint8) for shape in block_shapes]
     shapes = np.zeros((len(paths), 2), np.int32)
+    values = np.zeros((len(paths), process.values if process else 0))
     bad = []
     for position, path in enumerate(paths):
         try:
             # Four times the size: a reduced JPEG decode is then within one grey level of a full one.
             image, shapes[position] = decode_with_shape(path, minimum=4 * size)
-            block[position] = resize(image, size, fit)
+            if process is None:
+                blocks[0][position] = resize(image, size, fit)
+                continue
+            shape = tuple(shapes[position].tolist())
+            made, planes, values[position] = process(image, int(rows[position]), shape, size)
+            for block, plane in zip(blocks, (made, *planes), strict=True):
+                block[position] = plane
         except DecodeError as error:
             bad.append((int(rows[position]), _reason(error, path)))
-    with open(work, "r+b") as file:  # not through a memory map: a full disk is then an OSError, not a signal
-        for start, stop in _runs(rows):
-            file.seek(offset + int(rows[start]) * size * size)
-            file.write(block[start:stop].data)
-    return rows, bad, shapes
+    for block, (work, offset) in zip(blocks, files, strict=True):
+        length = block[0].size
+        with open(work, "r+b") as file:  # not through a memory map: a full disk is then an OSError, no signal
+            for start, stop in _runs(rows):
+                file.seek(offset + int(rows[start]) * length)
+                file.write(block[start:stop].data)
+    return rows, bad, shapes, values
 
 
 def _runs(rows: np.ndarray) -> list[tuple[int, int]]:
@@ -272,23 +290,21 @@ def _runs(rows: np.ndarray) -> list[tuple[int, int]]:
     return [(start, stop) for start, stop in pairwise(edges) if stop > start]
 
 
-def _finish(partial, work, paths, state, reasons, shapes, size, fit, seconds) -> None:
+def _finish(partial, work, paths, state, reasons, shapes, values, facts) -> None:
     kept = state == _DONE
-    if kept.all():
-        os.replace(work, partial / "images.npy")
-    else:
-        source = np.load(work, mmap_mode="r")
-        offset = allocate(partial / "images.npy", (int(kept.sum()), size, size))
-        with open(partial / "images.npy", "r+b") as file:
-            file.seek(offset)
-            for start in range(0, len(kept), 1024):
-                file.write(source[start : start + 1024][kept[start : start + 1024]].tobytes())
-        del source
-        work.unlink()
+    for name, (path, _) in work.items():
+        if kept.all():
+            os.replace(path, partial / f"{name}.npy")
+        else:
+            _copy_rows(path, partial / f"{name}.npy", kept)
+            path.unlink()
+    if not kept.all():
         with open(partial / "skipped.csv", "w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             writer.writerow(("path", "reason"))
             writer.writerows((paths[row], reasons[row]) for row in sorted(reasons))
+    if values.shape[1]:
+        np.save(partial / "values.npy", values[kept])
     np.save(partial / "kept.npy", kept)
     np.save(partial / "shapes.npy", shapes[kept])
     for leftover in partial.glob("*state.npz*"):  # and what a killed build was just writing
@@ -298,20 +314,31 @@ def _finish(partial, work, paths, state, reasons, shapes, size, fit, seconds) ->
         "made_from": os.path.commonpath(paths) if paths else "",
         "files": len(paths),
         "kept": int(kept.sum()),
-        "image_size": size,
-        "fit": fit,
         "decoder_version": DECODER_VERSION,
-        "seconds": round(seconds, 3),
+        **facts,
     }
     (partial / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
 
 
-def _served(entry: Path, paths: list[str], skip_bad: bool) -> Decoded:
+def _copy_rows(source: Path, target: Path, kept: np.ndarray) -> None:
+    rows = np.load(source, mmap_mode="r")
+    offset = allocate(target, (int(kept.sum()), *rows.shape[1:]))
+    with open(target, "r+b") as file:
+        file.seek(offset)
+        for start in range(0, len(kept), 1024):
+            file.write(rows[start : start + 1024][kept[start : start + 1024]].tobytes())
+
+
+def _served(entry: Path, paths: list[str], skip_bad: bool, process: Process | None) -> Decoded:
     try:
         kept = np.load(entry / "kept.npy")
         skipped = _read_skipped(entry)
         images = np.load(entry / "images.npy", mmap_mode="r") if kept.any() else np.zeros((0, 1, 1), np.uint8)
         shapes = np.load(entry / "shapes.npy")
+        some = process is not None and kept.any()
+        names = process.planes if some else ()
+        planes = {name: np.load(entry / f"{name}.npy", mmap_mode="r") for name in names}
+        values = np.load(entry / "values.npy") if some and process.values else None
         if len(kept) != len(paths) or len(images) != kept.sum():
             raise ValueError("its arrays do not fit together")
     except (OSError, ValueError, EOFError) as error:
@@ -324,7 +351,7 @@ def _served(entry: Path, paths: list[str], skip_bad: bool) -> Decoded:
             if kept.any()
             else "Check that these are radiographs: none of them could be read.",
         )
-    return Decoded(images, kept, skipped, shapes, entry)
+    return Decoded(images, kept, skipped, shapes, entry, planes, values)
 
 
 def _read_skipped(entry: Path) -> list[tuple[str, str]]:
@@ -346,9 +373,11 @@ def _mended(entry: Path) -> bool:
     return False
 
 
-def _key(paths: list[str], size: int, fit: str) -> str:
+def _key(paths: list[str], size: int, fit: str, process: Process | None) -> str:
     # In the order given, because the rows of the array are: other orders are other caches.
     digest = hashlib.sha256(f"{_LAYOUT}\0{DECODER_VERSION}\0{size}\0{fit}".encode())
+    if process is not None:
+        digest.update(f"\0{process.key}".encode())
     for path in paths:
         try:
             stat = os.stat(path)
@@ -362,9 +391,3 @@ def _key(paths: list[str], size: int, fit: str) -> str:
 def _reason(error: DecodeError, path: str) -> str:
     message = error.message.removeprefix(path).strip(" :")
     return message or "cannot be decoded"
-
-
-def _interactive() -> bool:
-    if "ipykernel" in sys.modules:
-        return True
-    return sys.stderr is not None and sys.stderr.isatty()

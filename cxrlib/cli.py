@@ -14,7 +14,8 @@ from typing import Annotated
 
 import typer
 
-from cxrlib.console import plain, print_json, print_table
+from cxrlib import cli_lungs
+from cxrlib.console import Json, Preset, SkipBad, plain, print_json, print_table
 from cxrlib.errors import CxrError
 
 app = typer.Typer(
@@ -27,12 +28,7 @@ app = typer.Typer(
 )
 data_app = typer.Typer(help="See, fetch and check the data sources.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
-
-
-class Preset(StrEnum):
-    smoke = "smoke"
-    course = "course"
-    full = "full"
+app.add_typer(cli_lungs.app, name="lungs")
 
 
 class Split(StrEnum):
@@ -54,8 +50,6 @@ Columns = Annotated[
 ]
 ImageSize = Annotated[int, typer.Option("--image-size", help="Side of the square images, in pixels.")]
 Limit = Annotated[int | None, typer.Option("--limit", help="Use only so many images, for a quick look.")]
-SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave unreadable files out, and list them.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON for a script instead of text for a person.")]
 
 
 @data_app.command("list")

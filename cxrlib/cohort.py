@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -115,6 +115,36 @@ class Cohort:
         for row in range(0, len(self), 1 + len(self) // 4096):
             digest.update(np.ascontiguousarray(self.images[row]).tobytes())
         return digest.hexdigest()[:16]
+
+
+def concatenate(cohorts: Sequence[Cohort], name: str = "joined") -> Cohort:
+    """Several cohorts of one image size as one; masks and columns that only some have are left out.
+
+    Raises
+    ------
+    DataError
+        No cohort, images of different sizes, or an image id in two of them.
+    """
+    cohorts = list(cohorts)
+    sizes = {cohort.images.shape[1:] for cohort in cohorts}
+    if len(sizes) != 1:
+        raise DataError(
+            f"{len(cohorts)} cohorts of sizes {sorted(sizes)} cannot be joined.",
+            remedy="Load all of them with the same image_size.",
+        )
+    masks = {
+        role: None
+        if any(getattr(cohort, role) is None for cohort in cohorts)
+        else np.concatenate([getattr(cohort, role) for cohort in cohorts])
+        for role in ("lung_masks", "lesion_masks")
+    }
+    return Cohort(
+        np.concatenate([cohort.images for cohort in cohorts]),
+        pd.concat([cohort.table for cohort in cohorts], join="inner", ignore_index=True),
+        **masks,
+        name=name,
+        info={"joined": [cohort.name for cohort in cohorts]},
+    )
 
 
 def split_by_patient(

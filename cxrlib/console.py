@@ -1,10 +1,22 @@
-"""What the commands print: tables for people, JSON for scripts."""
+"""What the commands share: options, tables for people, JSON for scripts."""
 
 from __future__ import annotations
 
 import json
+from enum import StrEnum
+from typing import Annotated
 
 import typer
+
+
+class Preset(StrEnum):
+    smoke = "smoke"
+    course = "course"
+    full = "full"
+
+
+SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave unreadable files out, and list them.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for a script instead of text for a person.")]
 
 
 def plain(value) -> str:

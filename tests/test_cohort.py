@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cxrlib.cohort import Cohort, split_by_patient
+from cxrlib.cohort import Cohort, concatenate, split_by_patient
 from cxrlib.errors import CxrError, DataError
 
 
@@ -122,3 +122,19 @@ def test_errors_survive_a_process_pool():
     error = pickle.loads(pickle.dumps(DataError("bad", remedy="mend it", offenders=["a.png"])))
     assert isinstance(error, CxrError)
     assert str(error) == "bad\n  - a.png\nWhat to do: mend it"
+
+
+def test_joined_cohorts_keep_order_and_what_all_of_them_have():
+    a = make(site="A", age=50)
+    b = make(site="B").with_columns(
+        image_id=[f"b{i}" for i in range(6)], patient_id=[f"q{i}" for i in range(6)]
+    )
+    joined = concatenate([a, b.with_images(np.ones((6, 4, 4), np.uint8))])
+    assert list(joined.table["site"]) == ["A"] * 6 + ["B"] * 6
+    assert joined.images.mean(axis=(1, 2)).tolist() == [0] * 6 + [1] * 6
+    assert "age" not in joined.table and joined.lung_masks is None
+
+
+def test_cohorts_of_different_sizes_are_not_joined():
+    with pytest.raises(DataError, match="image_size"):
+        concatenate([make(), make().with_images(np.zeros((6, 5, 5), np.uint8))])
