@@ -20,7 +20,7 @@ from scipy import ndimage
 
 from cxrlib.cache import progress_bar
 from cxrlib.cohort import Cohort
-from cxrlib.errors import CheckpointError, ConfigError
+from cxrlib.errors import CheckpointError, ConfigError, DataError
 from cxrlib.storage import allocate, atomic_path, cache_root, locked, published
 
 VERSION = 1
@@ -51,7 +51,7 @@ def segment(
         A file of ``cxr lungs train``; None for the weights that ship.
     segmenter
         ``cxrlib``, or ``pspnet``: TorchXRayVision's PSPNet (Lian et al. 2021, doi:10.1109/TMI.2021.3070847),
-        ten times slower, whose weights are downloaded once.
+        slower, whose weights are downloaded once.
     cache_dir, progress
         As in :func:`cxrlib.load`. A segmentation that was cut off is taken up again.
 
@@ -66,7 +66,11 @@ def segment(
         There is no such segmenter, or PSPNet's weights cannot be had.
     CheckpointError
         The weights file cannot be used.
+    DataError
+        There are no images.
     """
+    if not len(cohort):
+        raise DataError(f"The cohort {cohort.name!r} is empty.", remedy="Give at least one image.")
     predict = predictor(segmenter, weights)
     root = cache_root() if cache_dir is None else Path(cache_dir)
     facts = f"{VERSION} {segmenter} {_weights_hash(weights, segmenter)} {cohort.content_hash()}"

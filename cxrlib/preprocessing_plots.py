@@ -75,7 +75,7 @@ def dice_by_image(
         ax.plot(values[seen], height + shift[seen], ".", color=BLUE, markersize=3.5, alpha=0.45)
         ax.plot(np.full((~seen).sum(), floor), height + shift[~seen], "<", color=BLUE, markersize=4)
         mean = numbers[f"{row}.dice"]
-        ax.plot([mean.value] * 2, [height - 0.27, height + 0.27], color=BLACK, linewidth=2)
+        ax.plot([mean.value] * 2, [height - 0.27, height + 0.27], "-", color=BLACK, linewidth=2)
         worst = numbers[f"{row}.dice_worst_decile"]
         ax.annotate(
             f"mean {mean:.3f}; worst tenth {worst.value:.3f}; lowest {values.min():.2f}",
