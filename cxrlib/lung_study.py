@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from scipy.stats import binomtest
 
 from cxrlib.cohort import Cohort
 from cxrlib.datasets import load
@@ -148,7 +147,7 @@ def dice_numbers(study: pd.DataFrame, *, replicates: int = 2000, seed: int = 0) 
     """The study's numbers: for each row ``dice`` (mean over images and seeds), ``dice_worst_decile`` (mean of
     the worst tenth of the images), ``below_0.9`` and ``plausible`` (shares of the images).
 
-    Intervals are 95% bootstrap intervals over patients.
+    Intervals are 95% bootstrap intervals over patients; of the shares, Wilson's.
     """
     numbers = {}
     for row, part in study.groupby("row", sort=False):
@@ -157,16 +156,14 @@ def dice_numbers(study: pd.DataFrame, *, replicates: int = 2000, seed: int = 0) 
         )
         values, plausible = by_image["dice"].to_numpy(), by_image["plausible"].to_numpy(float)
         draws = np.random.default_rng(seed).integers(len(values), size=(replicates, len(values)))
-        for name, statistic, data in (
-            ("dice", lambda x: x.mean(-1), values),
-            ("dice_worst_decile", _worst_decile, values),
-            ("below_0.9", lambda x: (x < 0.9).mean(-1), values),
-            ("plausible", lambda x: x.mean(-1), plausible),
-        ):
-            low, high = np.percentile(statistic(data[draws]), [2.5, 97.5])
+        seeds = part["seed"].nunique()
+        for name, statistic in (("dice", lambda x: x.mean(-1)), ("dice_worst_decile", _worst_decile)):
+            low, high = np.percentile(statistic(values[draws]), [2.5, 97.5])
             numbers[f"{row}.{name}"] = Estimate(
-                float(statistic(data)), float(low), float(high), n=len(values), seeds=part["seed"].nunique()
+                float(statistic(values)), float(low), float(high), n=len(values), seeds=seeds
             )
+        for name, flags in (("below_0.9", values < 0.9), ("plausible", plausible)):
+            numbers[f"{row}.{name}"] = replace(share(flags), seeds=seeds)
         per_seed = part.groupby("seed")["dice"].mean()
         numbers[f"{row}.dice_over_seeds"] = Estimate(
             float(per_seed.mean()),
@@ -179,10 +176,11 @@ def dice_numbers(study: pd.DataFrame, *, replicates: int = 2000, seed: int = 0) 
 
 
 def share(flags: np.ndarray) -> Estimate:
-    """The share of images with a flag, bool (N,), with Wilson's 95% interval (images independent)."""
-    count = int(np.sum(flags))
-    interval = binomtest(count, len(flags)).proportion_ci(method="wilson")
-    return Estimate(count / len(flags), float(interval.low), float(interval.high), n=len(flags))
+    """The share of images with a flag, shape (N,), bool or a mean over seeds, with Wilson's 95% interval."""
+    n, value, z2 = len(flags), float(np.mean(flags)), 1.959964**2
+    centre = (value + z2 / (2 * n)) / (1 + z2 / n)
+    reach = np.sqrt(z2 * (value * (1 - value) / n + z2 / (4 * n**2))) / (1 + z2 / n)
+    return Estimate(value, float(max(centre - reach, 0)), float(min(centre + reach, 1)), n=n)
 
 
 def _worst_decile(values: np.ndarray) -> np.ndarray:
