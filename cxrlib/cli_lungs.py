@@ -78,6 +78,11 @@ def evaluate(
     from cxrlib.datasets import load
     from cxrlib.lung_study import TEST_SIDE, dice_numbers, hospital, measure
 
+    if data_dir is None and site is not None:
+        raise ConfigError(
+            f"Radiographs of {site.value} are asked for, and no folder is given.",
+            remedy="Add --data-dir, the folder with images/ and masks/.",
+        )
     if data_dir is None:
         cohort = load("phantom", n=200, image_size=TEST_SIDE, seed=1)
     elif site is None:
@@ -92,13 +97,14 @@ def evaluate(
         return print_json(
             {name: number.as_dict() for name, number in numbers.items()} | {"worst": worst.to_dict("records")}
         )
-    typer.echo(repr(cohort))
+    where = site.value if site else cohort.name
+    typer.echo(f"{where}: {len(cohort)} images, compared at {TEST_SIDE} × {TEST_SIDE} pixels")
     print_table(
         ["measure", "value (95% interval)"], [[name, str(number)] for name, number in numbers.items()]
     )
     print_table(
         ["worst images", "Dice", "problem"],
-        [[row.image_id, f"{row.dice:.3f}", row.problem or "none seen"] for row in worst.itertuples()],
+        [[row.image_id, f"{row.dice:.3f}", row.problem or "passes the check"] for row in worst.itertuples()],
     )
 
 
@@ -113,7 +119,11 @@ def apply(
         ),
     ] = What.mask,
     margin: Annotated[
-        float | None, typer.Option(help="Around the lungs, as a share; each has its own.")
+        float | None,
+        typer.Option(
+            help="crop: around the lungs, a share of their longer side (0.05). keep, remove: around the "
+            "lungs, a share of the image (0, 0.02). frame: its width, a share of the image (0.1)."
+        ),
     ] = None,
     weights: Weights = None,
     segmenter: Segmenter = "cxrlib",
@@ -122,7 +132,10 @@ def apply(
 ) -> None:
     """Write lung masks, or images cut by them, as PNG of the files' own size; lungs.csv says which to trust.
 
-    An image whose mask is implausible gets no PNG but a row with the reason. Not for clinical use.
+    An image whose mask is implausible gets no PNG but a row with the reason; the check finds impossible
+    masks, not wrong ones. Negatives are recognised; images upside down are not. lungs.csv: plausible,
+    problem, negative, lung_area (share of the image), and the lungs' box top, left, bottom, right in
+    pixels of the file. Not for clinical use.
     """
     from cxrlib.datasets import image_files
     from cxrlib.lung_files import apply_to_files
@@ -142,3 +155,5 @@ def apply(
     for row in table[~table["plausible"]].itertuples():
         typer.echo(f"left out: {row.image}: {row.problem}", err=True)
     typer.echo(f"{good} of {len(table)} images written to {out}; {out / 'lungs.csv'} lists all.")
+    if not good:
+        raise typer.Exit(1)

@@ -11,16 +11,21 @@ import pandas as pd
 from PIL import Image
 
 from cxrlib import regions
+from cxrlib.borders import reduced
 from cxrlib.cache import progress_bar
 from cxrlib.cohort import Cohort
 from cxrlib.decode import decode, placed, resize
-from cxrlib.errors import ConfigError, DecodeError
+from cxrlib.errors import ConfigError, DataError, DecodeError
 from cxrlib.lung_network import SIDE
 from cxrlib.lungs import lung_masks, predictor
+from cxrlib.polarity import bone_is_bright
 from cxrlib.storage import atomic_path
 
 WHAT = ("mask", "crop", "keep", "remove", "frame")
 _LETTERBOX = 2 * SIDE
+_BOX = ("top", "left", "bottom", "right")
+#: Which margins a region may have: of the lungs' longer side (crop), of the image's (the others).
+_MARGINS = {"crop": (0, 2), "keep": (0, 0.4), "remove": (0, 0.4), "frame": (0.01, 0.49)}
 
 
 def apply_to_files(
@@ -45,22 +50,31 @@ def apply_to_files(
     margin
         Of the region; None for the region's own.
     skip_bad
-        List files that cannot be read instead of stopping at the first.
+        No error for files that cannot be read; they are in the table either way.
 
     Returns
     -------
-    DataFrame: ``image``, ``file`` (what was written), ``plausible``, ``problem``, ``lung_area`` (share of the
-    image), ``top``, ``left``, ``bottom``, ``right`` (the lungs' box, in pixels of the file).
+    DataFrame: ``image``, ``file`` (what was written), ``plausible``, ``problem``, ``negative`` (bone dark:
+    the network saw it turned around, what is written keeps its greys), ``lung_area`` (share of the image),
+    ``top``, ``left``, ``bottom``, ``right`` (the lungs' box in pixels of the file, the last two exclusive).
 
     Raises
     ------
-    DecodeError
-        A file cannot be read, and ``skip_bad`` is False. What was written before stays.
+    DataError
+        Files cannot be read, and ``skip_bad`` is False. The others have been done.
     ConfigError
-        A region that does not exist, or an output that would overwrite an input.
+        A region that does not exist, a margin it cannot have, or an output that would overwrite an input.
     """
     if what not in WHAT:
         raise ConfigError(f"There is no region {what!r}.", remedy=f"Use one of {', '.join(WHAT)}.")
+    low, high = _MARGINS.get(what, (0, 0))
+    if margin is not None and not low <= margin <= high:
+        raise ConfigError(
+            f"The margin of {what!r} is {margin}.",
+            remedy=f"Give a share of the image from {low} to {high}."
+            if high
+            else "Leave it out: a mask has none.",
+        )
     out, paths = Path(out), [Path(path) for path in paths]
     names = _names(paths)
     taken = {path.absolute() for path in paths} & {(out / name).absolute() for name in names}
@@ -71,42 +85,46 @@ def apply_to_files(
             remedy="Give another folder with --out.",
         )
     predict = predictor(segmenter, weights)
-    rows = []
+    rows, bad = [], []
     with progress_bar(len(paths), "Finding lungs", progress) as bar:
         for path, name in zip(paths, names, strict=True):
             try:
                 row = _one(path, out / name, what, margin, predict)
             except DecodeError as error:
-                if not skip_bad:
-                    raise
-                row = {"plausible": False, "problem": error.message}
+                row = {"plausible": False, "problem": error.message.removeprefix(str(path)).strip(" :")}
+                bad.append(f"{path}: {row['problem']}")
             rows.append({"image": str(path), "file": name if row["plausible"] else "", **row})
             bar.update(1)
-    columns = ["image", "file", "plausible", "problem", "lung_area", "top", "left", "bottom", "right"]
+    columns = ["image", "file", "plausible", "problem", "negative", "lung_area", *_BOX]
     table = pd.DataFrame(rows, columns=columns)
-    table[columns[5:]] = table[columns[5:]].astype("Int64")
+    table[list(_BOX)] = table[list(_BOX)].astype("Int64")
     with atomic_path(out / "lungs.csv") as temporary:
         table.to_csv(temporary, index=False)
+    if bad and not skip_bad:
+        raise DataError(
+            f"{len(bad)} of {len(paths)} files cannot be read; the others are done, in {out}.",
+            offenders=bad,
+            remedy="Mend or remove them; with --skip-bad (skip_bad=True) they are only listed.",
+        )
     return table
 
 
 def _one(path: Path, target: Path, what: str, margin: float | None, predict) -> dict[str, object]:
     image = decode(path)
-    probabilities = predict(resize(image, _LETTERBOX)[None])
-    mask, (problem,) = _in_file(probabilities, image.shape)
+    small = resize(image, _LETTERBOX)
+    negative = bool(bone_is_bright(reduced(image)) < 0)
+    mask, (problem,) = _in_file(predict((255 - small if negative else small)[None]), image.shape)
     if problem:
-        return {"plausible": False, "problem": problem, "lung_area": 0.0}
+        return {"plausible": False, "problem": problem, "negative": negative, "lung_area": 0.0}
     with atomic_path(target) as temporary:
         Image.fromarray(_region(image, mask, what, margin)).save(temporary)
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     return {
         "plausible": True,
         "problem": "",
+        "negative": negative,
         "lung_area": round(float(mask.mean()), 4),
-        "top": rows[0],
-        "left": columns[0],
-        "bottom": rows[-1] + 1,
-        "right": columns[-1] + 1,
+        **dict(zip(_BOX, (rows[0], columns[0], rows[-1] + 1, columns[-1] + 1), strict=True)),
     }
 
 

@@ -104,9 +104,14 @@ def load_network(weights: str | Path | None = None) -> LungNet:
         The file is missing, damaged, or holds another network.
     """
     path = SHIPPED_WEIGHTS if weights is None else Path(weights)
-    state = {
-        name: tensor.float() for name, tensor in load_state_dict(path).items() if torch.is_tensor(tensor)
-    }
+    try:
+        state = load_state_dict(path)
+    except CheckpointError as error:
+        raise CheckpointError(
+            f"{path} cannot be read as weights of the lung segmenter.",
+            remedy="Give a file that `cxr lungs train` wrote, or none for the weights that ship.",
+        ) from error
+    state = {name: tensor.float() for name, tensor in state.items() if torch.is_tensor(tensor)}
     network = LungNet()
     # Batch normalisation counts its batches in an integer that prediction does not need.
     needed = {name for name in network.state_dict() if not name.endswith("num_batches_tracked")}

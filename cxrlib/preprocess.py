@@ -153,6 +153,11 @@ def geometry_of(cohort: Cohort, row: int) -> Geometry:
     DataError
         The cohort has not been preprocessed.
     """
+    if "window_top" in cohort.table:
+        raise DataError(
+            f"The cohort {cohort.name!r} has been cropped to the lungs.",
+            remedy="Ask the cohort before the crop; window_top, window_left and window_side lead back to it.",
+        )
     missing = [column for column in GEOMETRY_COLUMNS if column not in cohort.table]
     if missing or "preprocess" not in cohort.info:
         raise DataError(

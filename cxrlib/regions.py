@@ -41,8 +41,12 @@ def crop_to_lungs(
     """
     if not -0.4 < margin <= 2:
         raise ConfigError(f"The margin is {margin}.", remedy="Give a share from 0 to 2, such as 0.05.")
+    side = min(cohort.images.shape[1:]) if size is None else int(size)
+    if side < 8:
+        raise ConfigError(
+            f"The size is {size!r}.", remedy="Give at least 8 pixels, or None for the images' own."
+        )
     cohort, typical = _with_masks(cohort, missing)
-    side = int(size or min(cohort.images.shape[1:]))
     windows = np.array([lung_window(_filled(mask, typical), margin) for mask in cohort.lung_masks])
     windows = windows.reshape(-1, 3)
     cut = {

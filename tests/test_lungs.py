@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 import cxrlib
 from cxrlib import lungs
 from cxrlib.cli import app
-from cxrlib.errors import CheckpointError, ConfigError, DecodeError
+from cxrlib.errors import CheckpointError, ConfigError, DataError
 from cxrlib.lung_files import apply_to_files
 from cxrlib.lung_network import dice
 from cxrlib.lungs import problem_with, segment
@@ -239,14 +239,39 @@ def test_an_input_is_never_overwritten(files, tmp_path):
         apply_to_files(files, tmp_path)
 
 
-def test_a_bad_file_is_named_or_listed(files, tmp_path):
-    bad = tmp_path / "bad.png"
-    bad.write_bytes(b"nothing")
-    with pytest.raises(DecodeError, match=r"bad\.png"):
-        apply_to_files([*files, bad], tmp_path / "out")
-    table = apply_to_files([bad, *files], tmp_path / "out", skip_bad=True)
-    assert list(table["plausible"]) == [False, True, True]
-    assert "bad.png" in table.loc[0, "problem"]
+def test_bad_files_are_all_named_and_the_others_done(files, tmp_path):
+    bad = [tmp_path / "bad.png", tmp_path / "empty.png"]
+    bad[0].write_bytes(b"nothing")
+    bad[1].touch()
+    with pytest.raises(DataError, match=r"(?s)2 of 4 .*bad\.png.*empty\.png"):
+        apply_to_files([bad[0], *files, bad[1]], tmp_path / "out")
+    assert len(list((tmp_path / "out").glob("*.png"))) == 2
+    table = apply_to_files([*bad, *files], tmp_path / "out", skip_bad=True)
+    assert list(table["plausible"]) == [False, False, True, True]
+    assert "bad.png" not in table.loc[0, "problem"]
+
+
+def test_negatives_are_recognised_and_keep_their_greys(files, tmp_path):
+    image = np.asarray(Image.open(files[1]))
+    Image.fromarray(255 - image).save(tmp_path / "negative.png")
+    Image.fromarray(image).save(tmp_path / "positive.png")
+    pair = [tmp_path / "negative.png", tmp_path / "positive.png"]
+    table = apply_to_files(pair, tmp_path / "out", what="keep")
+    assert list(table["negative"]) == [True, False] and table["plausible"].all()
+    negative, positive = (np.asarray(Image.open(tmp_path / "out" / name)) for name in table["file"])
+    kept = positive > 0
+    assert (negative[kept] == 255 - positive[kept]).mean() > 0.98
+
+
+def test_a_margin_that_makes_no_sense_is_refused(files, tmp_path):
+    for what, margin in (("crop", -5), ("mask", 0.1), ("frame", 0.5)):
+        with pytest.raises(ConfigError, match="margin"):
+            apply_to_files(files, tmp_path / "out", what=what, margin=margin)
+
+
+def test_a_hospital_without_its_folder_is_an_error(tmp_path):
+    result = CliRunner().invoke(app, ["lungs", "evaluate", "--site", "Shenzhen"])
+    assert isinstance(result.exception, ConfigError) and "--data-dir" in str(result.exception)
 
 
 def test_the_command_writes_masks_and_a_table(files, tmp_path):

@@ -10,7 +10,8 @@ from cxrlib.results import recorded
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 CARD = (ROOT / "cxrlib" / "data" / "lungs.md").read_text(encoding="utf-8")
-MARKED = re.compile(r"(\d[\d.]*%? \([\d.%]+–[\d.%]+\))<!-- ([\w-]+)/([\w-]+)/([\w-]+):([\w.]+?)(?::(\.\d[f%]))? -->")
+ESTIMATE = r"(\d[\d.]*%? \([\d.%]+–[\d.%]+\))"
+MARKED = re.compile(ESTIMATE + r"<!-- ([\w-]+)/([\w-]+)/([\w-]+):([\w.]+?)(?::(\.\d[f%]))? -->")
 
 
 @pytest.mark.parametrize("claim", MARKED.findall(README) + MARKED.findall(CARD), ids=lambda claim: claim[4])

@@ -107,6 +107,7 @@ def test_a_cohort_with_empty_masks_only_is_an_error(cohort):
     "call",
     [
         lambda c: crop_to_lungs(c, -0.5),
+        lambda c: crop_to_lungs(c, size=0),
         lambda c: keep_lungs(c, 0.7),
         lambda c: keep_frame(c, 0.5),
         lambda c: keep_lungs(c, missing="guess"),
