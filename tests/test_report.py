@@ -196,8 +196,10 @@ def test_an_interrupted_batch_goes_on_from_what_was_finished(tmp_path):
     slow = [("parameters", toy_notebooks.PARAMETERS), ("code", "import time\ntime.sleep(600)")]
     toy_notebooks.write(folder / "01_quick.ipynb", quick)
     toy_notebooks.write(folder / "02_slow.ipynb", slow)
+    # Where the tests run in the background, SIGINT is ignored, and Python then leaves it so.
     program = (
-        "import sys; sys.path.insert(0, sys.argv[2]); from pathlib import Path; import test_report; "
+        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
+        "sys.path.insert(0, sys.argv[2]); from pathlib import Path; import test_report; "
         "test_report.run_in(Path(sys.argv[1]))"
     )
     process = subprocess.Popen(
