@@ -32,7 +32,8 @@ class TrainConfig:
     average_decay
         Above 0: predict with an exponential moving average of the weights (0.99 forgets over 100 steps).
     check_ins
-        How often an epoch the network is measured on the validation images.
+        How often an epoch the network is measured on the validation images; below 1, ¼ say, only every
+        fourth epoch. It always is after the last step.
     train_sample
         How many training images are measured with them, so that both curves mean the same.
     seed
@@ -55,7 +56,7 @@ class TrainConfig:
     label_smoothing: float = 0.0
     augment: Augment | None = None
     average_decay: float = 0.0
-    check_ins: int = 1
+    check_ins: float = 1
     train_sample: int = 1000
     seed: int = 0
     accelerator: str = "auto"
@@ -64,11 +65,12 @@ class TrainConfig:
     precision: str = "32-true"
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "check_ins", "train_sample", "devices", "num_nodes"):
+        for name in ("epochs", "batch_size", "train_sample", "devices", "num_nodes"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}.", remedy="Give at least 1.")
-        if not self.learning_rate > 0:
-            raise ConfigError(f"learning_rate is {self.learning_rate}.", remedy="Give a positive number.")
+        for name in ("learning_rate", "check_ins"):
+            if not getattr(self, name) > 0:
+                raise ConfigError(f"{name} is {getattr(self, name)}.", remedy="Give a positive number.")
         if self.schedule not in ("cosine", "constant"):
             raise ConfigError(
                 f"There is no schedule called {self.schedule!r}.", remedy="Use cosine or constant."

@@ -167,9 +167,9 @@ class Trainer:
         return rate
 
     def _is_check_in(self) -> bool:
-        done = (self.step - 1) % self.steps_per_epoch
-        parts = self.config.check_ins
-        return (done + 1) * parts // self.steps_per_epoch > done * parts // self.steps_per_epoch
+        per_step = self.config.check_ins / self.steps_per_epoch
+        passed = math.floor(self.step * per_step + 1e-9) - math.floor((self.step - 1) * per_step + 1e-9)
+        return passed > 0 or self.step == self.total_steps
 
     def _check_in(self) -> None:
         """Measure the network on the training sample and the validation images, the same way on both."""
@@ -336,15 +336,20 @@ def train_or_load(
     -------
     The network and its history.
     """
-    key = hashlib.sha256(
-        json.dumps([cohort.content_hash(), asdict(config)], sort_keys=True).encode()
-    ).hexdigest()
-    folder = (cache_root() / "models" if store is None else Path(store)) / f"{config.model}-{key[:16]}"
+    folder = artefact_folder(cohort, config, store)
     if callbacks is None:
         callbacks = default_callbacks(folder, tensorboard=False)
     trainer = Trainer(config, callbacks, folder)
     history = trainer.fit(cohort, resume=True)
     return trainer.model.eval(), history
+
+
+def artefact_folder(cohort: Cohort, config: TrainConfig, store: str | Path | None = None) -> Path:
+    """Where :func:`train_or_load` keeps this training: ``last.pt``, and ``best.pt`` of the lowest loss."""
+    key = hashlib.sha256(
+        json.dumps([cohort.content_hash(), asdict(config)], sort_keys=True).encode()
+    ).hexdigest()
+    return (cache_root() / "models" if store is None else Path(store)) / f"{config.model}-{key[:16]}"
 
 
 def _averaged(model: Classifier, decay: float):
