@@ -1,11 +1,12 @@
 """Images cut by their lung masks: cropped to the lungs, lungs alone, lungs taken out, the frame alone.
 
 Each takes a Cohort and returns one with the same rows. What a network still reaches on such images says where
-its accuracy comes from.
+its accuracy comes from; :data:`VIEWS` names the ways of looking that studies compare.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -96,6 +97,65 @@ def keep_frame(cohort: Cohort, share: float = 0.1, *, fill: int = 0) -> Cohort:
     images = np.array(cohort.images)
     images[:, rows : height - rows, columns : width - columns] = fill
     return cohort.with_images(images, info=_noted(cohort, f"frame {share:g}"))
+
+
+def keep_corners(cohort: Cohort, share: float = 0.15, *, fill: int = 0) -> Cohort:
+    """Keep four squares of ``share`` of the side in the corners; set the rest to ``fill``. Needs no masks."""
+    if not 0 < share < 0.5:
+        raise ConfigError(f"The corners' share is {share}.", remedy="Give a share between 0 and 0.5.")
+    height, width = cohort.images.shape[1:]
+    rows, columns = max(1, round(share * height)), max(1, round(share * width))
+    images = np.array(cohort.images)
+    images[:, rows : height - rows] = fill
+    images[:, :, columns : width - columns] = fill
+    return cohort.with_images(images, info=_noted(cohort, f"corners {share:g}"))
+
+
+def blur(cohort: Cohort, cells: int = 16) -> Cohort:
+    """Each image as ``cells`` × ``cells`` mean greys, enlarged again: no detail is left. Needs no masks."""
+    size = cohort.images.shape[1:]
+    if not 1 < cells <= min(size):
+        raise ConfigError(f"{cells} cells a side.", remedy=f"Give 2 to {min(size)}.")
+    rows, columns = (np.linspace(0, side, cells + 1).astype(int) for side in size)
+    images = np.array(cohort.images)
+    sums = np.add.reduceat(np.add.reduceat(images.astype(np.float32), rows[:-1], 1), columns[:-1], 2)
+    means = sums / (np.diff(rows)[:, None] * np.diff(columns))
+    grown = means.round().astype(np.uint8).repeat(np.diff(rows), axis=1).repeat(np.diff(columns), axis=2)
+    return cohort.with_images(grown, info=_noted(cohort, f"blur {cells}"))
+
+
+def histogram(cohort: Cohort) -> Cohort:
+    """Each image's greys in ascending order, row by row: what they are, and not where. Needs no masks."""
+    flat = np.sort(np.array(cohort.images).reshape(len(cohort), -1), axis=1)
+    return cohort.with_images(flat.reshape(cohort.images.shape), info=_noted(cohort, "histogram"))
+
+
+def lung_shape(cohort: Cohort, missing: str = "typical") -> Cohort:
+    """The lung masks as images, 0 and 255: what cutting along the masks tells by itself."""
+    cohort, typical = _with_masks(cohort, missing)
+    images = np.stack([255 * _filled(mask, typical) for mask in cohort.lung_masks])
+    return cohort.with_images(images.astype(np.uint8), info=_noted(cohort, "lung shape"))
+
+
+#: What a network may be shown: name -> function of a Cohort. The lungs' box is removed, not their outline,
+#: which would stay behind as a silhouette; ``lung_shape`` says what the outline of ``lungs_only`` gives away.
+VIEWS: dict[str, Callable[[Cohort], Cohort]] = {
+    "whole": lambda cohort: cohort,
+    "lungs_only": keep_lungs,
+    "lung_shape": lung_shape,
+    "lungs_removed": lambda cohort: remove_lungs(cohort, box=True),
+    "frame": keep_frame,
+    "corners": keep_corners,
+    "blur": blur,
+    "histogram": histogram,
+}
+
+
+def shown(cohort: Cohort, view: str) -> Cohort:
+    """The cohort in one of :data:`VIEWS`; ``lungs_…`` and ``lung_shape`` need lung masks."""
+    if view not in VIEWS:
+        raise ConfigError(f"There is no view {view!r}.", remedy=f"Use one of {', '.join(VIEWS)}.")
+    return VIEWS[view](cohort)
 
 
 def _painted(cohort, margin, box, fill, missing, *, inside: bool) -> Cohort:

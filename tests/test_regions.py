@@ -8,7 +8,19 @@ from hypothesis import strategies as st
 
 from cxrlib.cohort import Cohort
 from cxrlib.errors import ConfigError, DataError
-from cxrlib.regions import crop_to_lungs, keep_frame, keep_lungs, lung_window, remove_lungs
+from cxrlib.regions import (
+    VIEWS,
+    blur,
+    crop_to_lungs,
+    histogram,
+    keep_corners,
+    keep_frame,
+    keep_lungs,
+    lung_shape,
+    lung_window,
+    remove_lungs,
+    shown,
+)
 
 
 @pytest.fixture
@@ -65,6 +77,43 @@ def test_the_frame_keeps_the_outer_share_and_nothing_else(cohort):
     outer = np.ones((60, 60), bool)
     outer[6:54, 6:54] = False
     assert (frame.images[:, outer] == cohort.images[:, outer]).all()
+
+
+def test_the_corners_are_four_squares_of_the_frame(cohort):
+    corners = keep_corners(cohort, 0.1)
+    assert ((corners.images > 0).sum(axis=(1, 2)) == 4 * 6 * 6).all()
+    assert (corners.images[:, 54:, :6] == cohort.images[:, 54:, :6]).all()
+
+
+def test_a_blur_keeps_the_mean_of_each_cell_and_nothing_finer(cohort):
+    blurred = blur(cohort, 7)  # 60 is no multiple of 7
+    assert blurred.images.shape == cohort.images.shape
+    assert len(np.unique(blurred.images[0])) <= 49
+    assert blurred.images[0, 0, 0] == round(cohort.images[0, :8, :8].mean())
+    assert blurred.images.mean() == pytest.approx(cohort.images.mean(), abs=1)
+
+
+def test_a_histogram_keeps_every_grey_and_no_place(cohort):
+    sorted_greys = histogram(cohort)
+    mixed = cohort.with_images(cohort.images[:, ::-1, ::-1])
+    assert (np.bincount(sorted_greys.images[0].ravel()) == np.bincount(cohort.images[0].ravel())).all()
+    assert (histogram(mixed).images == sorted_greys.images).all()
+
+
+def test_the_lungs_shape_is_what_their_mask_says(cohort):
+    assert (lung_shape(cohort).images[:2] == 255 * cohort.lung_masks[:2]).all()
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_every_view_has_the_rows_and_the_shape_of_the_whole(cohort, view):
+    seen = shown(cohort, view)
+    assert seen.images.shape == cohort.images.shape
+    assert seen.table["image_id"].equals(cohort.table["image_id"])
+
+
+def test_an_unknown_view_is_named(cohort):
+    with pytest.raises(ConfigError, match="sideways"):
+        shown(cohort, "sideways")
 
 
 def test_a_crop_is_a_square_around_the_lungs_and_says_where_it_was(cohort):
