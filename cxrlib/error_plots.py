@@ -163,8 +163,10 @@ def subgroups(table: pd.DataFrame, overall: Mapping[str, float] | None = None, t
     for i, (division, group) in enumerate(rows):
         at -= 1.6 if i and rows[i - 1][0] != division else 1.0
         heights[division, group] = at
-        count = table[(table["division"] == division) & (table["group"] == group)]["n"].iloc[0]
-        labels[at] = f"{division.replace('_', ' ')}: {group} (n = {count:,})"
+        first = table[(table["division"] == division) & (table["group"] == group)].iloc[0]
+        # All healthy images are compared with each subtype: what differs in number is the ill.
+        count = f"{first['positives']:,} ill" if division == "subtype" else f"n = {first['n']:,}"
+        labels[at] = f"{division.replace('_', ' ')}: {group} ({count})"
     figure, axes = plt.subplots(
         1, len(measures), figsize=(3.5 * len(measures) + 1.6, 1.5 - 0.31 * at), sharey=True, squeeze=False
     )

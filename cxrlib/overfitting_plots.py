@@ -66,8 +66,8 @@ def dataset_size(study: Study, part: str = "test") -> Figure:
     last = runs.loc[runs["fitted"], "images"].max()
     for low, high, style in ((runs["images"].min(), last, "-"), (last, runs["images"].max(), "--")):
         n = np.geomspace(low, high, 50)
-        label = f"fit: {law.a:.3g} · n^−{law.b:.2f}" if style == "-" else "its extrapolation, 95% interval"
-        label = label.replace("^−-", "^")
+        fit = f"fit: {law.a:.3g} · $n^{{{-law.b:.2f}}}$"
+        label = fit if style == "-" else "its extrapolation, 95% interval"
         ax.plot(n, law(n), style, color=BLACK, linewidth=1.4, label=label)
         if style == "--":
             seeds = runs["seed"].nunique()
