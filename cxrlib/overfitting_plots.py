@@ -116,8 +116,9 @@ def regularisers(study: Study) -> Figure:
             ax.plot([e["low"], e["high"]], [height] * 2, "-", color=BLUE, linewidth=2)
             ax.plot(e["value"], height, "o", color=BLUE, markersize=8, markeredgewidth=1.6,
                     markerfacecolor=BLUE if real else "white")  # fmt: skip
-            ax.annotate(f"{e['value']:+.3f}", (e["value"], height), (0, 7), textcoords="offset points",
-                        ha="center", fontsize=9)  # fmt: skip
+            ax.annotate(f"{e['value']:+.3f}".replace("-", "−"), (e["value"], height), (0, 7), fontsize=9,
+                        textcoords="offset points", ha="center",
+                        bbox={"facecolor": "white", "edgecolor": "none", "pad": 1})  # fmt: skip
         ax.axvline(0, color=GREY, linestyle=":", linewidth=1.4)
         ax.set(title=title, xlabel="difference of AUC to no regulariser (95%)", ylim=(-0.6, len(arms) - 0.3))
         ax.set_yticks(heights, arms)
