@@ -170,7 +170,7 @@ def leakage(studies: Mapping[str, Study]) -> Figure:
             for x, arm in enumerate(wide.columns):
                 e = numbers[f"{arm.replace(' ', '_')}.{column}"]
                 if e.low is not None:
-                    ax.plot([x + shift] * 2, [e.low, e.high], color=colour, linewidth=2.4)
+                    ax.plot([x + shift] * 2, [e.low, e.high], "-", color=colour, linewidth=2.4)
                 ax.plot(x + shift, e.value, marker, color=colour, markersize=9, markeredgecolor="white",
                         zorder=4, label=label if x == 0 else None)  # fmt: skip
         ax.set_xticks([0, 1], ["split by image", "split by patient"])
