@@ -60,11 +60,16 @@ class Estimate:
         return {name: field for name, field in fields.items() if field is not None}
 
     def __format__(self, spec: str) -> str:
-        """``f"{estimate:.1%}"`` gives ``93.4% (91.2%–95.1%)``; without a specification, three decimals."""
+        """``f"{estimate:.1%}"`` gives ``93.4% (91.2%–95.1%)``; without a specification, three decimals.
+
+        Limits with a sign are joined by "to", since a dash beside a minus cannot be read.
+        """
         spec = spec or (".3f" if abs(self.value) < 10 else ".1f")
         if self.low is None or self.high is None:
             return format(self.value, spec)
-        return f"{self.value:{spec}} ({self.low:{spec}}–{self.high:{spec}})"
+        value, low, high = (format(number, spec) for number in (self.value, self.low, self.high))
+        dash = " to " if low[0] in "-+" else "–"
+        return f"{value} ({low}{dash}{high})".replace("-", "−")
 
     def __str__(self) -> str:
         return format(self, "")

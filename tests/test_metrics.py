@@ -361,6 +361,7 @@ def test_wilson_interval_of_a_textbook_example():
 def test_an_estimate_reads_as_one_writes_it():
     assert str(Estimate(0.9812, 0.9701, 0.9899, 624)) == "0.981 (0.970–0.990)"
     assert f"{Estimate(0.9341, 0.912, 0.951):.1%}" == "93.4% (91.2%–95.1%)"
+    assert f"{Estimate(0.01, -0.008, 0.028):+.3f}" == "+0.010 (−0.008 to +0.028)"
     assert str(Estimate(183.24)) == "183.2"
     assert Estimate(0.5, n=7).as_dict() == {"value": 0.5, "n": 7}
 
