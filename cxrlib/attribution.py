@@ -135,6 +135,13 @@ def regions(cohort: Cohort) -> dict[str, np.ndarray]:
     return {name: np.asarray(mask, dtype=np.uint8) for name, mask in known.items() if mask is not None}
 
 
+def hold_out(cohort: Cohort, image_ids) -> Cohort:
+    """The cohort with all images of these images' patients in its test part: for maps they must be unseen."""
+    patients = cohort.table.loc[cohort.table["image_id"].isin(image_ids), "patient_id"]
+    held = cohort.table["patient_id"].isin(patients)
+    return cohort.with_columns(split=cohort.table["split"].mask(held, "test"))
+
+
 def with_boxes(cohort: Cohort, boxes: pd.DataFrame) -> Cohort:
     """Those images of a cohort of NIH's that have a box, the boxes as their lesion masks; maybe none."""
     boxed = cohort.take(cohort.table["image_id"].isin(boxes["image_id"]).to_numpy())

@@ -16,6 +16,7 @@ from cxrlib.attribution import (
     box_masks,
     estimates,
     grad_cam_layer,
+    hold_out,
     inside_share,
     localisation,
     pointing,
@@ -184,6 +185,14 @@ def test_boxes_become_masks_at_the_images_scale():
     boxed = with_boxes(Cohort(np.zeros((2, 64, 64), np.uint8), table), boxes)
     assert boxed.table["image_id"].tolist() == ["a"]
     assert set(regions(boxed)) == {"border", "lesion"}
+
+
+def test_patients_with_a_box_are_held_out_of_training():
+    table = pd.DataFrame(
+        {"image_id": list("abc"), "patient_id": ["1", "1", "2"], "label": [1, 0, 1], "split": "train"}
+    )
+    cohort = hold_out(Cohort(np.zeros((3, 64, 64), np.uint8), table), ["b", "not here"])
+    assert cohort.table["split"].tolist() == ["test", "test", "train"]
 
 
 def test_what_is_recorded_names_region_method_and_step(network, images):
