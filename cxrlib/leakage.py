@@ -110,7 +110,9 @@ def leakage(
     by_arm = {arm: group.set_index("split_seed") for arm, group in runs.groupby("arm")}
     for arm, group in by_arm.items():
         for column in columns:
-            numbers[f"{arm.replace(' ', '_')}.{column}"] = over_splits(group[column], ratio)
+            bounds = (-1, 1) if column == "optimism" else (0, 1)
+            found = over_splits(group[column], ratio, bounds=bounds)
+            numbers[f"{arm.replace(' ', '_')}.{column}"] = found
     difference = by_arm["by image"]["test_auc"] - by_arm["by patient"]["test_auc"]
     numbers["inflation"] = over_splits(difference, ratio)
     return study_of(runs, numbers)

@@ -78,7 +78,7 @@ class Budget:
 
 BUDGETS = {
     "smoke": Budget(64, 2, 1, 4, 4, (2, 4), 48, 3, 2, 240, 4, 1.0, MILD_AUGMENT, 0.8),
-    "course": Budget(200, 35, 20, 150, 4, (1, 2, 4, 8, 16), 200, 80, 3, 400, 240, 1.0, MILD_AUGMENT, 0.95),
+    "course": Budget(200, 30, 16, 120, 4, (1, 2, 4, 8, 16), 200, 80, 3, 400, 240, 1.0, MILD_AUGMENT, 0.95),
     "full": Budget(None, 30, 12, 600, 6, (1, 2, 4, 8, 16), 1000, 100, 10, None, 600, 0.5, AUGMENT, 0.99),
 }
 

@@ -105,12 +105,18 @@ def holm(p_values: Sequence[float]) -> np.ndarray:
     return adjusted
 
 
-def over_splits(values: Sequence[float], test_share: float, level: float = 0.95) -> Estimate:
+def over_splits(
+    values: Sequence[float],
+    test_share: float,
+    level: float = 0.95,
+    bounds: tuple[float, float] = (-math.inf, math.inf),
+) -> Estimate:
     """The mean over random splits of one data set, with Nadeau and Bengio's corrected interval.
 
     The splits share most of their images, so the naive standard error is too small; they add the ratio of
     test to training images to 1/R (Machine Learning 52:239–281, 2003, doi:10.1023/A:1024068626366).
-    ``test_share``: test images over training images. One split has no interval.
+    ``test_share``: test images over training images. ``bounds``: what the values cannot pass, such as 0 and 1.
+    One split has no interval.
     """
     values = np.asarray(values, dtype=float)
     mean, splits = float(values.mean()), len(values)
@@ -118,7 +124,7 @@ def over_splits(values: Sequence[float], test_share: float, level: float = 0.95)
         return Estimate(mean, seeds=splits)
     error = math.sqrt(values.var(ddof=1) * (1 / splits + test_share))
     half = _quantile((1 + level) / 2, splits - 1) * error
-    return Estimate(mean, mean - half, mean + half, seeds=splits)
+    return Estimate(mean, max(mean - half, bounds[0]), min(mean + half, bounds[1]), seeds=splits)
 
 
 @dataclass(frozen=True)

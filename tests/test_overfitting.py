@@ -66,6 +66,10 @@ def test_over_splits_is_nadeau_and_bengios_interval():
     assert (found.low, found.value, found.high) == pytest.approx((0.2 - half, 0.2, 0.2 + half))
 
 
+def test_an_interval_of_areas_ends_at_one():
+    assert over_splits([0.8, 0.99], 0.3, bounds=(0, 1)).high == 1
+
+
 def test_one_seed_has_the_spread_of_patients_only_and_three_have_both():
     rng = np.random.default_rng(0)
     replicates = rng.normal(0, 0.01, (4000, 1))
