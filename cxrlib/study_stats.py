@@ -115,8 +115,8 @@ def over_splits(
 
     The splits share most of their images, so the naive standard error is too small; they add the ratio of
     test to training images to 1/R (Machine Learning 52:239–281, 2003, doi:10.1023/A:1024068626366).
-    ``test_share``: test images over training images. ``bounds``: what the values cannot pass, such as 0 and 1.
-    One split has no interval.
+    ``test_share``: test images over training images. ``bounds``: what the values cannot pass, as 0 and 1. One
+    split has no interval.
     """
     values = np.asarray(values, dtype=float)
     mean, splits = float(values.mean()), len(values)
