@@ -24,6 +24,7 @@ from cxrlib.eda_images import border
 from cxrlib.errors import ConfigError, DataError
 from cxrlib.metrics import Estimate
 from cxrlib.models import Classifier
+from cxrlib.resampling import check_patients
 
 METHODS = ("grad_cam", "integrated_gradients", "occlusion")
 TITLES = {"grad_cam": "Grad-CAM", "integrated_gradients": "integrated gradients", "occlusion": "occlusion"}
@@ -64,6 +65,17 @@ def attribute(
     """
     if method not in METHODS:
         raise ConfigError(f"There is no method {method!r}.", remedy=f"Use one of {', '.join(METHODS)}.")
+    images = np.asarray(images)
+    if images.ndim != 3 or images.dtype != np.uint8 or not len(images):
+        raise DataError(
+            f"The images are {images.dtype} of shape {images.shape}.",
+            remedy="Give uint8 images, 0–255, of shape (N, H, W), as a cohort's are.",
+        )
+    if steps < 1 or (window is not None and not 1 <= window <= min(images.shape[1:])):
+        raise ConfigError(
+            f"{steps} steps and a window of {window} pixels.",
+            remedy=f"Give at least 1 step and a window of 1 to {min(images.shape[1:])}.",
+        )
     from captum.attr import IntegratedGradients, LayerAttribution, LayerGradCam, Occlusion
 
     model.eval()
@@ -198,6 +210,8 @@ def localisation(
     """
     if maps.shape != masks.shape:
         raise DataError(f"Maps are {maps.shape}, masks {masks.shape}.", remedy="Give a mask for each map.")
+    if patients is not None:
+        check_patients(np.asarray(patients), len(maps))
     used = masks.any(axis=(1, 2)) & (maps > 0).any(axis=(1, 2))
     if not used.any():
         raise DataError("No image has both a mask and a positive map.", remedy="Choose other images.")

@@ -17,7 +17,7 @@ from scipy.special import expit, log_expit, logit
 from cxrlib.eda import percentiles, resample_patients
 from cxrlib.errors import ConfigError, CxrWarning, DataError
 from cxrlib.metrics import Estimate
-from cxrlib.resampling import checked
+from cxrlib.resampling import check_probabilities, checked
 
 STRATEGIES = ("quantile", "uniform")
 _CLIP = 1e-7  # single precision rounds a probability closer to 1 than this to 1
@@ -76,7 +76,7 @@ def fit_temperature(labels, logits) -> Scaling:
     temperature in the hundreds, and with it probabilities near ½. Where they separate the classes, the best
     temperature would be 0, and a CxrWarning says so.
     """
-    labels, (logits,) = checked(labels, [logits])
+    labels, logits = _checked_logits(labels, logits)
 
     def loss(log_temperature: float) -> float:
         return _cross_entropy(labels, logits * np.exp(-log_temperature))
@@ -89,7 +89,7 @@ def fit_temperature(labels, logits) -> Scaling:
 
 def fit_platt(labels, logits) -> Scaling:
     """Slope and offset with the smallest cross-entropy: Platt's scaling without his prior."""
-    labels, (logits,) = checked(labels, [logits])
+    labels, logits = _checked_logits(labels, logits)
     start = fit_temperature(labels, logits)
 
     def loss(parameters):
@@ -319,13 +319,23 @@ def _patients(labels: np.ndarray, patients) -> np.ndarray:
     return np.arange(len(labels)) if patients is None else np.asarray(patients)
 
 
+def _checked_logits(labels, logits) -> tuple[np.ndarray, np.ndarray]:
+    labels, (logits,) = checked(labels, [logits], metrics=())
+    if len(np.unique(labels)) < 2:
+        raise DataError(
+            f"All {len(labels)} labels are {labels[0]}.",
+            remedy="A scaling is fitted to images of both classes.",
+        )
+    if ((logits >= 0) & (logits <= 1)).all():
+        warnings.warn(
+            "All logits lie between 0 and 1: if they are probabilities, give to_logits(probabilities).",
+            CxrWarning,
+            stacklevel=3,
+        )
+    return labels, logits
+
+
 def _checked(labels, list_of_probabilities) -> tuple[np.ndarray, np.ndarray]:
     labels, probabilities = checked(labels, list_of_probabilities, metrics=("accuracy",))
-    outside = np.argwhere((probabilities < 0) | (probabilities > 1))
-    if len(outside):
-        raise DataError(
-            f"{len(outside)} values are no probabilities.",
-            offenders=[f"row {row}: {probabilities[model, row]:.4g}" for model, row in outside],
-            remedy="Give probabilities between 0 and 1; of logits, scipy.special.expit.",
-        )
+    check_probabilities(probabilities)
     return labels, probabilities

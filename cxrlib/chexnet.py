@@ -141,7 +141,8 @@ def findings_by_view(
     Returns
     -------
     DataFrame indexed by finding: for ``all``, ``PA`` and ``AP``, ``<view>``, ``<view>_low``, ``<view>_high``;
-    ``gap`` (AP − PA) with ``gap_low`` and ``gap_high``; ``PA_positives``, ``AP_positives``.
+    ``gap`` (AP − PA) with ``gap_low`` and ``gap_high``; ``PA_positives``, ``AP_positives``. Limits are NaN
+    where a view has fewer than five images with the finding.
     """
     rows = {}
     ap = (table["view"] == "AP").to_numpy()
@@ -160,10 +161,15 @@ def findings_by_view(
         )
         row = {}
         gap = drawn["AP"]["auc"] - drawn["PA"]["auc"]
+        counts = {view: int(labels[subsets[view]].sum()) for view in VIEWS}
+        few = {view for view in VIEWS if counts[view] < subgroups.FEWEST}
         for name, values in (*((view, drawn[view]["auc"]) for view in subsets), ("gap", gap)):
             estimate = _estimate(values, len(table))
-            row |= {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
-        rows[finding] = row | {f"{view}_positives": int(labels[subsets[view]].sum()) for view in VIEWS}
+            limits = (estimate.low, estimate.high)
+            if name in few or (few and name == "gap"):
+                limits = (np.nan, np.nan)  # resampling two images says next to nothing
+            row |= {name: estimate.value, f"{name}_low": limits[0], f"{name}_high": limits[1]}
+        rows[finding] = row | {f"{view}_positives": counts[view] for view in VIEWS}
     return pd.DataFrame.from_dict(rows, orient="index")
 
 

@@ -14,7 +14,7 @@ import pandas as pd
 from cxrlib.datasets.nih_tables import FINDINGS
 from cxrlib.errors import DataError
 from cxrlib.metrics import Estimate, auc, proportion
-from cxrlib.resampling import draw_patients
+from cxrlib.resampling import check_patients, draw_patients
 
 _ACQUISITION = (
     "view",
@@ -329,7 +329,9 @@ def resample_patients(cells: np.ndarray, patients, *, replicates: int, seed: int
     -------
     float64, shape (replicates, K).
     """
-    unique, codes = np.unique(np.asarray(patients).astype(str), return_inverse=True)
+    patients = np.asarray(patients)
+    check_patients(patients, len(cells))
+    unique, codes = np.unique(patients.astype(str), return_inverse=True)
     per_patient = np.column_stack([np.bincount(codes, weights=c, minlength=len(unique)) for c in cells.T])
     draws = draw_patients(len(unique), len(unique), replicates, seed)
     return np.concatenate([times.astype(float) @ per_patient for times in draws])

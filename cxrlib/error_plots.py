@@ -359,7 +359,7 @@ def chexnet(numbers: Mapping[str, Estimate], findings: pd.DataFrame, finding: st
     ax.set_yticks(heights, names, fontsize=9.5)
     ax.set(
         title="Every finding, by view",
-        xlabel="AUC (95% interval); in brackets: images in PA, AP",
+        xlabel="AUC (95%); in brackets: with the finding in PA, AP",
         ylim=(-0.7, len(ordered) - 0.3),
     )
     ax.grid(axis="y", visible=False)

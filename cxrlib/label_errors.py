@@ -13,7 +13,7 @@ import pandas as pd
 from cxrlib.eda import percentiles, resample_patients
 from cxrlib.errors import ConfigError, DataError
 from cxrlib.metrics import Estimate
-from cxrlib.resampling import checked
+from cxrlib.resampling import check_probabilities, checked
 
 FILTERS = ("prune_by_noise_rate", "confident_learning", "both", "prune_by_class")
 
@@ -170,8 +170,5 @@ def _shares(sums: np.ndarray) -> dict[str, np.ndarray]:
 
 def _checked(labels, probabilities) -> tuple[np.ndarray, np.ndarray]:
     labels, rows = checked(labels, [probabilities], metrics=())
-    if ((rows < 0) | (rows > 1)).any():
-        raise DataError(
-            f"The scores run from {rows.min():.3g} to {rows.max():.3g}.", remedy="Give probabilities, 0–1."
-        )
+    check_probabilities(rows)
     return labels, rows

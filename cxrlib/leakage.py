@@ -49,7 +49,7 @@ def split_by_image_and_by_patient(cohort: Cohort, seed: int = 0) -> tuple[Cohort
 def leaky_phantom(n: int, image_size: int = 64, seed: int = 0, fresh: int | None = None):
     """A phantom cohort in which to know the patient is to know the label, and a fresh one for the truth.
 
-    Patients have up to twelve images, about seven on average, all with the same label, and the disease is
+    Patients have up to twelve images, six to seven on average, all with the same label, and the disease is
     faint: to recognise a ribcage pays more than to find an opacity. The fresh cohort has the same disease in
     other patients, one image each. No confounder depends on the label in either.
 

@@ -20,7 +20,7 @@ from cxrlib.datasets.phantom_latents import CONFOUNDERS, Confounder, PhantomConf
 from cxrlib.errors import DataError
 from cxrlib.lung_network import SIDE, LungNet, LungTraining, dice, lung_probabilities, train_segmenter
 from cxrlib.lungs import lung_masks, predictor
-from cxrlib.metrics import Estimate
+from cxrlib.metrics import Estimate, proportion
 
 #: name -> (trained on, tested on)
 ROWS = {
@@ -177,10 +177,7 @@ def dice_numbers(study: pd.DataFrame, *, replicates: int = 2000, seed: int = 0) 
 
 def share(flags: np.ndarray) -> Estimate:
     """The share of images with a flag, shape (N,), bool or a mean over seeds, with Wilson's 95% interval."""
-    n, value, z2 = len(flags), float(np.mean(flags)), 1.959964**2
-    centre = (value + z2 / (2 * n)) / (1 + z2 / n)
-    reach = np.sqrt(z2 * (value * (1 - value) / n + z2 / (4 * n**2))) / (1 + z2 / n)
-    return Estimate(value, float(max(centre - reach, 0)), float(min(centre + reach, 1)), n=n)
+    return proportion(float(np.sum(flags)), len(flags))
 
 
 def _worst_decile(values: np.ndarray) -> np.ndarray:

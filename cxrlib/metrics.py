@@ -328,7 +328,7 @@ def choose_threshold(labels, scores, rule: str = "youden", at: float | None = No
     return float((cuts[best - 1] + cuts[best]) / 2)
 
 
-def proportion(successes: int, total: int, level: float = 0.95) -> Estimate:
+def proportion(successes: float, total: int, level: float = 0.95) -> Estimate:
     """A share with Wilson's interval (Wilson 1927, doi:10.1080/01621459.1927.10502953); rows independent."""
     if not 0 <= successes <= total or total < 1:
         raise DataError(

@@ -7,15 +7,15 @@ and what an alarm is worth depends on how many of those examined are ill.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 
 from cxrlib.eda import percentiles, resample_patients
 from cxrlib.errors import ConfigError, DataError
-from cxrlib.metrics import Estimate, bootstrap_mean, choose_threshold
-from cxrlib.resampling import checked, draw_patients, patient_codes
+from cxrlib.metrics import Estimate, bootstrap_mean, choose_threshold, proportion
+from cxrlib.resampling import check_probabilities, checked, draw_patients, patient_codes
 
 #: What is chosen where nothing else is said: a missed pneumonia weighs as much as ten false alarms.
 MISS_COST = 10.0
@@ -94,6 +94,20 @@ def thresholds(
     }
 
 
+def not_too_sure(estimate: Estimate, cases: int) -> Estimate:
+    """Wilson's interval where all of so many cases came out alike: resampling them gives no width at all."""
+    if estimate.low != estimate.high or estimate.value not in (0, 1):
+        return estimate
+    wilson = proportion(estimate.value * cases, cases)
+    return replace(estimate, low=wilson.low, high=wilson.high)
+
+
+def cases(labels: np.ndarray, patients, measure: str) -> int:
+    """How many patients a sensitivity (the ill) or a specificity (the healthy) rests on."""
+    mine = np.asarray(labels) == (measure == "sensitivity")
+    return int(mine.sum() if patients is None else len(np.unique(np.asarray(patients)[mine].astype(str))))
+
+
 def transfer(
     val_labels,
     val_scores: Sequence,
@@ -124,6 +138,8 @@ def transfer(
         "youden": "Youden",
         "cost": f"a miss costs {miss_cost:g} alarms",
     }
+    for scores in (*val_scores, *test_scores):
+        check_probabilities(np.asarray(scores, dtype=float))
     chosen = [thresholds(val_labels, row, sensitivity=sensitivity, miss_cost=miss_cost) for row in val_scores]
     points = {}
     for rule, title in titles.items():
@@ -136,7 +152,10 @@ def transfer(
             found = bootstrap_mean(
                 labels, scores, patients, ("sensitivity", "specificity"), cuts, replicates, seed=seed
             )
-            numbers |= {f"{part}_{name}": estimate for name, estimate in found.items()}
+            numbers |= {
+                f"{part}_{name}": not_too_sure(estimate, cases(labels, patients, name))
+                for name, estimate in found.items()
+            }
             numbers[f"{part}_cost"] = _cost(labels, scores, patients, cuts, miss_cost, replicates, seed)
         points[rule] = OperatingPoint(rule, title, cuts, numbers)
     return points
@@ -171,6 +190,10 @@ def predictive_values(
     """
     names = list(prevalences) if isinstance(prevalences, Mapping) else None
     shares = np.array(list(prevalences.values()) if names else prevalences, dtype=float)
+    if not ((shares > 0) & (shares < 1)).all():
+        raise ConfigError(
+            f"The prevalences are {shares.tolist()}.", remedy="Give shares between 0 and 1: 0.16 for 16%."
+        )
     sums, point = _decision_sums(labels, list_of_scores, patients, cuts, replicates, seed)
 
     def values(cells: np.ndarray) -> dict[str, np.ndarray]:  # (R, S, 4) -> name: (R, prevalences)

@@ -32,7 +32,7 @@ from cxrlib.study import (
     study_of,
     train,
 )
-from cxrlib.study_stats import Draws, PowerLaw, draws, fit_power_law
+from cxrlib.study_stats import Draws, PowerLaw, draws, fit_power_law, pooled
 from cxrlib.train_config import TrainConfig
 
 EARLY = "early stopping"
@@ -146,7 +146,7 @@ def capacity(
     spend = budget(preset)
     small = cut(cohort, spend.images)
     test, images = small.split("test"), int((small.table["split"] == "train").sum())
-    rows, numbers = [], {}
+    rows, numbers, found = [], {}, []
     with progress_bar(len(spend.widths) * len(seeds), "capacity", progress, "training", leave=False) as bar:
         for width in spend.widths:
             scores = []
@@ -160,9 +160,11 @@ def capacity(
                     | {"seed": seed, **run.history.iloc[-1][list(keep)]}
                     | {"test_auc": auc(test.labels, scores[-1])}
                 )
-            numbers[f"width_{width}.test_auc"] = draws(test.labels, scores, test.patients).estimate()
+            found.append(draws(test.labels, scores, test.patients))
+            numbers[f"width_{width}.test_auc"] = found[-1].estimate()
             mine = pd.DataFrame(rows[-len(seeds) :])
             numbers[f"width_{width}.train_auc"] = spread(mine["train_auc"], images)
+    numbers["widest_minus_narrowest.test_auc"] = (found[-1] - found[0]).estimate()
     return study_of(pd.DataFrame(rows), numbers)
 
 
@@ -204,7 +206,7 @@ def regularisers(
 
     ``all`` includes early stopping. Every arm has the same images, epochs and seeds, and is compared with
     ``none`` on the same resampled patients, seed by seed. p-values are Holm's over all arms, for the test
-    AUC and for the gap apart.
+    AUC and for the gap apart; the spread over seeds is that of all arms (:func:`study_stats.pooled`).
 
     Returns
     -------
@@ -230,21 +232,19 @@ def regularisers(
                 | {"test_accuracy": np.mean((y > 0.5) == test.labels)}
             )
     numbers: dict[str, Estimate] = {}
-    tests: dict[str, dict[str, float]] = {"test_auc_gain": {}, "gap_closed": {}}
+    changes: dict[str, dict[str, Draws]] = {"test_auc_gain": {}, "gap_closed": {}}
+    plain = found["none"]
     for arm, by_metric in found.items():
         key = arm.replace(" ", "_")
         numbers |= {f"{key}.{metric}": drawn.estimate() for metric, drawn in by_metric.items()}
-        if arm == "none":
-            continue
-        plain = found["none"]
-        changes: dict[str, Draws] = {
-            "test_auc_gain": by_metric["test_auc"] - plain["test_auc"],
-            "gap_closed": plain["gap"] - by_metric["gap"],
-        }
-        for name, change in changes.items():
-            numbers[f"{key}.{name}"] = change.estimate()
-            tests[name][f"{key}.{name}"] = change.p_value()
-    return study_of(pd.DataFrame(rows), numbers, list(tests.values()))
+        if arm != "none":
+            changes["test_auc_gain"][f"{key}.test_auc_gain"] = by_metric["test_auc"] - plain["test_auc"]
+            changes["gap_closed"][f"{key}.gap_closed"] = plain["gap"] - by_metric["gap"]
+    families = [pooled(family) for family in changes.values()]
+    for family in families:
+        numbers |= {name: change.estimate() for name, change in family.items()}
+    tests = [{name: change.p_value() for name, change in family.items()} for family in families]
+    return study_of(pd.DataFrame(rows), numbers, tests)
 
 
 def shuffled_labels(cohort: Cohort, seed: int = 0) -> Cohort:

@@ -108,7 +108,7 @@ def regularisers(study: Study) -> Figure:
     estimates = study.estimates.set_index("name")
     figure, axes = plt.subplots(1, 2, figsize=(10, 1.7 + 0.42 * len(arms)), layout="constrained", sharey=True)
     for ax, name, title in zip(
-        axes, ("test_auc_gain", "gap_closed"), ("Gain in test AUC", "Part of the gap closed"), strict=True
+        axes, ("test_auc_gain", "gap_closed"), ("Gain in test AUC", "Fall of the gap"), strict=True
     ):
         for arm, height in zip(arms, heights, strict=True):
             e = estimates.loc[f"{arm.replace(' ', '_')}.{name}"]

@@ -24,6 +24,11 @@ def checked(labels, list_of_scores, metrics: Sequence[str] = ("auc",)) -> tuple[
     The classes that ``metrics`` need must be there.
     """
     labels = np.asarray(labels)
+    if len(list_of_scores) and np.ndim(list_of_scores[0]) == 0:
+        raise DataError(
+            "The scores are one array where a list of arrays is wanted.",
+            remedy="Put them into a list: [scores].",
+        )
     rows = [np.asarray(row) for row in list_of_scores]
     if not rows:
         raise DataError("There are no scores.", remedy="Give one array of scores for each model.")
@@ -74,11 +79,7 @@ def patient_codes(labels: np.ndarray, scores: np.ndarray, patients) -> tuple[np.
         codes[order] = np.arange(len(labels))
     else:
         patients = np.asarray(patients)
-        if patients.shape != labels.shape:
-            raise DataError(
-                f"There are {patients.size} patients for {len(labels)} labels.",
-                remedy="Give the patient of each row.",
-            )
+        check_patients(patients, len(labels))
         _, codes = np.unique(patients.astype(str), return_inverse=True)
     n_patients = int(codes.max()) + 1
     if n_patients < 2:
@@ -87,6 +88,32 @@ def patient_codes(labels: np.ndarray, scores: np.ndarray, patients) -> tuple[np.
             remedy="Measure on several patients, or ask for the number without an interval.",
         )
     return codes, n_patients
+
+
+def check_patients(patients: np.ndarray, rows: int) -> None:
+    """A DataError unless there is a patient, and no missing one, for each row."""
+    if patients.shape != (rows,):
+        raise DataError(
+            f"There are {patients.size} patients for {rows} rows.", remedy="Give the patient of each row."
+        )
+    missing = np.flatnonzero([patient is None or patient != patient for patient in patients.tolist()])
+    if len(missing):
+        raise DataError(
+            f"{len(missing)} of {rows} rows have no patient.",
+            offenders=[f"row {row}" for row in missing],
+            remedy="Name the patient of each, or drop those rows; images of one person belong together.",
+        )
+
+
+def check_probabilities(scores: np.ndarray) -> None:
+    """A DataError where one of the scores, of any shape with the rows last, is no probability."""
+    outside = np.argwhere((scores < 0) | (scores > 1))
+    if len(outside):
+        raise DataError(
+            f"{len(outside)} scores are no probabilities.",
+            offenders=[f"row {where[-1]}: {scores[tuple(where)]:.4g}" for where in outside],
+            remedy="Give probabilities between 0 and 1; of logits, scipy.special.expit.",
+        )
 
 
 def draw_patients(n_patients: int, n_rows: int, replicates: int, seed: int) -> Iterator[np.ndarray]:

@@ -8,8 +8,8 @@ Satterthwaite's degrees of freedom, since three seeds say little about their own
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from statistics import NormalDist
 
 import numpy as np
@@ -31,6 +31,8 @@ class Draws:
         float64, shape (R, S): the same in each resampling of patients; NaN where undefined.
     n
         Images.
+    shared
+        Of :func:`pooled`: a variance over seeds, and its degrees of freedom.
 
     ``a - b`` is the difference of two sets of networks seed by seed. It is paired over patients too where
     both were drawn on the same images with the same seed.
@@ -39,6 +41,7 @@ class Draws:
     values: np.ndarray
     replicates: np.ndarray
     n: int
+    shared: tuple[float, int] | None = None
 
     def __sub__(self, other: Draws) -> Draws:
         return Draws(self.values - other.values, self.replicates - other.replicates, min(self.n, other.n))
@@ -63,10 +66,27 @@ class Draws:
         seeds = len(self.values)
         means = self.replicates.mean(axis=1)
         of_patients = float(np.nanvar(means, ddof=1)) if len(means) > 1 else 0.0
-        of_seeds = float(self.values.var(ddof=1)) / seeds if seeds > 1 else 0.0
+        variance, own_df = (float(self.values.var(ddof=1)), seeds - 1) if seeds > 1 else (0.0, 1)
+        if self.shared is not None:
+            variance, own_df = max(variance, self.shared[0]), self.shared[1]
+        of_seeds = variance / seeds
         total = of_patients + of_seeds
-        df = math.inf if of_seeds <= 1e-15 else total**2 / (of_seeds**2 / (seeds - 1))
+        df = math.inf if of_seeds <= 1e-15 else total**2 / (of_seeds**2 / own_df)
         return math.sqrt(total), df
+
+
+def pooled(family: Mapping[str, Draws]) -> dict[str, Draws]:
+    """The same comparisons, with a spread over seeds that they share.
+
+    Two or three seeds that happen to agree make an interval far too narrow. Comparisons made with the same
+    seeds borrow from each other: each takes the mean of their variances, or its own where that is larger.
+    """
+    seeds = {len(one.values) for one in family.values()}
+    if len(seeds) != 1 or seeds == {1}:
+        return dict(family)
+    common = float(np.mean([one.values.var(ddof=1) for one in family.values()]))
+    shared = (common, len(family) * (seeds.pop() - 1))
+    return {name: replace(one, shared=shared) for name, one in family.items()}
 
 
 def draws(

@@ -11,11 +11,15 @@ import pandas as pd
 from cxrlib.eda import percentiles
 from cxrlib.errors import DataError
 from cxrlib.metrics import Estimate
+from cxrlib.operating_points import cases, not_too_sure
 from cxrlib.resampling import Ranked, checked, draw_patients, patient_codes
 
 MEASURES = ("auc", "sensitivity", "specificity")
 
 _NEEDS = {"auc": (0, 1), "average_precision": (0, 1), "sensitivity": (1,), "specificity": (0,)}
+
+#: Patients of each class that an AUC's interval needs: resampling fewer says next to nothing.
+FEWEST = 5
 
 #: Columns that divide patients, and not their disease.
 COLUMNS = ("sex", "age_band", "view", "site")
@@ -65,7 +69,9 @@ def by_subgroup(
     -------
     DataFrame, one row a division, group and measure: ``division``, ``group``, ``measure``, ``value``,
     ``low``, ``high``, ``gap`` (value minus that of the division's other images), ``gap_low``, ``gap_high``,
-    ``n``, ``positives``, ``patients``. A measure that needs a class which the group lacks has no row.
+    ``n``, ``positives``, ``patients``. A measure that needs a class which the group lacks has no row; an AUC
+    of fewer than five patients of a class has no interval (NaN). Where all of a group are right, or all
+    wrong, the interval is Wilson's, and that of the gap Newcombe's.
 
     References
     ----------
@@ -73,10 +79,18 @@ def by_subgroup(
     """
     labels, scores = checked(labels, list_of_scores)
     cuts = np.broadcast_to(np.asarray(thresholds, dtype=float), len(scores))
+    groups = pd.DataFrame(groups)
+    if len(groups) != len(labels):
+        raise DataError(
+            f"There are {len(groups)} rows of groups for {len(labels)} labels.",
+            remedy="Give one for each row.",
+        )
     subsets, others, values = {}, {}, {}
     for division in groups:
         column = groups[division].reset_index(drop=True)
         known = column.notna().to_numpy()
+        if not known.any():
+            raise DataError(f"The column {division!r} is empty.", remedy="Leave it out, or fill it.")
         frames = [
             _metric_frame(labels[known], row[known], column[known].astype(str), cut, measures)
             for row, cut in zip(scores, cuts, strict=True)
@@ -115,6 +129,10 @@ def by_subtype(
     labels, scores = checked(labels, list_of_scores)
     cuts = np.broadcast_to(np.asarray(thresholds, dtype=float), len(scores))
     kinds = pd.Series(np.asarray(subtypes, dtype=object)).fillna("").astype(str).to_numpy()
+    if len(kinds) != len(labels):
+        raise DataError(
+            f"There are {len(kinds)} subtypes for {len(labels)} labels.", remedy="Give one for each row."
+        )
     healthy = labels == 0
     subsets, others, values = {}, {}, {}
     for kind in sorted(set(kinds[~healthy]) - {""}):
@@ -132,10 +150,15 @@ def estimates(table: pd.DataFrame) -> dict[str, Estimate]:
     numbers = {}
     for row in table.itertuples():
         key = f"{row.division}.{_word(row.group)}.{row.measure}"
-        numbers[key] = Estimate(row.value, row.low, row.high, row.n, row.seeds)
+        numbers[key] = estimate_of(row.value, row.low, row.high, row.n, row.seeds)
         if np.isfinite(row.gap):
-            numbers[f"{key}_gap"] = Estimate(row.gap, row.gap_low, row.gap_high, row.n, row.seeds)
+            numbers[f"{key}_gap"] = estimate_of(row.gap, row.gap_low, row.gap_high, row.n, row.seeds)
     return numbers
+
+
+def estimate_of(value: float, low: float, high: float, n=None, seeds=None) -> Estimate:
+    """An Estimate whose limits are None where they are NaN."""
+    return Estimate(value, *(None if np.isnan(limit) else limit for limit in (low, high)), n, seeds)
 
 
 def subset_draws(
@@ -196,19 +219,51 @@ def _table(labels, scores, patients, cuts, subsets, others, values, measures, re
     codes, _ = patient_codes(labels, scores, patients)
     rows = []
     for (division, group), mask in subsets.items():
-        inside, outside = drawn[mask.tobytes()], drawn[others[division, group].tobytes()]
+        rest = others[division, group]
+        inside, outside = drawn[mask.tobytes()], drawn[rest.tobytes()]
         for measure, found in inside.items():
-            value = values.get((division, group, measure), found[0])
-            row = {"division": division, "group": group, "measure": measure, "value": float(value)}
-            row["low"], row["high"] = _limits(found[1:], level)
+            found[0] = values.get((division, group, measure), found[0])
+            mine = _interval(measure, found, labels[mask], codes[mask], level)
+            row = {"division": division, "group": group, "measure": measure, "value": mine.value}
+            row |= {"low": _number(mine.low), "high": _number(mine.high)}
             row |= {"gap": np.nan, "gap_low": np.nan, "gap_high": np.nan}
             if measure in outside:
-                row["gap"] = float(value - outside[measure][0])
-                row["gap_low"], row["gap_high"] = _limits(found[1:] - outside[measure][1:], level)
+                theirs = _interval(measure, outside[measure], labels[rest], codes[rest], level)
+                row["gap"] = float(found[0] - outside[measure][0])
+                row["gap_low"], row["gap_high"] = _gap_limits(mine, theirs, found - outside[measure], level)
             row |= {"n": int(mask.sum()), "positives": int(labels[mask].sum())}
             row |= {"patients": len(np.unique(codes[mask])), "seeds": len(scores)}
             rows.append(row)
     return pd.DataFrame(rows)
+
+
+def _interval(measure: str, found: np.ndarray, labels, codes, level: float) -> Estimate:
+    """A measure's value (first of ``found``) and interval; none where too few patients carry it."""
+    value = float(found[0])
+    if measure in ("auc", "average_precision"):
+        fewest = min(len(np.unique(codes[labels == label])) for label in (0, 1))
+        if fewest < FEWEST:
+            return Estimate(value, n=len(labels))
+    estimate = Estimate(value, *_limits(found[1:], level), n=len(labels))
+    return not_too_sure(estimate, cases(labels, codes, measure))
+
+
+def _gap_limits(mine: Estimate, theirs: Estimate, gaps: np.ndarray, level: float) -> tuple[float, float]:
+    """The bootstrap's interval; Newcombe's where one of the two single ones has no draws behind it.
+
+    Newcombe, Statistics in Medicine 17:873–890, 1998, method 10.
+    """
+    if mine.low is None or theirs.low is None:
+        return np.nan, np.nan
+    if 0 < mine.value < 1 and 0 < theirs.value < 1:
+        return _limits(gaps[1:], level)
+    below = np.hypot(mine.value - mine.low, theirs.high - theirs.value)
+    above = np.hypot(mine.high - mine.value, theirs.value - theirs.low)
+    return float(gaps[0] - below), float(gaps[0] + above)
+
+
+def _number(value: float | None) -> float:
+    return np.nan if value is None else value
 
 
 def _limits(draws: np.ndarray, level: float) -> tuple[float, float]:

@@ -210,3 +210,7 @@ def test_what_cannot_be_measured_is_refused(network, images):
         attribute(network, images, "guess")
     with pytest.raises(DataError, match="positive map"):
         localisation(-np.ones((2, 4, 4)), np.ones((2, 4, 4), np.uint8))
+    with pytest.raises(DataError, match="uint8"):
+        attribute(network, images / 255)
+    with pytest.raises(ConfigError, match="window of 100"):
+        attribute(network, images, "occlusion", window=100)

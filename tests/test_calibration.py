@@ -157,3 +157,17 @@ def test_logits_in_place_of_probabilities_are_refused():
         ece([0, 1], [-1.2, 3.0])
     with pytest.raises(ConfigError, match="bins"):
         bin_edges([0.5], 10, "equal")
+
+
+def test_a_patient_is_needed_for_each_row_and_probabilities_are_no_logits():
+    labels, p = np.array([0, 1, 0, 1]), np.array([0.2, 0.7, 0.4, 0.6])
+    with pytest.raises(DataError, match="3 patients for 4 rows"):
+        calibration(labels, [p], ["a", "b", "c"])
+    with pytest.raises(DataError, match="1 of 4 rows have no patient"):
+        calibration(labels, [p], np.array(["a", "b", None, "c"], dtype=object))
+    with pytest.raises(DataError, match="into a list"):
+        calibration(labels, p)
+    with pytest.warns(CxrWarning, match="to_logits"):
+        fit_temperature(labels, p)
+    with pytest.raises(DataError, match="both classes"):
+        fit_temperature(np.ones(4), p)

@@ -68,7 +68,7 @@ def test_agreement_counts_as_by_hand():
 def test_what_cannot_be_judged_is_refused():
     with pytest.raises(DataError, match="both classes"):
         suspects([1, 1], [0.2, 0.8])
-    with pytest.raises(DataError, match="0–1"):
+    with pytest.raises(DataError, match="no probabilities"):
         hardest([0, 1], [-3.0, 2.0])
     with pytest.raises(ConfigError, match="half"):
         plant([0, 1], 0.5)

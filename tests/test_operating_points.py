@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import precision_recall_curve, roc_curve
 
-from cxrlib.errors import ConfigError
+from cxrlib.errors import ConfigError, DataError
+from cxrlib.metrics import proportion
 from cxrlib.operating_points import (
     cost_threshold,
     estimates,
@@ -92,7 +93,7 @@ def test_mean_curves_of_one_model_are_scikit_learns(scored):
 
 def test_transfer_keeps_its_promise_on_validation_and_measures_the_test(scored):
     labels, scores = scored
-    shifted = scores - 0.1  # the test patients all score lower
+    shifted = 0.8 * scores  # the test patients all score lower
     points = transfer(labels, [scores], labels, [shifted], replicates=100)
     found = points["sensitivity"]
     assert found.numbers["val_sensitivity"].value >= 0.95
@@ -118,3 +119,19 @@ def test_what_is_recorded_has_dotted_names(scored):
     numbers = estimates(points, table)
     assert numbers["youden.screening.ppv"].value == pytest.approx(table.loc["screening", "ppv"])
     assert numbers["cost.test_cost"].n == len(labels)
+
+
+def test_all_found_is_no_certainty(scored):
+    labels, _ = scored
+    perfect = labels.astype(float)
+    numbers = transfer(labels, [perfect], labels, [perfect], replicates=20)["youden"].numbers
+    assert numbers["val_sensitivity"].value == 1
+    assert numbers["val_sensitivity"].low == pytest.approx(proportion(labels.sum(), labels.sum()).low)
+
+
+def test_percent_and_logits_are_refused(scored):
+    labels, scores = scored
+    with pytest.raises(ConfigError, match=r"0\.16 for"):
+        predictive_values(labels, [scores], [0.5], [16])
+    with pytest.raises(DataError, match="no probabilities"):
+        transfer(labels, [scores], labels, [10 * scores])

@@ -9,7 +9,7 @@ from cxrlib import overfitting, study
 from cxrlib.callbacks import Callback
 from cxrlib.errors import ConfigError, DataError
 from cxrlib.study import Budget, cut, for_steps, nested_subsets, train
-from cxrlib.study_stats import Draws, draws, fit_power_law, holm, over_splits
+from cxrlib.study_stats import Draws, draws, fit_power_law, holm, over_splits, pooled
 
 TINY = Budget(60, 3, 2, 6, 3, (1, 2), 40, 20, 2, None, 6, 1.0, study.MILD_AUGMENT, 0.8)
 
@@ -78,6 +78,22 @@ def test_one_seed_has_the_spread_of_patients_only_and_three_have_both():
     values = np.array([0.79, 0.80, 0.81])
     three = Draws(values, values + replicates, 100).estimate()
     assert three.high - three.value > one.high - one.value
+
+
+def test_seeds_that_happen_to_agree_do_not_make_an_interval_narrow():
+    rng = np.random.default_rng(0)
+    missed = {False: 0, True: 0}
+    for _ in range(400):
+        family = {}
+        for arm in range(7):  # no arm differs; seeds spread by 0.008, the draw of patients by 0.0025
+            values = rng.normal(rng.normal(0, 0.0025), 0.008, 2)
+            family[str(arm)] = Draws(values, values + rng.normal(0, 0.0025, (200, 1)), 500)
+        for together, members in ((False, family), (True, pooled(family))):
+            missed[together] += sum(
+                one.estimate().low > 0 or one.estimate().high < 0 for one in members.values()
+            )
+    assert missed[False] / 2800 > 0.08
+    assert missed[True] / 2800 == pytest.approx(0.05, abs=0.02)
 
 
 def test_a_network_against_itself_does_not_differ():

@@ -102,3 +102,28 @@ def test_columns_that_divide_nobody_are_left_out():
         {"sex": ["F", "M"], "view": ["PA", "PA"], "age": [20.0, 60.0], "subtype": ["a", "b"]}
     )
     assert list(divisions(table)) == ["sex", "age_band"]
+
+
+def test_a_group_that_is_all_right_has_wilsons_interval_and_differs_only_if_it_is_large():
+    rng = np.random.default_rng(0)
+    labels, groups = np.zeros(400, int), np.repeat(["few", "many"], [4, 396])
+    labels[::3] = 1
+    scores = np.where(labels == 1, 0.9, np.where(rng.random(400) < 0.2, 0.8, 0.1))
+    scores[:4] = labels[:4]
+    found = by_subgroup(labels, [scores], pd.DataFrame({"ward": groups}), replicates=200)
+    row = found[(found["group"] == "few") & (found["measure"] == "specificity")].iloc[0]
+    assert row["value"] == row["high"] == 1
+    assert row["low"] < 0.5
+    assert row["gap"] > 0 > row["gap_low"]
+    auc_row = found[(found["group"] == "few") & (found["measure"] == "auc")].iloc[0]
+    assert np.isnan(auc_row["low"])
+    assert estimates(found)["ward.few.auc"].low is None
+
+
+def test_groups_of_another_length_or_without_a_value_are_refused(cohort):
+    labels, scores, table, patients = cohort
+    with pytest.raises(DataError, match="599 rows"):
+        by_subgroup(labels, [scores], table[["site"]].iloc[1:], patients)
+    with pytest.raises(DataError, match="'site' is empty"):
+        by_subgroup(labels, [scores], table[["site"]].assign(site=None), patients)
+    assert len(by_subgroup(labels, [scores], table["site"], patients, replicates=10))
