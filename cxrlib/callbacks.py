@@ -6,6 +6,9 @@ import copy
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+from torch import Generator, Tensor
+
 from cxrlib.checkpoints import load_checkpoint, save_checkpoint
 from cxrlib.errors import CheckpointError, TrainingError
 
@@ -21,6 +24,18 @@ class Callback:
 
     def on_train_start(self, trainer: Trainer) -> None:
         """What there was to resume is resumed; the first step comes next."""
+
+    def training_rows(self, trainer: Trainer, epoch: int, rows: np.ndarray) -> np.ndarray:
+        """Rows of ``trainer.train_part`` in the order of this epoch; returns as many, maybe others."""
+        return rows
+
+    def training_images(self, trainer: Trainer, images: Tensor, generator: Generator) -> Tensor:
+        """A batch, augmented, float (B, 1, H, W), 0–255; returns what the network is shown instead."""
+        return images
+
+    def training_loss(self, trainer: Trainer, losses: Tensor, rows: np.ndarray, loss: Tensor) -> Tensor:
+        """Each image's loss (B,), its row, and the loss of the step so far; returns what is minimised."""
+        return loss
 
     def on_non_finite_loss(self, trainer: Trainer, loss: float) -> None:
         """The loss was NaN or infinite; the weights were not changed. The step is tried again after this."""

@@ -1,7 +1,7 @@
 """``cxr``: the command line. Each command calls the package and says what came of it.
 
 Exit status: 0 when all went well, 1 when something must be mended (the message says what), 2 when the
-command was not understood.
+command was not understood, or when ``cxr audit`` found a severe shortcut.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from cxrlib import cli_lungs
+from cxrlib import cli_audit, cli_lungs
 from cxrlib.console import Json, Preset, SkipBad, plain, print_json, print_table
 from cxrlib.errors import CxrError
 
@@ -29,6 +29,7 @@ app = typer.Typer(
 data_app = typer.Typer(help="See, fetch and check the data sources.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 app.add_typer(cli_lungs.app, name="lungs")
+app.command()(cli_audit.audit)
 
 
 class Split(StrEnum):

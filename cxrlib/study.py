@@ -193,6 +193,14 @@ class Trained:
         return self.history.loc[self.history["val_loss"].idxmin()]
 
 
+class TrainingChange(Callback):
+    """A callback that changes what is learnt, and so belongs to the name under which a training is kept."""
+
+    def key(self, cohort: Cohort) -> str:
+        """A folder name that differs where the change does."""
+        raise NotImplementedError
+
+
 class StopWhenMemorised(Callback):
     """Ends training once the accuracy on the training sample is reached."""
 
@@ -214,11 +222,27 @@ class _Tell(Callback):
         self.bar.set_postfix_str(f"step {trainer.step} of {trainer.total_steps}", refresh=True)
 
 
-def train(cohort: Cohort, config: TrainConfig, store=None, bar=None, until: float | None = None) -> Trained:
-    """One training from the store or made now; ``until`` stops it at that training accuracy."""
+def train(
+    cohort: Cohort,
+    config: TrainConfig,
+    store=None,
+    bar=None,
+    until: float | None = None,
+    *,
+    watch: Sequence[Callback] = (),
+    changes: Sequence[TrainingChange] = (),
+    shelf: str = "overfitting",
+) -> Trained:
+    """One training from the store or made now; ``until`` stops it at that training accuracy.
+
+    ``watch``: callbacks that look on. What they saw comes back with a stored training, so they need a
+    ``shelf`` (folder of the store) of their own, which says what they watch. ``changes`` are kept apart in
+    the store by their keys.
+    """
     store = Path(store) if store is not None else cache_root() / "models"
-    store = store / ("overfitting" if until is None else f"overfitting-until-{until:g}")
-    callbacks: list[Callback] = [NonFiniteRecovery(), Checkpoint()]
+    store = store / (shelf if until is None else f"{shelf}-until-{until:g}")
+    store = store.joinpath(*(change.key(cohort) for change in changes))
+    callbacks: list[Callback] = [NonFiniteRecovery(), Checkpoint(), *watch, *changes]
     callbacks += [StopWhenMemorised(until)] if until is not None else []
     callbacks += [_Tell(bar)] if bar is not None else []
     last, history = train_or_load(cohort, config, store, callbacks)

@@ -227,3 +227,47 @@ def _two_sided(statistic: float, df: float) -> float:
     from scipy.stats import norm, t
 
     return float(2 * (norm.sf(statistic) if math.isinf(df) else t.sf(statistic, df)))
+
+
+def mean_draws(values, patients, *, replicates: int = 1000, seed: int = 0) -> Draws:
+    """The mean over images of what S networks give for each, as :class:`Draws`.
+
+    ``values``: (S, N), such as 1 where a prediction flips. ``patients``: (N,). Resamples as :func:`draws`
+    does, so that both may be subtracted.
+    """
+    values = np.asarray(values, dtype=float)
+    _, codes = np.unique(np.asarray(patients).astype(str), return_inverse=True)
+    n_patients = int(codes.max()) + 1
+    if n_patients < 2:
+        raise DataError("All rows are of one patient.", remedy="Measure on several patients.")
+    sums = np.stack([np.bincount(codes, weights=row, minlength=n_patients) for row in values], axis=1)
+    sizes = np.bincount(codes, minlength=n_patients)
+    chunks = draw_patients(n_patients, values.shape[1], replicates, seed)
+    drawn = [(counts @ sums) / (counts @ sizes)[:, None] for counts in chunks]
+    return Draws(values.mean(axis=1), np.concatenate(drawn), values.shape[1])
+
+
+def worst_draws(groups: Sequence[Draws]) -> Draws:
+    """The smallest of several metrics of the same networks and resamplings, network by network."""
+    return Draws(
+        np.min([group.values for group in groups], axis=0),
+        np.min([group.replicates for group in groups], axis=0),
+        min(group.n for group in groups),
+    )
+
+
+def ratio_draws(above: Draws, below: Draws, nothing: float = 0.0) -> Draws:
+    """What part of the way from ``nothing`` to ``below`` does ``above`` reach, in the mean over seeds?
+
+    A ratio of means, made linear at its value (the delta method), so that a draw with ``below`` close
+    to ``nothing`` does not upset the interval. Trust it where ``below`` is several standard errors away.
+    """
+    scale = float(below.values.mean()) - nothing
+    if scale == 0:
+        raise DataError("The ratio has a denominator of zero.", remedy="Compare what differs.")
+    ratio = (float(above.values.mean()) - nothing) / scale
+    values, replicates = (
+        ratio + (getattr(above, part) - nothing - ratio * (getattr(below, part) - nothing)) / scale
+        for part in ("values", "replicates")
+    )
+    return Draws(values, replicates, min(above.n, below.n))

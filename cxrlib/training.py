@@ -115,14 +115,19 @@ class Trainer:
     def _train_step(self) -> float:
         """One batch forward and back. Where the loss is not finite the weights stay as they are."""
         config, started = self.config, time.perf_counter()
-        images, targets = self._batch(self.step)
+        images, targets, rows = self._batch(self.step)
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate()
         torch.manual_seed(_seed(config.seed, 2, self.step))  # dropout
         self.wrapped.train()
         self.optimizer.zero_grad(set_to_none=True)
         logits = self.wrapped(images)
-        loss = F.binary_cross_entropy_with_logits(logits, targets, pos_weight=self.positive_weight)
+        losses = F.binary_cross_entropy_with_logits(
+            logits, targets, pos_weight=self.positive_weight, reduction="none"
+        )
+        loss = losses.mean()
+        for callback in self.callbacks:
+            loss = callback.training_loss(self, losses, rows, loss)
         value = float(loss.detach())
         if math.isfinite(value):
             self.fabric.backward(loss)
@@ -139,10 +144,12 @@ class Trainer:
         self._interval_seconds += time.perf_counter() - started
         return value
 
-    def _batch(self, step: int) -> tuple[Tensor, Tensor]:
-        """This device's share of the step's images (float, (B, 1, H, W), 0–255) and targets."""
+    def _batch(self, step: int) -> tuple[Tensor, Tensor, np.ndarray]:
+        """This device's share of the step's images (float, (B, 1, H, W), 0–255), their targets and rows."""
         epoch, position = divmod(step, self.steps_per_epoch)
         order = np.random.default_rng([self.config.seed, 1, epoch]).permutation(len(self._train))
+        for callback in self.callbacks:
+            order = callback.training_rows(self, epoch, order)
         rows = order[position * self.config.batch_size :][: self.config.batch_size]
         rows = np.sort(rows[self.fabric.global_rank :: self.fabric.world_size])  # a memory map likes order
         images = torch.from_numpy(np.ascontiguousarray(self._train.images[rows])).unsqueeze(1)
@@ -152,8 +159,11 @@ class Trainer:
         if self.config.augment is not None:
             seed = _seed(self.config.seed, 3, step, self.fabric.global_rank)
             images = self.config.augment(images, torch.Generator().manual_seed(seed))
+        for number, callback in enumerate(self.callbacks):
+            seed = _seed(self.config.seed, 4, step, self.fabric.global_rank, number)
+            images = callback.training_images(self, images, torch.Generator().manual_seed(seed))
         smoothing = self.config.label_smoothing
-        return images, targets * (1 - smoothing) + smoothing / 2
+        return images, targets * (1 - smoothing) + smoothing / 2, rows
 
     def learning_rate(self) -> float:
         """The rate of the current step."""
@@ -200,6 +210,11 @@ class Trainer:
     def model(self) -> Classifier:
         """The network to predict with: the averaged one where ``average_decay`` is set."""
         return self.raw_model if self.averaged is None else self.averaged.module
+
+    @property
+    def train_part(self) -> Cohort:
+        """The images that are trained on; rows that callbacks are given count from its first."""
+        return self._train
 
     @property
     def history(self) -> pd.DataFrame:

@@ -62,6 +62,7 @@ def cohort_from_files(
     seed: int = 0,
     limit: int | None = None,
     fit: str = "letterbox",
+    allow_shared_patients: bool = False,
     **decoding,
 ) -> Cohort:
     """Decode the files in column ``path`` and make the cohort of those that could be read.
@@ -78,7 +79,8 @@ def cohort_from_files(
     info = {**info, "image_size": image_size, "fit": fit, "seed": seed, "limit": limit, "skipped": skipped}
     if skipped:
         info["skipped_csv"] = str(decoded.folder / "skipped.csv")
-    return Cohort(decoded.images, table, name=name, info=info)
+    shared = {"allow_shared_patients": allow_shared_patients}
+    return Cohort(decoded.images, table, name=name, info=info, **shared)
 
 
 def masks_from_files(paths, *, image_size: int, fit: str = "letterbox", **decoding) -> np.ndarray:

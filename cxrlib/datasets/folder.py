@@ -53,6 +53,7 @@ def load(
     seed: int = 0,
     fit: str = "letterbox",
     limit: int | None = None,
+    allow_shared_patients: bool = False,
     **decoding,
 ) -> Cohort:
     """The images that a CSV lists.
@@ -79,6 +80,8 @@ def load(
         The value, or values, of the label column that mean pneumonia, in any case; all others do not.
     image_size, fit, seed, limit, decoding
         As in :func:`cxrlib.datasets.kermany.load`.
+    allow_shared_patients
+        Let patients be in two splits instead of refusing such a CSV: for looking at it, not for training.
 
     Returns
     -------
@@ -98,6 +101,7 @@ def load(
         positive=positive,
         seed=seed,
         allow_missing=bool(decoding.get("skip_bad")),
+        allow_shared_patients=allow_shared_patients,
         image_column=image_column,
         label_column=label_column,
         patient_column=patient_column,
@@ -108,8 +112,9 @@ def load(
         site_column=site_column,
     )
     return cohort_from_files(
-        "folder", table, image_size=image_size, info=info, seed=seed, limit=limit, fit=fit, **decoding
-    )
+        "folder", table, image_size=image_size, info=info, seed=seed, limit=limit, fit=fit,
+        allow_shared_patients=allow_shared_patients, **decoding,
+    )  # fmt: skip
 
 
 def files(
@@ -119,6 +124,7 @@ def files(
     positive: str | Collection[str] | None = None,
     seed: int = 0,
     allow_missing: bool = False,
+    allow_shared_patients: bool = False,
     image_column: str = "image",
     label_column: str = "label",
     **columns: str | None,
@@ -126,6 +132,7 @@ def files(
     """The checked table of :func:`load`, and the cohort's info, without reading an image.
 
     ``columns``: the other ``…_column`` of :func:`load`. ``allow_missing``: let files be absent, not all.
+    ``allow_shared_patients``: let patients be in two splits.
     """
     roles = {_ROLES[name]: column for name, column in columns.items() if column is not None}
     roles = {"image_id": image_column, "label": label_column, **roles}
@@ -147,7 +154,8 @@ def files(
     _check_empty(table, "patient_id", csv, roles.get("patient_id"))
     if "split" in roles:
         table["split"] = _splits(table, csv, roles["split"])
-        _check_shared(table, csv, roles.get("patient_id"))
+        if not allow_shared_patients:
+            _check_shared(table, csv, roles.get("patient_id"))
     else:
         table["split"] = split_by_patient(table["patient_id"], seed=seed)
     table["path"] = _paths(table["image_id"], root, csv, allow_missing=allow_missing)

@@ -1,0 +1,186 @@
+"""``cxr audit``: what of a label can be predicted without the disease."""
+
+from __future__ import annotations
+
+import csv
+import time
+import warnings
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cxrlib.console import Json, SkipBad, print_json
+from cxrlib.errors import ConfigError, CxrWarning
+
+_OWN = {
+    "patient_column": "patient_id", "split_column": "split", "site_column": "site", "view_column": "view",
+    "age_column": "age", "sex_column": "sex",
+}  # fmt: skip
+_COLOURS = {"severe": "bold white on red", "warning": "black on yellow", "note": "cyan", "fine": "dim"}
+
+
+def audit(
+    images: Annotated[Path | None, typer.Argument(help="The folder that the CSV's paths begin at.")] = None,
+    labels: Annotated[
+        Path | None, typer.Option("--labels", help="CSV with a line an image: its file, its label, …")
+    ] = None,
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="Folder for audit.html, audit.json and finished work.")
+    ] = Path("audit"),
+    dataset: Annotated[
+        str | None, typer.Option("--dataset", "-d", help="A source of `cxr data list`, instead of IMAGES.")
+    ] = None,
+    data_dir: Annotated[Path | None, typer.Option("--data-dir", help="The folder of --dataset.")] = None,
+    options: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            help="An option of the source as name=value: image_column, label_column, positive, "
+            "patient_column, split_column, site_column, … Columns called patient_id, split, site, view, age "
+            "and sex are recognised. Repeatable.",
+        ),
+    ] = None,
+    source: Annotated[str, typer.Option(help="The column that says where an image comes from.")] = "site",
+    image_size: Annotated[int, typer.Option("--image-size", min=32, help="Pixels a side.")] = 128,
+    sample: Annotated[
+        int | None, typer.Option(min=1, help="A quick look: whole patients, about so many images.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the sample, folds and permutations.")] = 0,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with what --out holds of this audit.")
+    ] = False,
+    skip_bad: SkipBad = False,
+    pictures: Annotated[
+        bool, typer.Option("--pictures/--no-pictures", help="Show images on the page.")
+    ] = True,
+    workers: Annotated[
+        int | None, typer.Option(help="Processes; as many as processors if not given.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Audit images and labels for shortcuts, leaks and duplicates; no training is needed.
+
+    Exit status: 0, nothing severe was found; 2, something was; 1, the audit could not be made and the message
+    says why. 5,000 images take some minutes. Not for clinical use.
+    """
+    from cxrlib.audit import audit_cohort
+    from cxrlib.audit_page import content, write
+
+    started = time.perf_counter()
+    progress = False if as_json else None
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("always", CxrWarning)
+        cohort, known = _cohort(
+            images, labels, dataset, data_dir, options,
+            image_size=image_size, sample=sample, seed=seed, skip_bad=skip_bad, workers=workers,
+            progress=progress,
+        )  # fmt: skip
+    for skipped in cohort.info.get("skipped", ()):
+        typer.echo(f"left out: {skipped}", err=True)
+    for one in heard:
+        if issubclass(one.category, CxrWarning):
+            typer.echo(f"cxr: {one.message}", err=True)
+    found = audit_cohort(
+        cohort, out=out, resume=resume, source=source, seed=seed, workers=workers, progress=progress, **known
+    )
+    made_from = {"command": _command(images, labels, dataset), "seconds": time.perf_counter() - started}
+    _, html = write(found, cohort, out, pictures=pictures, **made_from)
+    if as_json:
+        print_json(content(found, **made_from))
+    else:
+        _print(found, html)
+    if found.severe:
+        raise typer.Exit(2)
+
+
+def _cohort(images, labels, dataset, data_dir, options, *, sample, seed, skip_bad, **reading):
+    """The cohort, and whether its patients and splits are known."""
+    from cxrlib.audit import sample_patients
+    from cxrlib.cli import _named
+    from cxrlib.datasets import folder, load
+    from cxrlib.datasets._files import cohort_from_files
+
+    named = _named(options)
+    if dataset not in (None, "folder"):
+        if images is not None or labels is not None:
+            raise ConfigError(
+                f"Both --dataset {dataset} and a folder or CSV are given.",
+                remedy="Give IMAGES and --labels, or --dataset and --data-dir.",
+            )
+        given = {} if data_dir is None else {"data_dir": data_dir}
+        cohort = load(dataset, seed=seed, skip_bad=skip_bad, **given, **reading, **named)
+        rows = sample_patients(cohort.patients, sample, seed)
+        return (cohort if rows.all() else cohort.take(rows)), {}
+    root = images or data_dir
+    if root is None or labels is None:
+        raise ConfigError(
+            "No folder of images, or no CSV of their labels, is given.",
+            remedy="cxr audit IMAGES --labels labels.csv, or cxr audit --dataset NAME.",
+        )
+    fit = named.pop("fit", "letterbox")
+    image_size = reading.pop("image_size")
+    for role, column in _OWN.items():
+        if column in _header(root, labels) and column not in named.values():
+            named.setdefault(role, column)
+    table, info = folder.files(
+        root, labels=labels, seed=seed, allow_missing=skip_bad, allow_shared_patients=True, **named
+    )
+    table = table[sample_patients(table["patient_id"].to_numpy(), sample, seed)]
+    cohort = cohort_from_files(
+        "folder", table, image_size=image_size, info=info, seed=seed, fit=fit, skip_bad=skip_bad,
+        allow_shared_patients=True, **reading,
+    )  # fmt: skip
+    known = {"has_patients": "patient_column" in named, "has_split": "split_column" in named}
+    return cohort, known
+
+
+def _header(root: Path, labels: Path) -> list[str]:
+    """The CSV's column names, or none: a CSV that cannot be read is named where it is read."""
+    for path in (labels.expanduser(), Path(root) / labels):
+        if path.is_file():
+            try:
+                with open(path, encoding="utf-8-sig", newline="") as file:
+                    line = file.readline()
+            except (OSError, UnicodeDecodeError):
+                return []
+            separator = max(",;\t", key=line.count)
+            return [name.strip() for row in csv.reader([line], delimiter=separator) for name in row]
+    return []
+
+
+def _command(images, labels, dataset) -> str:
+    return f"cxr audit --dataset {dataset}" if dataset else f"cxr audit {images} --labels {labels}"
+
+
+def _print(found, html: Path) -> None:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    from cxrlib.audit_page import sentence, share_of
+
+    console = Console(soft_wrap=False)
+    facts = found.facts
+    console.print(
+        f"{escape(facts['name'])}: {facts['images']:,} images of {facts['patients']:,} patients, "
+        f"{facts['with_label']:,} with the label"
+    )
+    table = Table("", "shown", "AUC (95%)", "of the whole", "p", box=None, pad_edge=False)
+    for one in found.findings:
+        style = _COLOURS[one.severity]
+        severity = f"[{style}]{one.severity}[/]"
+        if one.auc is None:
+            table.add_row(severity, escape(one.probe.title), f"{one.images:,} images", "", "")
+            continue
+        p = "< 0.001" if one.p_holm < 0.001 else f"{one.p_holm:.3f}"
+        table.add_row(severity, escape(one.probe.title), str(one.auc), share_of(one), p)
+    console.print(table)
+    for one in found.findings:
+        if one.severity in ("severe", "warning"):
+            console.print(f"\n[{_COLOURS[one.severity]}]{one.severity}[/] [bold]{escape(one.probe.title)}[/]")
+            console.print(escape(sentence(one)))
+            console.print(f"What to do: {escape(one.probe.advice)}")
+    for limit in found.limits:
+        console.print(f"[dim]Not checked: {escape(limit)}[/]")
+    typer.echo(f"\nVerdict: {found.verdict}. The evidence: {html}")

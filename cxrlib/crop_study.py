@@ -1,0 +1,179 @@
+"""Does it help to show a network only the chest? Whole, cropped and masked images, and what is left.
+
+Images are loaded larger than they are shown, lungs are found on them, and every way of looking ends at the
+same size, so that a crop shows the lungs in more detail and a mask does not. All arms have the same patients,
+settings and seeds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+
+from cxrlib.cache import progress_bar
+from cxrlib.cohort import Cohort
+from cxrlib.decode import resize
+from cxrlib.errors import ConfigError
+from cxrlib.inference import predict
+from cxrlib.lungs import segment
+from cxrlib.metrics import Estimate, choose_threshold
+from cxrlib.recipes import recipe
+from cxrlib.regions import crop_to_lungs, keep_lungs, shown
+from cxrlib.study import Study, cut, study_of, train
+from cxrlib.study_stats import Draws, draws, mean_draws, pooled
+from cxrlib.train_config import TrainConfig
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How much a preset spends: training images (None for all), pixels shown, epochs, batch size, arms."""
+
+    images: int | None
+    size: int
+    epochs: int
+    batch_size: int
+    arms: tuple[str, ...]
+
+
+def smaller(cohort: Cohort, size: int) -> Cohort:
+    """The cohort at ``size`` pixels a side, masks as well."""
+    images = np.stack([resize(image, size) for image in cohort.images])
+    masks = cohort.lung_masks
+    if masks is not None:
+        masks = np.stack([resize(255 * mask, size) >= 128 for mask in masks]).astype(np.uint8)
+    return cohort.with_images(images, lung_masks=masks, lesion_masks=None)
+
+
+#: How an image may be shown: name -> function of a cohort with lung masks and the size in pixels.
+ARMS: dict[str, Callable[[Cohort, int], Cohort]] = {
+    "whole": smaller,
+    "crop": lambda cohort, size: crop_to_lungs(cohort, 0.0, size=size),
+    "crop_05": lambda cohort, size: crop_to_lungs(cohort, 0.05, size=size),
+    "crop_15": lambda cohort, size: crop_to_lungs(cohort, 0.15, size=size),
+    "mask": lambda cohort, size: smaller(keep_lungs(cohort), size),
+    "mask_box": lambda cohort, size: smaller(keep_lungs(cohort, box=True), size),
+    "whole_frame": lambda cohort, size: shown(smaller(cohort, size), "frame"),
+    "crop_frame": lambda cohort, size: shown(crop_to_lungs(cohort, 0.05, size=size), "frame"),
+    "whole_lungs_removed": lambda cohort, size: shown(smaller(cohort, size), "lungs_removed"),
+    "crop_lungs_removed": lambda cohort, size: shown(crop_to_lungs(cohort, 0.05, size=size), "lungs_removed"),
+}
+TITLES = {
+    "whole": "whole image",
+    "crop": "cropped to the lungs' box",
+    "crop_05": "cropped, margin 5%",
+    "crop_15": "cropped, margin 15%",
+    "mask": "lungs' outline alone",
+    "mask_box": "lungs' box alone, not enlarged",
+    "whole_frame": "outer tenth of the whole image",
+    "crop_frame": "outer tenth after cropping",
+    "whole_lungs_removed": "lungs' box removed",
+    "crop_lungs_removed": "lungs' box removed after cropping",
+}
+#: Without the lungs: what is reached here is not reached by looking at them.
+LEFT = ("whole_frame", "crop_frame", "whole_lungs_removed", "crop_lungs_removed")
+
+BUDGETS = {
+    "smoke": Budget(100, 32, 1, 32, ("whole", "crop", "crop_frame")),
+    "course": Budget(1000, 48, 8, 32, ("whole", "crop", "mask", "whole_frame", "crop_frame")),
+    "full": Budget(None, 64, 12, 64, tuple(ARMS)),
+}
+
+
+def budget(preset: str) -> Budget:
+    """What a preset spends: smoke, course or full."""
+    if preset not in BUDGETS:
+        raise ConfigError(
+            f"There is no preset called {preset!r}.", remedy=f"Use one of {', '.join(BUDGETS)}."
+        )
+    return BUDGETS[preset]
+
+
+def settings(preset: str, seed: int) -> TrainConfig:
+    """The compact residual network's own recipe, with fewer epochs."""
+    spend = budget(preset)
+    plain = recipe("residual", preset, epochs=spend.epochs, batch_size=spend.batch_size, seed=seed)
+    return replace(plain, check_ins=min(1, 4 / spend.epochs))
+
+
+def crop_study(
+    cohort: Cohort, preset: str = "course", seeds: Sequence[int] = (0,), *,
+    arms: Sequence[str] | None = None, store=None, progress=None, replicates: int = 1000,
+) -> Study:  # fmt: skip
+    """Whole, cropped and masked images, each against whole on the same patients; and images without lungs.
+
+    Parameters
+    ----------
+    cohort
+        Loaded at about twice the pixels that the preset shows. Lungs are found where it has no masks.
+    arms
+        Some of :data:`ARMS`; None for the preset's. ``whole`` is always there.
+
+    Returns
+    -------
+    Study. ``runs`` has a row for each network: ``arm``, ``seed``, ``val_auc``, ``test_auc``,
+    ``test_accuracy`` (at ½) and ``test_accuracy_at_val`` (at the validation images' Youden threshold).
+    ``estimates`` are these as ``<arm>.…``, and for every arm with lungs ``<arm>_minus_whole.…``, paired by
+    patient and seed, with Holm's p over the arms; ``crop_frame_minus_whole_frame.…`` and
+    ``crop_lungs_removed_minus_whole_lungs_removed.…`` say what cropping takes from the shortcuts.
+    ``<label>.lungs_found`` is the share of images with a mask, ``healthy`` and ``ill``.
+    """
+    spend = budget(preset)
+    names = list(dict.fromkeys(["whole", *(spend.arms if arms is None else arms)]))
+    unknown = [name for name in names if name not in ARMS]
+    if unknown:
+        raise ConfigError(f"There is no arm {unknown[0]!r}.", remedy=f"Use some of {', '.join(ARMS)}.")
+    cohort = cut(cohort, spend.images)
+    if cohort.lung_masks is None:
+        cohort = segment(cohort, progress=progress)
+    measured = {}
+    with progress_bar(len(names) * len(seeds), "crop", progress, "training", leave=False) as bar:
+        for name in names:
+            view = ARMS[name](cohort, spend.size)
+            models = [train(view, settings(preset, seed), store, bar).last for seed in seeds]
+            measured[name] = _measure(models, view, replicates)
+    rows, numbers = [], _found(cohort)
+    for name, found in measured.items():
+        numbers |= {f"{name}.{metric}": drawn.estimate() for metric, drawn in found.items()}
+        for k, seed in enumerate(seeds):
+            rows.append(
+                {"arm": name, "seed": seed} | {metric: drawn.values[k] for metric, drawn in found.items()}
+            )
+    pairs = [(name, "whole") for name in names if name != "whole" and name not in LEFT]
+    pairs += [pair for pair in (("crop_frame", "whole_frame"), ("crop_lungs_removed", "whole_lungs_removed"))
+              if set(pair) <= set(names)]  # fmt: skip
+    tests = []
+    for metric in measured["whole"]:
+        changes = pooled({
+            f"{one}_minus_{other}.{metric}": measured[one][metric] - measured[other][metric]
+            for one, other in pairs
+        })  # fmt: skip
+        numbers |= {key: change.estimate() for key, change in changes.items()}
+        tests.append({key: change.p_value() for key, change in changes.items()})
+    return study_of(pd.DataFrame(rows), numbers, tests)
+
+
+def _measure(models, view: Cohort, replicates: int) -> dict[str, Draws]:
+    options = {"replicates": replicates}
+    val, test = view.split("val"), view.split("test")
+    on_val, on_test = (np.stack([predict(model, part.images) for model in models]) for part in (val, test))
+    cuts = [choose_threshold(val.labels, scores, rule="youden") for scores in on_val]
+    right = [(scores >= cut) == (test.labels == 1) for scores, cut in zip(on_test, cuts, strict=True)]
+    return {
+        "val_auc": draws(val.labels, on_val, val.patients, **options),
+        "test_auc": draws(test.labels, on_test, test.patients, **options),
+        "test_accuracy": draws(test.labels, on_test, test.patients, "accuracy", **options),
+        "test_accuracy_at_val": mean_draws(right, test.patients, **options),
+    }
+
+
+def _found(cohort: Cohort) -> dict[str, Estimate]:
+    there = cohort.lung_masks.reshape(len(cohort), -1).any(axis=1)
+    return {
+        f"{name}.lungs_found": Estimate(
+            float(there[cohort.labels == label].mean()), n=int(np.sum(cohort.labels == label))
+        )
+        for label, name in enumerate(("healthy", "ill"))
+    }

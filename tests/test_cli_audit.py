@@ -1,0 +1,141 @@
+"""``cxr audit`` as a user types it: files in, scorecard, page and exit status out."""
+
+import json
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from cxrlib import cli
+
+
+@pytest.fixture
+def cxr(monkeypatch, capsys):
+    """Run a command; return (exit status, standard output, standard error)."""
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["cxr", *map(str, arguments)])
+        status = 0
+        try:
+            cli.main()
+        except SystemExit as stop:
+            status = stop.code or 0
+        captured = capsys.readouterr()
+        return status, captured.out, captured.err
+
+    return run
+
+
+def _folder(root, leak, n=90):
+    """Noise, two images a patient; ``leak``: a white square in a corner of those with the label."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for i in range(n):
+        pixels = rng.integers(30, 200, (40, 40)).astype(np.uint8)
+        ill = (i // 2) % 2
+        if leak and ill:
+            pixels[1:6, 1:6] = 255
+        Image.fromarray(pixels).save(root / f"film{i:02d}.png")
+        rows.append({"image": f"film{i:02d}.png", "label": ill, "patient_id": f"p{i // 2}"})
+    pd.DataFrame(rows).to_csv(root / "labels.csv", index=False)
+    return root
+
+
+@pytest.fixture(scope="module")
+def leaky(tmp_path_factory):
+    return _folder(tmp_path_factory.mktemp("leaky"), True)
+
+
+SIZE = ["--image-size", "32", "--workers", "1"]
+
+
+def test_a_severe_shortcut_ends_with_status_2_and_leaves_page_and_json(cxr, leaky, tmp_path):
+    status, text, err = cxr("audit", leaky, "--labels", leaky / "labels.csv", "--out", tmp_path, *SIZE)
+    assert status == 2, err
+    assert "severe" in text and "The corners alone" in text and "What to do:" in text
+    stored = json.loads((tmp_path / "audit.json").read_text(encoding="utf-8"))
+    assert "corners" in stored["severe"]
+    assert str(leaky) not in (tmp_path / "audit.json").read_text(encoding="utf-8")
+    page = (tmp_path / "audit.html").read_text(encoding="utf-8")
+    assert "data:image/png" in page and ".png</figcaption>" in page
+
+
+def test_noise_ends_with_status_0(cxr, tmp_path):
+    folder = _folder(tmp_path, False)
+    status, text, err = cxr(
+        "audit", folder, "--labels", "labels.csv", "--out", tmp_path / "out", "--no-pictures", *SIZE
+    )
+    assert status == 0, text + err
+    assert "data:image/png" not in (tmp_path / "out" / "audit.html").read_text(encoding="utf-8")
+
+
+def test_json_goes_to_standard_output_and_resume_reuses_what_is_there(cxr, leaky, tmp_path):
+    command = ["audit", leaky, "--labels", leaky / "labels.csv", "--out", tmp_path, "--json", *SIZE]
+    first = json.loads(cxr(*command)[1])
+    second = json.loads(cxr(*command, "--resume")[1])
+    assert not any(f["reused"] for f in first["findings"])
+    assert all(f["reused"] for f in second["findings"] if f["auc"])
+    assert first["numbers"] == second["numbers"]
+    assert not any(f["reused"] for f in json.loads(cxr(*command)[1])["findings"])
+
+
+def test_a_sample_is_of_whole_patients(cxr, leaky, tmp_path):
+    command = ["audit", leaky, "--labels", leaky / "labels.csv", "--out", tmp_path, "--json", *SIZE]
+    facts = json.loads(cxr(*command, "--sample", 61)[1])["cohort"]
+    assert facts["images"] == 62 and facts["patients"] == 31
+
+
+def test_a_bad_file_is_named_and_left_out_when_told(cxr, tmp_path):
+    folder = _folder(tmp_path, True)
+    (folder / "film03.png").write_bytes(b"no image")
+    (folder / "film05.png").unlink()
+    command = ["audit", folder, "--labels", "labels.csv", "--out", tmp_path / "out", *SIZE]
+    status, _, err = cxr(*command)
+    assert status == 1
+    assert "film05.png" in err and "--skip-bad" in err
+    status, _, err = cxr(*command, "--skip-bad")
+    assert status == 2
+    assert "film03.png" in err and "film05.png" in err
+    page = (tmp_path / "out" / "audit.html").read_text(encoding="utf-8")
+    assert "film03.png" in page
+
+
+def test_a_patient_in_two_splits_is_a_finding_and_no_error(cxr, tmp_path):
+    folder = _folder(tmp_path, False)
+    table = pd.read_csv(folder / "labels.csv")
+    table.assign(split=["train", "test"] * 45).to_csv(folder / "labels.csv", index=False)
+    status, text, err = cxr("audit", folder, "--labels", "labels.csv", "--out", tmp_path / "out", *SIZE)
+    assert status == 2, err
+    assert "45 patients are in more than one split" in " ".join(text.split())
+
+
+def test_no_patient_column_is_said_in_the_limits(cxr, tmp_path):
+    folder = _folder(tmp_path, True)
+    pd.read_csv(folder / "labels.csv").drop(columns="patient_id").to_csv(folder / "labels.csv", index=False)
+    command = ["audit", folder, "--labels", "labels.csv", "--out", tmp_path / "out", "--json", *SIZE]
+    limits = " ".join(json.loads(cxr(*command)[1])["limits"])
+    assert "No patients are known" in limits and "No split was given" in limits
+
+
+def test_one_class_a_missing_csv_and_no_input_end_with_status_1(cxr, leaky, tmp_path):
+    table = pd.read_csv(leaky / "labels.csv").assign(label=1)
+    table.to_csv(tmp_path / "ones.csv", index=False)
+    status, _, err = cxr("audit", leaky, "--labels", tmp_path / "ones.csv", "--out", tmp_path / "o", *SIZE)
+    assert status == 1 and "all images have the label 1" in err
+    status, _, err = cxr("audit", leaky, "--labels", "no.csv", "--out", tmp_path / "o", *SIZE)
+    assert status == 1 and "no.csv" in err
+    status, _, err = cxr("audit", "--out", tmp_path / "o")
+    assert status == 1 and "--labels" in err
+    status, _, err = cxr("audit", leaky, "--labels", "labels.csv", "--dataset", "phantom")
+    assert status == 1 and "--dataset phantom" in err
+
+
+def test_a_known_source_is_audited_by_name(cxr, tmp_path):
+    status, out, err = cxr(
+        "audit", "--dataset", "phantom", "--set", "n=120", "--out", tmp_path, "--json", "--workers", 1,
+        "--image-size", 64,
+    )  # fmt: skip
+    assert status in (0, 2), err
+    assert json.loads(out)["cohort"]["images"] == 120
