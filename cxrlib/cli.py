@@ -1,7 +1,8 @@
 """``cxr``: the command line. Each command calls the package and says what came of it.
 
 Exit status: 0 when all went well, 1 when something must be mended (the message says what), 2 when the
-command was not understood, or when ``cxr audit`` found a severe shortcut.
+command was not understood; ``cxr audit`` alone ends with 2 when it found something severe, and with 1 when it
+was not understood.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ app = typer.Typer(
 data_app = typer.Typer(help="See, fetch and check the data sources.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 app.add_typer(cli_lungs.app, name="lungs")
-app.command()(cli_audit.audit)
+app.command(cls=cli_audit.Command)(cli_audit.audit)
 
 
 class Split(StrEnum):

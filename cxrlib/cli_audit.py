@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer.core import TyperCommand
 
 from cxrlib.console import Json, SkipBad, print_json
 from cxrlib.errors import ConfigError, CxrWarning
@@ -18,6 +19,18 @@ _OWN = {
     "age_column": "age", "sex_column": "sex",
 }  # fmt: skip
 _COLOURS = {"severe": "bold white on red", "warning": "black on yellow", "note": "cyan", "fine": "dim"}
+
+
+class Command(TyperCommand):
+    """Status 2 is kept for what an audit found: a command line that is not understood ends with 1."""
+
+    def parse_args(self, ctx, args):
+        try:
+            return super().parse_args(ctx, args)
+        except Exception as error:
+            if getattr(error, "exit_code", None) == 2:
+                error.exit_code = 1
+            raise
 
 
 def audit(
@@ -62,7 +75,7 @@ def audit(
     """Audit images and labels for shortcuts, leaks and duplicates; no training is needed.
 
     Exit status: 0, nothing severe was found; 2, something was; 1, the audit could not be made and the message
-    says why. 5,000 images take some minutes. Not for clinical use.
+    says why, also where the command was not understood. 5,000 images take some minutes. Not for clinical use.
     """
     from cxrlib.audit import audit_cohort
     from cxrlib.audit_page import content, write

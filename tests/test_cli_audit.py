@@ -139,3 +139,9 @@ def test_a_known_source_is_audited_by_name(cxr, tmp_path):
     )  # fmt: skip
     assert status in (0, 2), err
     assert json.loads(out)["cohort"]["images"] == 120
+
+
+def test_status_2_means_a_finding_and_never_a_slip_of_the_pen(cxr, leaky):
+    for slip in (("--smaple", "5"), ("--sample", "many"), ("--image-size", "3")):
+        status, _, err = cxr("audit", leaky, "--labels", "labels.csv", *slip)
+        assert status == 1 and slip[0] in err
