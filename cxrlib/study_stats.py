@@ -15,7 +15,7 @@ from statistics import NormalDist
 import numpy as np
 
 from cxrlib.errors import DataError
-from cxrlib.metrics import Estimate
+from cxrlib.metrics import Estimate, proportion
 from cxrlib.resampling import Ranked, checked, draw_patients, patient_codes
 
 
@@ -33,6 +33,11 @@ class Draws:
         Images.
     shared
         Of :func:`pooled`: a variance over seeds, and its degrees of freedom.
+    bounds
+        What the metric cannot pass; intervals end there.
+    cases
+        Of a share: its patients. Where all came out alike, resampling gives no width, and Wilson's
+        interval of so many stands there.
 
     ``a - b`` is the difference of two sets of networks seed by seed. It is paired over patients too where
     both were drawn on the same images with the same seed.
@@ -42,6 +47,8 @@ class Draws:
     replicates: np.ndarray
     n: int
     shared: tuple[float, int] | None = None
+    bounds: tuple[float, float] = (-math.inf, math.inf)
+    cases: int | None = None
 
     def __sub__(self, other: Draws) -> Draws:
         return Draws(self.values - other.values, self.replicates - other.replicates, min(self.n, other.n))
@@ -51,7 +58,11 @@ class Draws:
         error, df = self._error()
         half = _quantile((1 + level) / 2, df) * error
         value = float(self.values.mean())
-        return Estimate(value, value - half, value + half, self.n, len(self.values))
+        if self.cases and value in (0.0, 1.0):
+            wilson = proportion(value * self.cases, self.cases, level)
+            return Estimate(value, wilson.low, wilson.high, self.n, len(self.values))
+        low, high = max(value - half, self.bounds[0]), min(value + half, self.bounds[1])
+        return Estimate(value, low, high, self.n, len(self.values))
 
     def p_value(self) -> float:
         """Two-sided, of the mean being zero."""
@@ -109,7 +120,7 @@ def draws(
     values = np.array([r.measure(once, (metric,))[0, 0] for r in ranked])
     chunks = draw_patients(n_patients, len(labels), replicates, seed)
     drawn = [np.stack([r.measure(counts, (metric,))[:, 0] for r in ranked], axis=1) for counts in chunks]
-    return Draws(values, np.concatenate(drawn), len(labels))
+    return Draws(values, np.concatenate(drawn), len(labels), bounds=(0.0, 1.0))
 
 
 def holm(p_values: Sequence[float]) -> np.ndarray:
@@ -230,10 +241,10 @@ def _two_sided(statistic: float, df: float) -> float:
 
 
 def mean_draws(values, patients, *, replicates: int = 1000, seed: int = 0) -> Draws:
-    """The mean over images of what S networks give for each, as :class:`Draws`.
+    """The mean over images of a share that S networks give for each, as :class:`Draws`.
 
-    ``values``: (S, N), such as 1 where a prediction flips. ``patients``: (N,). Resamples as :func:`draws`
-    does, so that both may be subtracted.
+    ``values``: (S, N), from 0 to 1, such as 1 where a prediction flips. ``patients``: (N,). Resamples as
+    :func:`draws` does, so that both may be subtracted.
     """
     values = np.asarray(values, dtype=float)
     _, codes = np.unique(np.asarray(patients).astype(str), return_inverse=True)
@@ -244,7 +255,8 @@ def mean_draws(values, patients, *, replicates: int = 1000, seed: int = 0) -> Dr
     sizes = np.bincount(codes, minlength=n_patients)
     chunks = draw_patients(n_patients, values.shape[1], replicates, seed)
     drawn = [(counts @ sums) / (counts @ sizes)[:, None] for counts in chunks]
-    return Draws(values.mean(axis=1), np.concatenate(drawn), values.shape[1])
+    drawn = np.concatenate(drawn)
+    return Draws(values.mean(axis=1), drawn, values.shape[1], bounds=(0.0, 1.0), cases=n_patients)
 
 
 def worst_draws(groups: Sequence[Draws]) -> Draws:
@@ -253,6 +265,7 @@ def worst_draws(groups: Sequence[Draws]) -> Draws:
         np.min([group.values for group in groups], axis=0),
         np.min([group.replicates for group in groups], axis=0),
         min(group.n for group in groups),
+        bounds=groups[0].bounds,
     )
 
 

@@ -130,6 +130,13 @@ def test_means_of_patients_by_hand():
     assert found.replicates.min() == 0 and found.replicates.max() == 1
 
 
+def test_a_share_stays_between_0_and_1_and_one_of_nothing_has_wilsons_interval():
+    none = mean_draws(np.zeros((3, 40)), range(40), replicates=50).estimate()
+    assert (none.value, none.low, none.high) == pytest.approx((0, 0, 0.0876), abs=1e-3)
+    few = mean_draws([[1] + 39 * [0], 40 * [0]], range(40), replicates=200).estimate()
+    assert few.low == 0 < few.value < few.high
+
+
 def test_the_worst_group_is_found_network_by_network():
     one, two = (Draws(np.array(v), np.array([v]), 10) for v in ([0.9, 0.6], [0.7, 0.8]))
     assert worst_draws([one, two]).values.tolist() == [0.7, 0.6]
