@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 
 import numpy as np
 import pandas as pd
@@ -117,7 +118,8 @@ def crop_study(
     ``test_accuracy`` (at ½) and ``test_accuracy_at_val`` (at the validation images' Youden threshold).
     ``estimates`` are these as ``<arm>.…``, and for every arm with lungs ``<arm>_minus_whole.…``, paired by
     patient and seed, with Holm's p over the arms; ``crop_frame_minus_whole_frame.…`` and
-    ``crop_lungs_removed_minus_whole_lungs_removed.…`` say what cropping takes from the shortcuts.
+    ``crop_lungs_removed_minus_whole_lungs_removed.…``, a family of their own, say what cropping takes
+    from the shortcuts.
     ``<label>.lungs_found`` is the share of images with a mask, ``healthy`` and ``ill``.
     """
     spend = budget(preset)
@@ -142,13 +144,13 @@ def crop_study(
                 {"arm": name, "seed": seed} | {metric: drawn.values[k] for metric, drawn in found.items()}
             )
     pairs = [(name, "whole") for name in names if name != "whole" and name not in LEFT]
-    pairs += [pair for pair in (("crop_frame", "whole_frame"), ("crop_lungs_removed", "whole_lungs_removed"))
-              if set(pair) <= set(names)]  # fmt: skip
+    left = [("crop_frame", "whole_frame"), ("crop_lungs_removed", "whole_lungs_removed")]
+    left = [pair for pair in left if set(pair) <= set(names)]
     tests = []
-    for metric in measured["whole"]:
+    for family, metric in product((pairs, left), measured["whole"]):
         changes = pooled({
             f"{one}_minus_{other}.{metric}": measured[one][metric] - measured[other][metric]
-            for one, other in pairs
+            for one, other in family
         })  # fmt: skip
         numbers |= {key: change.estimate() for key, change in changes.items()}
         tests.append({key: change.p_value() for key, change in changes.items()})
