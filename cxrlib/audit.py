@@ -134,7 +134,10 @@ def audit_cohort(
     limits += [*left_out, *unknown, *_weaknesses(cohort, features["lungs_found"])]
     findings.extend(leaks)
     findings.sort(key=_rank)
-    return Audit(tuple(findings), _facts(cohort, features["lungs_found"]), tuple(limits), settings)
+    limits += _counted_healthy(cohort)
+    splits = cohort.table["split"].value_counts() if has_split else {}
+    facts = _facts(cohort, features["lungs_found"]) | {"splits": {str(k): int(v) for k, v in splits.items()}}
+    return Audit(tuple(findings), facts, tuple(limits), settings)
 
 
 def sample_patients(patients: np.ndarray, images: int | None, seed: int = 0) -> np.ndarray:
@@ -182,6 +185,15 @@ def _weaknesses(cohort: Cohort, lungs_found: np.ndarray) -> list[str]:
     if rarer < 150:
         limits.append(f"The rarer class has {rarer} images: weak shortcuts will be missed.")
     return limits
+
+
+def _counted_healthy(cohort: Cohort) -> list[str]:
+    """Where the label column has several values besides the one that means ill."""
+    values = cohort.info.get("healthy_values") or {}
+    if len(values) < 2:
+        return []
+    listed = ", ".join(f"{value!r} ({count})" for value, count in list(values.items())[:10])
+    return [f"All labels but the positive one count as healthy: {listed}."]
 
 
 def _leaks(
@@ -264,9 +276,8 @@ def _facts(cohort: Cohort, lungs_found: np.ndarray) -> dict:
         "name": cohort.name,
         "images": len(cohort),
         "patients": int(cohort.table["patient_id"].nunique()),
-        "with_label": int(cohort.labels.sum()),
+        "ill": int(cohort.labels.sum()),
         "image_size": int(cohort.images.shape[1]),
-        "splits": {str(k): int(v) for k, v in cohort.table["split"].value_counts().items()},
         "skipped": list(cohort.info.get("skipped", ())),
         "lungs_found": round(float(lungs_found.mean()), 4),
         "content_hash": cohort.content_hash(),

@@ -37,8 +37,25 @@ _MEANING = {
     "severe": "predicts the label without the disease",
     "warning": "look into it",
     "note": "expected, or too little to matter",
-    "fine": "nothing found",
+    "fine": "not established",
 }
+
+_RULES = (
+    "“Ill” is whoever has the label. All this is meant for labels of the lungs: where the label is a "
+    "fracture or a device, it may lie in what is shown.",
+    "Each AUC is that of a ridge classifier (a linear one) on patients held out of its training, in "
+    "five folds. The p-value permutes labels over patients and fits anew, and is corrected by Holm over "
+    "all checks: it decides what is established. The interval resamples patients and leaves the fits as "
+    "they are, so for weak probes it is too narrow; where nothing can be learnt, a held-out AUC "
+    "scatters on both sides of one half. “Of the whole” compares AUCs above one half; if the whole "
+    "image itself reaches little, every share is large.",
+    "<b>Severe</b>: corrected p below 0.05, lower limit at least 0.60, a quarter of the whole image's "
+    "AUC above one half, and no disease of the lungs can be in what was shown. <b>Warning</b>: "
+    "corrected p below 0.05 and an AUC of at least 0.55; or severe but for another explanation, such as "
+    "age, a column that all but equals the label, a stronger finding, or a source that pixels do not "
+    "show. What may show disease is a <b>note</b>. Copies and leaks are severe from one image in a "
+    "hundred on.",
+)
 
 
 def numbers(audit: Audit) -> dict[str, Estimate]:
@@ -112,19 +129,39 @@ def sentence(found: Finding) -> str:
         said += f", {part} what the whole image gives it above one half"
     said += f". Corrected p {_p(found.p_holm)}."
     if found.detail.get("disguise"):
-        said += " It is the label in other words, and was left out of the columns taken together."
+        said += (
+            " It is the label in other words, or a perfect shortcut. The columns taken together leave it out."
+        )
     if found.explained_by is not None:
         title = PROBES[found.explained_by].title
         said += f" Among images alike in “{title}” an AUC of {found.left:.2f} is left: "
         said += "it shows much the same thing."
     if told := found.detail.get("told_from_pixels"):
         best = max(told, key=lambda name: told[name]["value"])
+        said += f" Pixels tell {best} from the others with an AUC of {told[best]['value']:.2f}."
+    if "whole_within_sources" in found.detail:
+        inside = found.detail["whole_within_sources"]
         said += (
-            f" Pixels tell {best} from the others with an AUC of {told[best]['value']:.2f}. Within a source "
-            f"the "
-            f"whole image reaches {found.detail['whole_within_sources']:.2f}."
-        )
-    return said
+            " No source has both classes: disease and source cannot be told apart." if inside is None else
+            f" Within a source the whole image reaches {inside:.2f}."
+        )  # fmt: skip
+    return said + _most_uneven(found)
+
+
+def _most_uneven(found: Finding) -> str:
+    """The level of a column in which the label is most unevenly frequent, as a sentence."""
+    uneven = []
+    for column, levels in found.detail.get("levels", {}).items():
+        total = sum(one["images"] for one in levels)
+        share = sum(one["images"] * one["share_ill"] for one in levels) / total
+        uneven += [(abs(one["share_ill"] - share) * one["images"], share, column, one) for one in levels]
+    if not uneven or found.severity == "fine":
+        return ""
+    _, share, column, one = max(uneven, key=lambda entry: entry[0])
+    return (
+        f" Of the {one['images']:,} images with {column} {one['level'] or '(empty)'}, {one['share_ill']:.0%} "
+        f"are ill, of all {share:.0%}."
+    )
 
 
 def share_of(found: Finding) -> str:
@@ -136,13 +173,13 @@ def page(audit: Audit, cohort: Cohort | None) -> str:
     """The HTML page; without pictures where ``cohort`` is None."""
     facts = audit.facts
     pictures = {} if cohort is None else _Pictures(cohort)
-    splits = ", ".join(f"{name} {count:,}" for name, count in facts["splits"].items())
+    splits = "".join(f", {name} {count:,}" for name, count in facts["splits"].items())
     parts = [
         f"<h1>Audit of {_escaped(facts['name'])}</h1>",
         f'<p class="verdict {audit.verdict}"><b>{audit.verdict}</b> '
         f"{len(audit.severe)} of {len(audit.findings)} checks found a severe shortcut or leak.</p>",
         f"<p>{facts['images']:,} images of {facts['patients']:,} patients at {facts['image_size']} pixels, "
-        f"{facts['with_label']:,} with the label; {_escaped(splits)}. Not for clinical use.</p>",
+        f"{facts['ill']:,} ill{_escaped(splits)}. Not for clinical use.</p>",
         _scorecard(audit),
         "" if cohort is None else _means(cohort),
         *(_section(found, pictures) for found in audit.findings if found.severity != "fine"),
@@ -153,13 +190,7 @@ def page(audit: Audit, cohort: Cohort | None) -> str:
         "images, or that runs through the lungs themselves. A clean audit is no proof of a clean data "
         "set.</li></ul>",
         "<h2>How findings are judged</h2>",
-        "<p>Each AUC is that of a ridge classifier on patients held out of its training, in five folds; the "
-        "interval resamples patients; the p-value permutes labels over patients and fits anew, and is "
-        "corrected by Holm over all checks. <b>Severe</b>: corrected p below 0.05, lower limit at least "
-        "0.60, a quarter of the whole image's AUC above one half, and no disease can be in what was shown. "
-        "<b>Warning</b>: corrected p below 0.05 and an AUC of at least 0.55, or severe but for another "
-        "explanation. What may legitimately show disease is a <b>note</b>. Copies and leaks are severe from "
-        "one image in a hundred on.</p>",
+        *(f"<p>{paragraph}</p>" for paragraph in _RULES),
     ]
     title = f"Audit of {_escaped(facts['name'])}"
     return (
@@ -213,10 +244,10 @@ class _Pictures:
         figures = []
         for image, row in zip(part.images, rows, strict=True):
             image_id, label = (self.cohort.table[column].iloc[row] for column in ("image_id", "label"))
-            kind = "with" if label else "without"
+            kind, said = ("with", "ill") if label else ("without", "healthy")
             figures.append(
                 f'<figure class="{kind}"><img src="{_png(image)}" width="{_SIDE}" height="{_SIDE}" '
-                f'alt="{_escaped(image_id)}, {kind} the label"><figcaption>{kind} the label<br>'
+                f'alt="{_escaped(image_id)}, {said}"><figcaption>{said}<br>'
                 f"{_escaped(image_id)}</figcaption></figure>"
             )
         if found.auc is None:
@@ -240,7 +271,7 @@ def _means(cohort: Cohort) -> str:
     """The mean image of each class, and where they differ."""
     without, with_label, effect = class_means(cohort)
     difference = np.clip(127.5 + 127.5 * effect, 0, 255)
-    means = [("mean without the label", without), ("mean with it", with_label), ("difference", difference)]
+    means = [("mean of the healthy", without), ("mean of the ill", with_label), ("difference", difference)]
     figures = "".join(
         f'<figure><img src="{_png(image.round().astype(np.uint8))}" width="{_SIDE}" height="{_SIDE}" '
         f'alt="{name}"><figcaption>{name}</figcaption></figure>'
@@ -269,7 +300,8 @@ def _scorecard(audit: Audit) -> str:
     head = "".join(f"<th>{t}</th>" for t in ("", "shown", "AUC", "0.5 to 1", "of the whole", "p"))
     legend = "; ".join(f"<b>{severity}</b>: {_MEANING[severity]}" for severity in SEVERITIES)
     return (
-        f"<h2>Scorecard</h2><table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+        f'<h2>Scorecard</h2><table class="card"><thead><tr>{head}</tr></thead>'
+        f"<tbody>{''.join(rows)}</tbody></table>"
         f'<p class="small">{legend}.</p>'
     )
 
@@ -299,10 +331,10 @@ def _section(found: Finding, pictures: _Pictures | Mapping) -> str:
 
 def _levels(column: str, levels: list[Mapping]) -> str:
     rows = "".join(
-        f"<tr><td>{_escaped(one['level'])}</td><td>{one['images']:,}</td><td>{one['with_label']:.1%}</td></tr>"
+        f"<tr><td>{_escaped(one['level'])}</td><td>{one['images']:,}</td><td>{one['share_ill']:.1%}</td></tr>"
         for one in levels
     )
-    head = f"<th>{_escaped(column)}</th><th>images</th><th>with the label</th>"
+    head = f"<th>{_escaped(column)}</th><th>images</th><th>ill</th>"
     return f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
 
 
@@ -357,5 +389,7 @@ summary{cursor:pointer}
 figure{margin:0;width:144px}figure img{display:block;background:#000}
 figcaption{margin-top:6px;font-size:.72rem;line-height:1.25;overflow-wrap:anywhere;color:#444}
 figure.with img{outline:3px solid #d55e00}figure.without img{outline:3px solid #0072b2}
+@media(max-width:40rem){.card td:nth-child(4),.card th:nth-child(4){display:none}.card td{font-size:.85rem}
+main{padding:.8rem}th,td{padding-right:.4rem}}
 .small{font-size:.85rem;color:#595959}
 """.strip()

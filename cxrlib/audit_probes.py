@@ -22,7 +22,12 @@ from cxrlib.storage import atomic_path
 from cxrlib.study_stats import holm
 
 TELLING = 8  # images kept as evidence, half from each end
-_DISGUISE = 0.995  # AUC from which on a column is the label in other words
+_DISGUISE = 0.995  # AUC from which on a column is the label in other words, or as good as that
+_WHICH = (
+    "Decide which it is. The label in other words (a diagnosis, a report) is no input: keep it away from "
+    "training. Anything else, such as a hospital or a device, is a shortcut beside which no result on these "
+    "images can be believed: collect both classes in the same way."
+)
 _RANKED = ("marker", "text", "border", "devices", "projection")
 _SOURCES = 10  # that are told from pixels
 
@@ -152,10 +157,11 @@ def ask_all(
         bar.update(1)
     findings = _judged(probes)
     for column in set(columns) - set(together):
-        name = column_probe(column).name
-        findings[name] = replace(
-            findings[name], severity="note", detail=findings[name].detail | {"disguise": True}
-        )
+        found = findings[column_probe(column).name]
+        findings[found.probe.name] = replace(
+            found, severity="warning", probe=replace(found.probe, advice=_WHICH),
+            detail=found.detail | {"disguise": True},
+        )  # fmt: skip
     if source:
         findings["source"] = _seen(findings["source"])
     limits = [f"Column {column!r} was not asked: {why}." for column, why in left_out.items()]
@@ -241,13 +247,17 @@ def _told_apart(probes: Probes, whole: np.ndarray, source: str) -> dict[str, obj
             told[name] = probes.told(f"source {number}", lambda: whole, mine).as_dict()
     codes = np.unique(values, return_inverse=True)[1]
     scores = probes.held["whole"][1].scores
-    inside = within(probes.cohort.labels, scores, codes.astype(float), bins=None)
+    labels = probes.cohort.labels
+    mixed = any(0 < labels[codes == code].mean() < 1 for code in np.unique(codes))
+    inside = within(labels, scores, codes.astype(float), bins=None) if mixed else None
     return {"told_from_pixels": told, "whole_within_sources": inside}
 
 
 def _seen(found: Finding) -> Finding:
-    """A source that goes with the label is severe only if pixels show it; one that does not, a note if they
-    do."""
+    """A source that goes with the label is severe if pixels show it, or if no source has both classes; one
+    that does not is a note if they do."""
+    if found.detail["whole_within_sources"] is None:
+        return replace(found, severity="severe")
     visible = max((auc["low"] for auc in found.detail["told_from_pixels"].values()), default=0.0) >= 0.7
     if found.severity == "severe" and not visible:
         return replace(found, severity="warning")

@@ -9,7 +9,9 @@ severe
     image reaches above one half; and the probe cannot see the disease.
 warning
     Established, an AUC of at least 0.55, and it cannot see the disease; or it would be severe, and what it
-    sees may be medicine (age and sex, the size of a compressed file), or another finding explains it.
+    sees may be medicine (age and sex, the size of a compressed file), or another finding explains it. A
+    column that all but equals the label, which may be the label in other words; and a source that pixels do
+    not show.
 note
     Established, and all that is left; a probe that may see the disease is never more than a note.
 fine
@@ -101,7 +103,8 @@ PROBES: dict[str, Probe] = {
         Probe(
             "frame", "The outer tenth alone", "view", "no",
             "The image with everything but its outer tenth painted black.",
-            "There is hardly lung there. Look at the pictures for what differs; crop to the lungs.",
+            "On a film of the whole chest there is hardly lung there (in images cut to the lungs there is). "
+            "Look at the pictures for what differs; crop to the lungs.",
         ),
         Probe(
             "corners", "The corners alone", "view", "no",
@@ -129,8 +132,9 @@ PROBES: dict[str, Probe] = {
         Probe("whole", "The whole image", "view", "yes", "The image in a light classifier's eyes.",
               "What the shortcuts are compared with; a trained network will reach more."),
         Probe(
-            "metadata", "All columns of the table", "table", "no",
-            "The columns that come with the images, without pixels.",
+            "metadata", "Columns taken together", "table", "no",
+            "The columns of the table, without pixels; not the source, and none that all but equals the "
+            "label.",
             "Match or balance the classes by the columns that stand out, and report results within their "
             "levels.",
         ),

@@ -84,7 +84,7 @@ def levels_by_label(values: pd.Series, labels: np.ndarray, most: int = 6) -> lis
         table.groupby("level")["ill"].agg(["size", "mean"]).sort_values("size", ascending=False).head(most)
     )
     return [
-        {"level": str(level), "images": int(row["size"]), "with_label": round(float(row["mean"]), 4)}
+        {"level": str(level), "images": int(row["size"]), "share_ill": round(float(row["mean"]), 4)}
         for level, row in groups.iterrows()
     ]
 

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import csv
+import shlex
+import sys
 import time
 import warnings
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -25,18 +29,33 @@ class Command(TyperCommand):
     """Status 2 is kept for what an audit found: a command line that is not understood ends with 1."""
 
     def parse_args(self, ctx, args):
-        try:
+        with _slips_end_with_1():
             return super().parse_args(ctx, args)
-        except Exception as error:
-            if getattr(error, "exit_code", None) == 2:
-                error.exit_code = 1
-            raise
+
+    def invoke(self, ctx):
+        with _slips_end_with_1():
+            return super().invoke(ctx)
+
+
+@contextmanager
+def _slips_end_with_1():
+    try:
+        yield
+    except typer.Exit:
+        raise
+    except Exception as error:
+        if getattr(error, "exit_code", None) == 2:
+            error.exit_code = 1
+        raise
 
 
 def audit(
     images: Annotated[Path | None, typer.Argument(help="The folder that the CSV's paths begin at.")] = None,
     labels: Annotated[
-        Path | None, typer.Option("--labels", help="CSV with a line an image: its file, its label, …")
+        Path | None,
+        typer.Option(
+            "--labels", help="CSV with a line an image: its file (column image), its label (column label), …"
+        ),
     ] = None,
     out: Annotated[
         Path, typer.Option("--out", "-o", help="Folder for audit.html, audit.json and finished work.")
@@ -54,7 +73,10 @@ def audit(
             "and sex are recognised. Repeatable.",
         ),
     ] = None,
-    source: Annotated[str, typer.Option(help="The column that says where an image comes from.")] = "site",
+    source: Annotated[
+        str | None,
+        typer.Option(help="The column that says where an image comes from; site, if there is one."),
+    ] = None,
     image_size: Annotated[int, typer.Option("--image-size", min=32, help="Pixels a side.")] = 128,
     sample: Annotated[
         int | None, typer.Option(min=1, help="A quick look: whole patients, about so many images.")
@@ -84,7 +106,7 @@ def audit(
     progress = False if as_json else None
     with warnings.catch_warnings(record=True) as heard:
         warnings.simplefilter("always", CxrWarning)
-        cohort, known = _cohort(
+        cohort, total, known = _cohort(
             images, labels, dataset, data_dir, options,
             image_size=image_size, sample=sample, seed=seed, skip_bad=skip_bad, workers=workers,
             progress=progress,
@@ -94,10 +116,28 @@ def audit(
     for one in heard:
         if issubclass(one.category, CxrWarning):
             typer.echo(f"cxr: {one.message}", err=True)
+    if source is not None and source not in cohort.table:
+        raise ConfigError(
+            f"There is no column {source!r} for --source.",
+            remedy=f"Name one of {', '.join(map(repr, cohort.table.columns))}.",
+        )
     found = audit_cohort(
-        cohort, out=out, resume=resume, source=source, seed=seed, workers=workers, progress=progress, **known
+        cohort,
+        out=out,
+        resume=resume,
+        source=source or "site",
+        seed=seed,
+        workers=workers,
+        progress=progress,
+        **known,
     )
-    made_from = {"command": _command(images, labels, dataset), "seconds": time.perf_counter() - started}
+    if len(cohort) < total:
+        limit = (
+            f"Only a sample was looked at, {len(cohort):,} of {total:,} images, whole patients: copies of "
+            "images outside it are not seen."
+        )
+        found = replace(found, limits=(limit, *found.limits), settings=found.settings | {"sample_of": total})
+    made_from = {"command": shlex.join(["cxr", *sys.argv[1:]]), "seconds": time.perf_counter() - started}
     _, html = write(found, cohort, out, pictures=pictures, **made_from)
     if as_json:
         print_json(content(found, **made_from))
@@ -108,7 +148,7 @@ def audit(
 
 
 def _cohort(images, labels, dataset, data_dir, options, *, sample, seed, skip_bad, **reading):
-    """The cohort, and whether its patients and splits are known."""
+    """The cohort, the images that it is a sample of, and whether its patients and splits are known."""
     from cxrlib.audit import sample_patients
     from cxrlib.cli import _named
     from cxrlib.datasets import folder, load
@@ -124,7 +164,7 @@ def _cohort(images, labels, dataset, data_dir, options, *, sample, seed, skip_ba
         given = {} if data_dir is None else {"data_dir": data_dir}
         cohort = load(dataset, seed=seed, skip_bad=skip_bad, **given, **reading, **named)
         rows = sample_patients(cohort.patients, sample, seed)
-        return (cohort if rows.all() else cohort.take(rows)), {}
+        return (cohort if rows.all() else cohort.take(rows)), len(rows), {}
     root = images or data_dir
     if root is None or labels is None:
         raise ConfigError(
@@ -139,13 +179,14 @@ def _cohort(images, labels, dataset, data_dir, options, *, sample, seed, skip_ba
     table, info = folder.files(
         root, labels=labels, seed=seed, allow_missing=skip_bad, allow_shared_patients=True, **named
     )
+    total = len(table)
     table = table[sample_patients(table["patient_id"].to_numpy(), sample, seed)]
     cohort = cohort_from_files(
         "folder", table, image_size=image_size, info=info, seed=seed, fit=fit, skip_bad=skip_bad,
         allow_shared_patients=True, **reading,
     )  # fmt: skip
     known = {"has_patients": "patient_column" in named, "has_split": "split_column" in named}
-    return cohort, known
+    return cohort, total - len(cohort.info.get("skipped", ())), known
 
 
 def _header(root: Path, labels: Path) -> list[str]:
@@ -162,10 +203,6 @@ def _header(root: Path, labels: Path) -> list[str]:
     return []
 
 
-def _command(images, labels, dataset) -> str:
-    return f"cxr audit --dataset {dataset}" if dataset else f"cxr audit {images} --labels {labels}"
-
-
 def _print(found, html: Path) -> None:
     from rich.console import Console
     from rich.markup import escape
@@ -177,7 +214,7 @@ def _print(found, html: Path) -> None:
     facts = found.facts
     console.print(
         f"{escape(facts['name'])}: {facts['images']:,} images of {facts['patients']:,} patients, "
-        f"{facts['with_label']:,} with the label"
+        f"{facts['ill']:,} ill"
     )
     table = Table("", "shown", "AUC (95%)", "of the whole", "p", box=None, pad_edge=False)
     for one in found.findings:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
 import pandas as pd
 
 from cxrlib.augment import Augment
@@ -76,7 +77,8 @@ def regions(
     ``<view>.auc_minus_whole`` and ``<view>.accuracy_minus_whole`` (p-values are Holm's over the views), and
     ``<view>.share_of_whole``: the part of the whole image's AUC above ½ that the view reaches, left out
     where the whole image's interval holds ½. ``larger_class.test_accuracy`` is what calling every test image
-    the same reaches at best.
+    the same reaches at best. ``frame.lung_share``, ``corners.lung_share``: how much of what is shown of the
+    test images is lung, by the masks.
 
     Raises
     ------
@@ -109,7 +111,16 @@ def regions(
                     | {f"test_{metric}": drawn.values[k] for metric, drawn in found[view].items()}
                 )
     share_ill = float(test.labels.mean())
+    # How much lung is in what is shown of the margin: masks may miss some, above all in the ill.
+    lung_shares = {}
+    if cohort.lung_masks is not None:
+        part = cohort.split("test")
+        white = part.with_images(np.full_like(part.images, 255))
+        for view in {"frame", "corners"} & set(views):
+            area = shown(white, view).images > 0
+            lung_shares[f"{view}.lung_share"] = Estimate(float(part.lung_masks[area].astype(bool).mean()))
     numbers, families = {"larger_class.test_accuracy": Estimate(max(share_ill, 1 - share_ill))}, []
+    numbers |= lung_shares
     whole = found["whole"]
     for metric in ("auc", "accuracy"):
         numbers |= {f"{view}.test_{metric}": drawn[metric].estimate() for view, drawn in found.items()}

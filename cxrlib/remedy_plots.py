@@ -119,7 +119,7 @@ def crop(study: Study) -> Figure:
     marks = [
         plt.Line2D([], [], marker="o", linestyle="", color=BLUE, markersize=8, markeredgewidth=1.6,
                    markerfacecolor=face, label=label)
-        for face, label in ((BLUE, "real: p < 0.05 after Holm"), ("white", "within chance"))
+        for face, label in ((BLUE, "p < 0.05 after Holm"), ("white", "not established"))
     ]  # fmt: skip
     figure.legend(handles=marks, loc="outside lower center", ncols=2)
     return figure

@@ -10,7 +10,7 @@ import pytest
 from cxrlib import audit_signs as signs
 from cxrlib.audit import audit_cohort, sample_patients
 from cxrlib.audit_features import SIGNS, describe
-from cxrlib.audit_page import content, page, write
+from cxrlib.audit_page import content, page, sentence, write
 from cxrlib.audit_plots import detected
 from cxrlib.audit_rules import PROBES, judged, judged_count
 from cxrlib.audit_study import own_folder, skewed
@@ -128,9 +128,9 @@ def test_metadata_are_asked_column_by_column(bare, features):
     found = audit_cohort(table, features=features, **QUICK)
     assert found["column_ward"].severity == "severe"
     assert found["column_age"].severity == "fine"
-    assert found["column_diagnosis"].severity == "note" and found["column_diagnosis"].detail["disguise"]
+    assert found["column_diagnosis"].severity == "warning" and found["column_diagnosis"].detail["disguise"]
     assert found["metadata"].auc.value < 0.95  # the diagnosis is not in it
-    levels = {one["level"]: one["with_label"] for one in found["column_ward"].detail["levels"]["ward"]}
+    levels = {one["level"]: one["share_ill"] for one in found["column_ward"].detail["levels"]["ward"]}
     assert levels["ICU"] > 0.6 > 0.3 > levels["clinic"]
 
 
@@ -140,6 +140,10 @@ def test_a_source_is_severe_where_labels_differ_and_pixels_show_it(phantoms, bar
     found = audit_cohort(skewed, features=features, **QUICK)["source"]
     assert found.severity == "severe"
     assert found.detail["told_from_pixels"]["A"]["value"] > 0.9
+    alone = bare.with_columns(site=np.where(bare.labels == 1, "A", "B"))
+    apart = audit_cohort(alone, features=features, **QUICK)["source"]
+    assert apart.severity == "severe" and apart.detail["whole_within_sources"] is None
+    assert "cannot be told apart" in sentence(apart)
     balanced = audit_cohort(bare.with_columns(site=site), features=features, **QUICK)["source"]
     assert balanced.severity == "note"
 

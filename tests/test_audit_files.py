@@ -76,6 +76,6 @@ def test_missing_values_and_rare_levels_are_features_of_their_own():
 def test_levels_say_how_often_the_label_occurs():
     found = levels_by_label(pd.Series(["AP"] * 4 + ["PA"] * 2), np.array([1, 1, 1, 0, 0, 0]))
     assert found == [
-        {"level": "AP", "images": 4, "with_label": 0.75},
-        {"level": "PA", "images": 2, "with_label": 0.0},
+        {"level": "AP", "images": 4, "share_ill": 0.75},
+        {"level": "PA", "images": 2, "share_ill": 0.0},
     ]

@@ -142,6 +142,18 @@ def test_a_known_source_is_audited_by_name(cxr, tmp_path):
 
 
 def test_status_2_means_a_finding_and_never_a_slip_of_the_pen(cxr, leaky):
-    for slip in (("--smaple", "5"), ("--sample", "many"), ("--image-size", "3")):
+    slips = [("--smaple", "5"), ("--sample", "many"), ("--image-size", "3"), ("--set", "image_column")]
+    for slip in (*slips, ("--source", "hospitall"), ("--set", "colour=red")):
         status, _, err = cxr("audit", leaky, "--labels", "labels.csv", *slip)
-        assert status == 1 and slip[0] in err
+        assert status == 1 and (slip[0] in err or "colour" in err), err
+
+
+def test_a_sample_and_labels_that_count_as_healthy_are_said(cxr, tmp_path):
+    folder = _folder(tmp_path, False)
+    table = pd.read_csv(folder / "labels.csv")
+    names = table["label"].map({1: "yes", 0: "no"}).mask(table.index == 4, "unsure")
+    table.assign(label=names).to_csv(folder / "labels.csv", index=False)
+    command = ["audit", folder, "--labels", "labels.csv", "--set", "positive=yes", "--sample", "80"]
+    _, out, _ = cxr(*command, "--out", tmp_path / "out", "--json", *SIZE)
+    limits = " ".join(json.loads(out)["limits"])
+    assert "of 90 images" in limits and "'no'" in limits and "'unsure' (1)" in limits

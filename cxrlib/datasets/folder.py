@@ -134,6 +134,9 @@ def files(
     ``columns``: the other ``…_column`` of :func:`load`. ``allow_missing``: let files be absent, not all.
     ``allow_shared_patients``: let patients be in two splits.
     """
+    if unknown := sorted(set(columns) - set(_ROLES)):
+        known = ("image_column", "label_column", *_ROLES, "positive", "fit")
+        raise ConfigError(f"A folder has no option {unknown[0]!r}.", remedy=f"Use one of {', '.join(known)}.")
     roles = {_ROLES[name]: column for name, column in columns.items() if column is not None}
     roles = {"image_id": image_column, "label": label_column, **roles}
     root = existing_folder(data_dir, "folder", "your images, and name a CSV that lists them (labels=…)")
@@ -142,7 +145,9 @@ def files(
     _check_roles(roles, raw, csv)
     table = _named(raw, roles)
     _check_repeated(table, csv, image_column)
+    texts = table["label"]
     table["label"] = _labels(table, label_column, positive)
+    healthy = {str(value): int(count) for value, count in texts[table["label"] == 0].value_counts().items()}
     if "patient_id" not in roles:
         warnings.warn(
             f"No patient column is named for {csv.name}: every image counts as a patient of its own. If a "
@@ -159,7 +164,8 @@ def files(
     else:
         table["split"] = split_by_patient(table["patient_id"], seed=seed)
     table["path"] = _paths(table["image_id"], root, csv, allow_missing=allow_missing)
-    return table, {"data_dir": str(data_dir), "labels": str(csv), "columns": roles, "positive": positive}
+    return table, {"data_dir": str(data_dir), "labels": str(csv), "columns": roles, "positive": positive,
+                   "healthy_values": healthy}  # fmt: skip
 
 
 def _find_csv(labels: str | Path | None, root: Path) -> Path:
@@ -201,7 +207,8 @@ def _check_roles(roles: dict[str, str], raw: pd.DataFrame, csv: Path) -> None:
     if missing:
         raise DataError(
             f"{csv} has no column {', '.join(map(repr, missing))}.",
-            remedy="Name the columns (image_column, label_column, …); it has "
+            remedy="Name the columns: image_column=…, label_column=… (in a terminal, --set image_column=…). "
+            "It has "
             f"{', '.join(map(repr, raw.columns))}.",
         )
     used = list(roles.values())
@@ -239,7 +246,8 @@ def _labels(table: pd.DataFrame, column: str, positive: str | Collection[str] | 
                 error.message,
                 offenders=error.offenders,
                 remedy="Write 1 for pneumonia and 0 for its absence, or say which value means pneumonia: "
-                f"positive=…, one of {', '.join(map(repr, text.dropna().unique()[:10]))}.",
+                "positive=… (in a terminal, --set positive=…), one of "
+                f"{', '.join(map(repr, text.dropna().unique()[:10]))}.",
             ) from None
         return pd.to_numeric(numeric).astype(np.int64)
     wanted = {str(p).strip().lower() for p in ([positive] if isinstance(positive, str) else positive)}
