@@ -109,7 +109,8 @@ PROBES: dict[str, Probe] = {
         Probe(
             "corners", "The corners alone", "view", "no",
             "Four squares of 15% of the side, and nothing else.",
-            "There is no lung there. Look at the pictures for what differs; crop to the lungs.",
+            "On a film of the whole chest there is hardly any lung there. Look at the pictures for what "
+            "differs; crop to the lungs.",
         ),
         Probe(
             "lungs_removed", "The lungs painted over", "view", "no",
