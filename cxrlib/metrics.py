@@ -62,9 +62,9 @@ class Estimate:
     def __format__(self, spec: str) -> str:
         """``f"{estimate:.1%}"`` gives ``93.4% (91.2%–95.1%)``; without a specification, three decimals.
 
-        Limits with a sign are joined by "to", since a dash beside a minus cannot be read.
-        """
+        Limits with a sign are joined by "to", as a dash beside a minus cannot be read. Zero has no minus."""
         spec = spec or (".3f" if abs(self.value) < 10 else ".1f")
+        spec = f"+z{spec[1:]}" if spec[0] == "+" else f"z{spec}"
         if self.low is None or self.high is None:
             return format(self.value, spec)
         value, low, high = (format(number, spec) for number in (self.value, self.low, self.high))
