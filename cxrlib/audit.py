@@ -178,8 +178,7 @@ def _weaknesses(cohort: Cohort, lungs_found: np.ndarray) -> list[str]:
     if lungs_found.mean() < 0.9:
         limits.append(
             f"Lungs were found in {lungs_found.mean():.0%} of the images; in the others, views of the lungs "
-            f"use "
-            "a typical outline, and the projection is not known."
+            "use a typical outline, and the projection is not known."
         )
     rarer = min(cohort.labels.sum(), len(cohort) - cohort.labels.sum())
     if rarer < 150:
@@ -251,8 +250,8 @@ def _check(cohort: Cohort) -> None:
         only = "all" if not min(ill, healthy) else f"only {min(ill, healthy)} of {len(labels)}"
         which = int(ill > healthy) if not min(ill, healthy) else int(ill < healthy)
         raise DataError(
-            f"{cohort.name}: {only} images have the label {which}, and {FEWEST} of each are needed for an "
-            f"audit.",
+            f"{cohort.name}: {only} images have the label {which}, and {FEWEST} of each are needed for "
+            "an audit.",
             remedy="Give both classes (label_column, positive), and a larger --sample if one was drawn.",
         )
     balanced_folds(labels, cohort.patients, 5, 0)

@@ -155,9 +155,8 @@ def balanced_folds(labels: np.ndarray, patients: np.ndarray, folds: int, seed: i
         if all(len(np.unique(part)) == 2 for part in trained) and len(np.unique(held)) == count:
             return held
     raise DataError(
-        f"{len(labels)} images of {len(np.unique(patients))} patients, {int(labels.sum())} with the label, "
-        f"are "
-        "too few to hold patients out.",
+        f"{len(labels)} images of {len(np.unique(patients))} patients, {int(labels.sum())} ill, are too few "
+        "to hold patients out.",
         remedy="Audit a data set with several patients of each class.",
     )
 

@@ -18,10 +18,6 @@ from typer.core import TyperCommand
 from cxrlib.console import Json, SkipBad, print_json
 from cxrlib.errors import ConfigError, CxrWarning
 
-_OWN = {
-    "patient_column": "patient_id", "split_column": "split", "site_column": "site", "view_column": "view",
-    "age_column": "age", "sex_column": "sex",
-}  # fmt: skip
 _COLOURS = {"severe": "bold white on red", "warning": "black on yellow", "note": "cyan", "fine": "dim"}
 
 
@@ -173,7 +169,7 @@ def _cohort(images, labels, dataset, data_dir, options, *, sample, seed, skip_ba
         )
     fit = named.pop("fit", "letterbox")
     image_size = reading.pop("image_size")
-    for role, column in _OWN.items():
+    for role, column in folder.ROLES.items():
         if column in _header(root, labels) and column not in named.values():
             named.setdefault(role, column)
     table, info = folder.files(

@@ -23,7 +23,7 @@ from cxrlib.lungs import segment
 from cxrlib.metrics import Estimate, choose_threshold
 from cxrlib.recipes import recipe
 from cxrlib.regions import crop_to_lungs, keep_lungs, shown
-from cxrlib.study import Study, cut, study_of, train
+from cxrlib.study import Study, cut, of_preset, study_of, train
 from cxrlib.study_stats import Draws, draws, mean_draws, pooled
 from cxrlib.train_config import TrainConfig
 
@@ -86,11 +86,7 @@ BUDGETS = {
 
 def budget(preset: str) -> Budget:
     """What a preset spends: smoke, course or full."""
-    if preset not in BUDGETS:
-        raise ConfigError(
-            f"There is no preset called {preset!r}.", remedy=f"Use one of {', '.join(BUDGETS)}."
-        )
-    return BUDGETS[preset]
+    return of_preset(BUDGETS, preset)
 
 
 def settings(preset: str, seed: int) -> TrainConfig:

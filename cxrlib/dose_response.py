@@ -19,7 +19,7 @@ from cxrlib.inference import predict
 from cxrlib.metrics import Estimate, auc, choose_threshold
 from cxrlib.planting import Twins, flags, planted, twins
 from cxrlib.region_study import NETWORKS
-from cxrlib.study import Study, Trained, budget, spread, study_of, train
+from cxrlib.study import Study, Trained, of_preset, spread, study_of, train
 from cxrlib.study_stats import Draws, pooled
 from cxrlib.train_config import TrainConfig
 
@@ -63,7 +63,7 @@ DOSES = {
 
 def unconfounded(preset: str = "course", image_size: int = 64, seed: int = 0, **loading) -> Cohort:
     """Phantoms in which no confounder has anything to do with the disease; as many as the preset studies."""
-    spend = _spend(preset)
+    spend = of_preset(DOSES, preset)
     config = PhantomConfig().unconfounded()
     return load("phantom", n=spend.phantoms, image_size=image_size, seed=seed, config=config, **loading)
 
@@ -90,7 +90,7 @@ def dose_response(
     ``<confounder>_95.flips_towards_ill`` and, against the lowest agreement, ``<confounder>_95.cost``: what
     ``auc_absent`` has lost (p-values are Holm's over the agreements).
     """
-    spend = _spend(preset)
+    spend = of_preset(DOSES, preset)
     agreements = sorted(spend.agreements if agreements is None else agreements)
     test = cohort.split("test")
     pair = twins(test, confounder)
@@ -189,7 +189,7 @@ def order_of_learning(
     where every seed's did; and ``<confounder>.rank``, by those steps (1: learned first), and by the mean pull
     among those of the same step and those that never got there.
     """
-    spend, test = _spend(preset), cohort.split("test")
+    spend, test = of_preset(DOSES, preset), cohort.split("test")
     # A constant rate: with one that falls, what comes late would be learned slowly because it comes late.
     changes = {"epochs": spend.epochs, "check_ins": spend.check_ins, "schedule": "constant"}
     config = replace(spend.network, **changes)
@@ -247,8 +247,3 @@ def _mean(several: Sequence[Draws]) -> Draws:
 def _largest_pull(labels: np.ndarray, present: np.ndarray) -> float:
     """That of a network which sees nothing but the confounder."""
     return auc(labels, present.astype(float)) - auc(labels, 1.0 - present)
-
-
-def _spend(preset: str) -> Doses:
-    budget(preset)  # which names an unknown preset
-    return DOSES[preset]

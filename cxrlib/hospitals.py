@@ -15,13 +15,13 @@ import pandas as pd
 from cxrlib.cache import progress_bar
 from cxrlib.cohort import Cohort, split_by_patient
 from cxrlib.datasets import load
-from cxrlib.datasets.phantom_latents import CONFOUNDERS, Confounder, PhantomConfig
+from cxrlib.datasets.phantom_latents import Confounder, PhantomConfig
 from cxrlib.errors import DataError
 from cxrlib.inference import predict
 from cxrlib.preprocess import preprocess
 from cxrlib.region_study import network
 from cxrlib.site_test import second_archive
-from cxrlib.study import Study, for_steps, study_of, train
+from cxrlib.study import Study, for_steps, of_preset, study_of, train
 from cxrlib.study_stats import draws
 
 #: Phantoms of hospital A, all splits, and of each of the others.
@@ -29,7 +29,6 @@ PHANTOMS = {"smoke": (120, 40), "course": (800, 220), "full": (4000, 1000)}
 
 #: What goes along with illness in hospital A: the ill are X-rayed in bed, and carry lines and electrodes.
 BEDSIDE = ("projection", "portable", "devices")
-
 
 #: A small hospital's images are shown until there are so many steps.
 STEPS = {"smoke": 4, "course": 150, "full": 400}
@@ -106,12 +105,9 @@ def phantom_hospitals(
     A, and ``other machines`` (another exposure, stored by another archive), ``other habits`` (illness has
     nothing to do with where the image is taken), and ``hospital B`` (both).
     """
-    network(preset)
-    at_a, elsewhere = PHANTOMS[preset]
-    names = [name for name in CONFOUNDERS if name != "exposure"]
-    free = PhantomConfig().unconfounded()
-    free = replace(free, exposure=Confounder(0.0, 0.5))
-    habits = replace(free, **{name: Confounder(0.5, 0.85) for name in names if name in BEDSIDE})
+    at_a, elsewhere = of_preset(PHANTOMS, preset)
+    free = replace(PhantomConfig().unconfounded(), exposure=Confounder(0.0, 0.5))
+    habits = replace(free, **{name: Confounder(0.5, 0.85) for name in BEDSIDE})
     options = {"image_size": image_size, **loading}
     hospital_a = load("phantom", n=at_a, seed=seed, config=habits, **options)
     found = {}

@@ -19,6 +19,7 @@ from matplotlib.ticker import (
 
 from cxrlib.overfitting import power_law_of
 from cxrlib.plot_style import BLACK, BLUE, GREEN, GREY, VERMILLION
+from cxrlib.plots import differences
 from cxrlib.study import Study
 
 TRAIN = {"color": BLUE, "linestyle": "--"}
@@ -104,33 +105,12 @@ def capacity(study: Study) -> Figure:
 def regularisers(study: Study) -> Figure:
     """What each regulariser changes against none, with intervals; filled where Holm's p is below 0.05."""
     arms = [arm for arm in study.runs["arm"].unique() if arm != "none"]
-    heights = np.arange(len(arms))[::-1]
-    estimates = study.estimates.set_index("name")
-    figure, axes = plt.subplots(1, 2, figsize=(10, 1.7 + 0.42 * len(arms)), layout="constrained", sharey=True)
-    for ax, name, title in zip(
-        axes, ("test_auc_gain", "gap_closed"), ("Gain in test AUC", "Fall of the gap"), strict=True
-    ):
-        for arm, height in zip(arms, heights, strict=True):
-            e = estimates.loc[f"{arm.replace(' ', '_')}.{name}"]
-            real = e["p_holm"] < 0.05
-            ax.plot([e["low"], e["high"]], [height] * 2, "-", color=BLUE, linewidth=2)
-            ax.plot(e["value"], height, "o", color=BLUE, markersize=8, markeredgewidth=1.6,
-                    markerfacecolor=BLUE if real else "white")  # fmt: skip
-            ax.annotate(f"{e['value']:+.3f}".replace("-", "−"), (e["value"], height), (0, 7), fontsize=9,
-                        textcoords="offset points", ha="center",
-                        bbox={"facecolor": "white", "edgecolor": "none", "pad": 1})  # fmt: skip
-        ax.axvline(0, color=GREY, linestyle=":", linewidth=1.4)
-        ax.set(title=title, xlabel="difference of AUC to no regulariser (95%)", ylim=(-0.6, len(arms) - 0.3))
-        ax.set_yticks(heights, arms)
-        ax.xaxis.set_major_locator(MaxNLocator(6))
-        ax.grid(axis="y", visible=False)
-    marks = [
-        plt.Line2D([], [], marker="o", linestyle="", color=BLUE, markersize=8, markeredgewidth=1.6,
-                   markerfacecolor=face, label=label)
-        for face, label in ((BLUE, "real: p < 0.05 after Holm"), ("white", "within chance"))
-    ]  # fmt: skip
-    figure.legend(handles=marks, loc="outside lower center", ncols=2)
-    return figure
+    return differences(
+        study.estimates,
+        {arm: arm.replace(" ", "_") for arm in arms},
+        {"test_auc_gain": "Gain in test AUC", "gap_closed": "Fall of the gap"},
+        "difference of AUC to no regulariser (95%)",
+    )
 
 
 def random_labels(study: Study) -> Figure:

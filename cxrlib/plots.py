@@ -13,6 +13,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from matplotlib.transforms import ScaledTranslation
 from sklearn.metrics import precision_recall_curve, roc_curve
@@ -34,7 +35,8 @@ from cxrlib.plot_style import (
 )
 
 __all__ = [
-    "COLOURS", "apply_style", "image_grid", "intervals", "precision_recall", "roc", "training_curves",
+    "COLOURS", "apply_style", "differences", "image_grid", "intervals", "precision_recall", "roc",
+    "training_curves",
 ]  # fmt: skip
 
 
@@ -200,6 +202,52 @@ def intervals(
     ax.grid(axis="y", visible=False)
     ax.set(title=title, xlabel=xlabel)
     return ax
+
+
+def differences(
+    estimates: pd.DataFrame, rows: Mapping[str, str], panels: Mapping[str, str], xlabel: str
+) -> Figure:
+    """Arms against a control, one row an arm and one panel a measure, with 95% intervals.
+
+    A circle is filled where Holm's p is below 0.05.
+
+    Parameters
+    ----------
+    estimates
+        A study's estimates: columns name, value, low, high, p_holm.
+    rows
+        Label of each row, and what its names begin with: a row and a panel meet at ``"prefix.measure"``.
+    panels
+        Measure to the panel's title.
+    """
+    table = estimates.set_index("name")
+    heights = np.arange(len(rows))[::-1]
+    figure, axes = plt.subplots(
+        1, len(panels), figsize=(3 + 3.2 * len(panels), 1.7 + 0.46 * len(rows)), layout="constrained",
+        sharey=True, squeeze=False,
+    )  # fmt: skip
+    circle = {"color": BLUE, "marker": "o", "markersize": 8, "markeredgewidth": 1.6}
+    for ax, (measure, title) in zip(axes[0], panels.items(), strict=True):
+        for prefix, height in zip(rows.values(), heights, strict=True):
+            e = table.loc[f"{prefix}.{measure}"]
+            ax.plot([e["low"], e["high"]], [height] * 2, "-", color=BLUE, linewidth=2)
+            ax.plot(e["value"], height, markerfacecolor=BLUE if e["p_holm"] < 0.05 else "white", **circle)
+            ax.annotate(
+                f"{e['value']:+.3f}".replace("-", "−"), (e["value"], height), (0, 7), fontsize=9,
+                textcoords="offset points", ha="center",
+                bbox={"facecolor": "white", "edgecolor": "none", "pad": 1},
+            )  # fmt: skip
+        ax.axvline(0, color=GREY, linestyle=":", linewidth=1.4)
+        ax.set(title=title, xlabel=xlabel, ylim=(-0.6, len(rows) - 0.3))
+        ax.xaxis.set_major_locator(MaxNLocator(4))
+        ax.grid(axis="y", visible=False)
+    axes[0, 0].set_yticks(heights, list(rows))
+    marks = [
+        plt.Line2D([], [], linestyle="", markerfacecolor=face, label=label, **circle)
+        for face, label in ((BLUE, "p < 0.05 after Holm"), ("white", "not established"))
+    ]
+    figure.legend(handles=marks, loc="outside lower center", ncols=2)
+    return figure
 
 
 def image_grid(

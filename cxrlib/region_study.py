@@ -20,7 +20,7 @@ from cxrlib.inference import predict
 from cxrlib.lungs import segment
 from cxrlib.metrics import Estimate
 from cxrlib.regions import VIEWS, shown
-from cxrlib.study import Study, budget, cut, study_of, train
+from cxrlib.study import Study, cut, of_preset, study_of, train
 from cxrlib.study_stats import draws, pooled, ratio_draws
 from cxrlib.train_config import TrainConfig
 
@@ -50,8 +50,7 @@ MASKED = ("lungs_only", "lung_shape", "lungs_removed")
 
 def network(preset: str) -> TrainConfig:
     """The training settings of a preset: smoke, course or full."""
-    budget(preset)  # which names an unknown preset
-    return NETWORKS[preset]
+    return of_preset(NETWORKS, preset)
 
 
 def regions(

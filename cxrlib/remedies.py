@@ -27,7 +27,7 @@ from cxrlib.models import Classifier
 from cxrlib.planting import Pairs, Twins, pairs
 from cxrlib.recipes import MILD_AUGMENT, recipe
 from cxrlib.robust_training import GroupBalanced, GroupDRO, RandomMarks, retrain_last_layer
-from cxrlib.study import Study, Trained, TrainingChange, study_of, train
+from cxrlib.study import Study, Trained, TrainingChange, of_preset, study_of, train
 from cxrlib.study_stats import Draws, draws, mean_draws, pooled, ratio_draws, worst_draws
 from cxrlib.train_config import TrainConfig
 
@@ -128,11 +128,7 @@ BUDGETS = {
 
 def budget(preset: str) -> Budget:
     """What a preset spends: smoke, course or full."""
-    if preset not in BUDGETS:
-        raise ConfigError(
-            f"There is no preset called {preset!r}.", remedy=f"Use one of {', '.join(BUDGETS)}."
-        )
-    return BUDGETS[preset]
+    return of_preset(BUDGETS, preset)
 
 
 def planted_for(preset: str, image_size: int = 128, seed: int = 0, **options) -> Pairs:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
-import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from cxrlib.cohort import Cohort
 from cxrlib.crop_study import LEFT, TITLES
 from cxrlib.plot_style import BLACK, BLUE, GREEN, GREY, ORANGE, VERMILLION
+from cxrlib.plots import differences
 from cxrlib.remedies import REMEDIES
 from cxrlib.study import Study
 
@@ -89,40 +89,17 @@ def steps(views: dict[str, Cohort], rows: Sequence[int]) -> Figure:
 
 
 def crop(study: Study) -> Figure:
-    """Each way of looking against the whole image: paired differences of AUC in validation and test.
+    """Each way of looking against the whole image: paired differences in validation and test.
 
     Filled where Holm's p is below 0.05.
     """
-    table = study.estimates.set_index("name")
     arms = [arm for arm in study.runs["arm"].unique() if arm != "whole" and arm not in LEFT]
-    heights = np.arange(len(arms))[::-1]
-    panels = {"val_auc": "Validation AUC", "test_auc": "Test AUC", "test_accuracy": "Test accuracy at ½"}
-    figure, axes = plt.subplots(
-        1, len(panels), figsize=(3 + 2.9 * len(panels), 1.7 + 0.48 * len(arms)), layout="constrained",
-        sharey=True,
-    )  # fmt: skip
-    for ax, (metric, title) in zip(axes, panels.items(), strict=True):
-        for arm, height in zip(arms, heights, strict=True):
-            e = table.loc[f"{arm}_minus_whole.{metric}"]
-            face = BLUE if e["p_holm"] < 0.05 else "white"
-            ax.plot([e["low"], e["high"]], [height] * 2, "-", color=BLUE, linewidth=2)
-            ax.plot(
-                e["value"], height, "o", color=BLUE, markersize=8, markeredgewidth=1.6, markerfacecolor=face
-            )
-            ax.annotate(f"{e['value']:+.3f}".replace("-", "−"), (e["value"], height), (0, 7),
-                        textcoords="offset points", ha="center", fontsize=9)  # fmt: skip
-        ax.axvline(0, color=GREY, linestyle=":", linewidth=1.4)
-        ax.set(title=title, xlabel="difference to the whole image", ylim=(-0.6, len(arms) - 0.3))
-        ax.xaxis.set_major_locator(MaxNLocator(4))
-        ax.grid(axis="y", visible=False)
-    axes[0].set_yticks(heights, [TITLES[arm] for arm in arms])
-    marks = [
-        plt.Line2D([], [], marker="o", linestyle="", color=BLUE, markersize=8, markeredgewidth=1.6,
-                   markerfacecolor=face, label=label)
-        for face, label in ((BLUE, "p < 0.05 after Holm"), ("white", "not established"))
-    ]  # fmt: skip
-    figure.legend(handles=marks, loc="outside lower center", ncols=2)
-    return figure
+    return differences(
+        study.estimates,
+        {TITLES[arm]: f"{arm}_minus_whole" for arm in arms},
+        {"val_auc": "Validation AUC", "test_auc": "Test AUC", "test_accuracy": "Test accuracy at ½"},
+        "difference to the whole image (95%)",
+    )
 
 
 def crop_levels(study: Study) -> Figure:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import pandas as pd
@@ -21,6 +23,8 @@ from cxrlib.storage import cache_root
 from cxrlib.study_stats import holm
 from cxrlib.train_config import TrainConfig
 from cxrlib.training import artefact_folder, train_or_load
+
+Choice = TypeVar("Choice")
 
 #: LeNet without any regulariser and with a constant rate: it learns a few hundred images by heart in
 #: seconds, and learns more from them than a small residual network does.
@@ -138,11 +142,16 @@ def study_of(
 
 def budget(preset: str) -> Budget:
     """What a preset spends: smoke, course or full."""
-    if preset not in BUDGETS:
+    return of_preset(BUDGETS, preset)
+
+
+def of_preset(choices: Mapping[str, Choice], preset: str) -> Choice:
+    """What a study has prepared for a preset; an unknown one is named."""
+    if preset not in choices:
         raise ConfigError(
-            f"There is no preset called {preset!r}.", remedy=f"Use one of {', '.join(BUDGETS)}."
+            f"There is no preset called {preset!r}.", remedy=f"Use one of {', '.join(choices)}."
         )
-    return BUDGETS[preset]
+    return choices[preset]
 
 
 def nested_subsets(cohort: Cohort, sizes: Iterable[int], seed: int = 0) -> dict[int, Cohort]:
@@ -193,12 +202,12 @@ class Trained:
         return self.history.loc[self.history["val_loss"].idxmin()]
 
 
-class TrainingChange(Callback):
+class TrainingChange(Callback, ABC):
     """A callback that changes what is learnt, and so belongs to the name under which a training is kept."""
 
+    @abstractmethod
     def key(self, cohort: Cohort) -> str:
         """A folder name that differs where the change does."""
-        raise NotImplementedError
 
 
 class StopWhenMemorised(Callback):

@@ -1,6 +1,7 @@
 """Fixtures shared by all tests."""
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,25 @@ def data_root() -> Path:
     if not root.is_dir():
         pytest.skip(f"CXRLIB_DATA names {root}, which is no folder")
     return root
+
+
+@pytest.fixture
+def cxr(monkeypatch, capsys):
+    """Run a command; return (exit status, standard output, standard error)."""
+
+    def run(*arguments):
+        from cxrlib import cli
+
+        monkeypatch.setattr(sys, "argv", ["cxr", *map(str, arguments)])
+        status = 0
+        try:
+            cli.main()
+        except SystemExit as stop:
+            status = stop.code or 0
+        captured = capsys.readouterr()
+        return status, captured.out, captured.err
+
+    return run
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -9,26 +9,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from cxrlib import cli
-
 PHANTOM = ["--image-size", "32", "--limit", "120"]
-
-
-@pytest.fixture
-def cxr(monkeypatch, capsys):
-    """Run a command; return (exit status, standard output, standard error)."""
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["cxr", *map(str, arguments)])
-        status = 0
-        try:
-            cli.main()
-        except SystemExit as stop:
-            status = stop.code or 0
-        captured = capsys.readouterr()
-        return status, captured.out, captured.err
-
-    return run
 
 
 @pytest.fixture(scope="module")

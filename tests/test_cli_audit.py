@@ -1,31 +1,11 @@
 """``cxr audit`` as a user types it: files in, scorecard, page and exit status out."""
 
 import json
-import sys
 
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
-
-from cxrlib import cli
-
-
-@pytest.fixture
-def cxr(monkeypatch, capsys):
-    """Run a command; return (exit status, standard output, standard error)."""
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["cxr", *map(str, arguments)])
-        status = 0
-        try:
-            cli.main()
-        except SystemExit as stop:
-            status = stop.code or 0
-        captured = capsys.readouterr()
-        return status, captured.out, captured.err
-
-    return run
 
 
 def _folder(root, leak, n=90):

@@ -41,3 +41,19 @@ def test_the_audits_benchmark_is_quoted_as_recorded():
     planted = ("marker", "portable", "collimation", "exposure", "devices", "projection")
     (found,) = {(numbers[f"{name}.found"]["value"], numbers[f"{name}.found"]["n"]) for name in planted}
     assert f"found and\nnamed in {found[0]} of {found[1]}" in README
+
+
+def test_the_audit_in_the_readme_is_the_recorded_one():
+    record = recorded("phantom", "08_audit_your_own_data", "own_folder")
+    names = {
+        "Lead letters": "marker", "Columns taken together": "metadata", "Column ward": "column_ward",
+        "The corners alone": "corners", "The outer tenth alone": "frame", "The whole image": "whole",
+        "The lungs painted over": "lungs_removed", "A 16 × 16 blur": "blur",
+    }  # fmt: skip
+    rows = re.findall(r"^(severe|warning|note) +(.+?)  +(\d\.\d{3} \(.*?\))", README, re.M)
+    assert {title for _, title, _ in rows} == set(names)
+    for severity, title, auc in rows:
+        assert auc == str(record.estimate(f"{names[title]}.auc"))
+        assert record.estimate(f"{names[title]}.severe").value == (severity == "severe")
+    seconds = recorded("kermany", "08_audit_your_own_data", "scorecard").provenance["seconds"]
+    assert f"that took {seconds:.0f} seconds" in README

@@ -25,7 +25,8 @@ _SPLIT_NAMES = {
     "testing": "test",
     "holdout": "test",
 }
-_ROLES = {
+#: Option that names a column -> what the column becomes; one of that very name is taken for it by the audit.
+ROLES = {
     "patient_column": "patient_id",
     "split_column": "split",
     "view_column": "view",
@@ -134,10 +135,10 @@ def files(
     ``columns``: the other ``…_column`` of :func:`load`. ``allow_missing``: let files be absent, not all.
     ``allow_shared_patients``: let patients be in two splits.
     """
-    if unknown := sorted(set(columns) - set(_ROLES)):
-        known = ("image_column", "label_column", *_ROLES, "positive", "fit")
+    if unknown := sorted(set(columns) - set(ROLES)):
+        known = ("image_column", "label_column", *ROLES, "positive", "fit")
         raise ConfigError(f"A folder has no option {unknown[0]!r}.", remedy=f"Use one of {', '.join(known)}.")
-    roles = {_ROLES[name]: column for name, column in columns.items() if column is not None}
+    roles = {ROLES[name]: column for name, column in columns.items() if column is not None}
     roles = {"image_id": image_column, "label": label_column, **roles}
     root = existing_folder(data_dir, "folder", "your images, and name a CSV that lists them (labels=…)")
     csv = _find_csv(labels, root)
