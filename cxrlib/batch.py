@@ -6,6 +6,7 @@ notebook that raises, exhausts the memory or is killed takes nothing with it.
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import json
 import os
@@ -27,8 +28,8 @@ from cxrlib.notebook_worker import last_started
 from cxrlib.storage import atomic_path
 
 # What draws the report has no say in a notebook's numbers; all else in the package may have.
-_NO_INFLUENCE = ("report.py", "batch.py", "notebook_worker.py", "cli.py", "site/static/", "site/templates/")
-_NO_INFLUENCE += ("site/conf.py", "site/build.py", "site/chapters.py", "site/math_svg.py")
+_NO_INFLUENCE = ("report", "batch.py", "notebook_worker.py", "cli.py", "cli_report.py", "console.py", "site/")
+_INFLUENCE = ("site/scoreboard",)  # chapter 00 shows its table
 _KEYED_PACKAGES = ("numpy", "pandas", "matplotlib", "scikit-learn", "scikit-image", "torch", "torchvision")
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 _STATE = 1  # raised when the stored states below change their meaning
@@ -36,10 +37,14 @@ _STATE = 1  # raised when the stored states below change their meaning
 
 @dataclass(frozen=True)
 class Notebook:
-    """One notebook: its file, and the names of those it wants to run after (metadata ``cxr.needs``)."""
+    """One notebook: its file, and the names of those it wants to run after (metadata ``cxr.needs``).
+
+    ``parameters`` are the names that its cell tagged ``parameters`` assigns.
+    """
 
     path: Path
     needs: tuple[str, ...] = ()
+    parameters: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -148,6 +153,8 @@ class Batch:
     ----------
     parameters
         For every notebook: dataset, data_dir, image_size, preset, seed, out_dir.
+    extra
+        For those notebooks only that have such a parameter.
     state_dir
         Where executed notebooks, their states and their logs stay between calls.
     jobs
@@ -162,6 +169,7 @@ class Batch:
     state_dir: Path
     jobs: int = 1
     fresh: bool = False
+    extra: Mapping[str, object] = field(default_factory=dict)
     on_start: Callable[[str], None] = lambda name: None
     on_cell: Callable[[str, int, int], None] = lambda name, done, of: None
     on_end: Callable[[Outcome], None] = lambda outcome: None
@@ -215,8 +223,13 @@ class Batch:
         keys: dict[str, str] = {}
         by_name = {notebook.name: notebook for notebook in notebooks}
         for name in TopologicalSorter({n.name: n.needs for n in notebooks}).static_order():
-            keys[name] = run_key(by_name[name], self.parameters, [keys[need] for need in by_name[name].needs])
+            notebook = by_name[name]
+            keys[name] = run_key(notebook, self._given_to(notebook), [keys[need] for need in notebook.needs])
         return keys
+
+    def _given_to(self, notebook: Notebook) -> dict[str, object]:
+        own = {name: value for name, value in self.extra.items() if name in notebook.parameters}
+        return dict(self.parameters) | own
 
     def _earlier(self, name: str, key: str) -> Outcome | None:
         """An earlier run with this key that went well and whose files are all still there."""
@@ -236,7 +249,8 @@ class Batch:
             raise CxrError(f"{name} was not started.", remedy="Run the report again: it goes on from here.")
         self.on_start(name)
         self._forget(name)
-        job = {"input": str(notebook.path), "output": str(self.executed(name)), "parameters": self.parameters}
+        job = {"input": str(notebook.path), "output": str(self.executed(name))}
+        job["parameters"] = self._given_to(notebook)
         log = self.state_dir / f"{name}.log"
         with (
             tempfile.TemporaryDirectory(prefix="cxrlib-") as scratch,
@@ -326,9 +340,23 @@ def _read(path: Path) -> Notebook:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         needs = content["metadata"].get("cxr", {}).get("needs", [])
+        parameters = _assigned(content["cells"])
     except (OSError, ValueError, KeyError, AttributeError) as error:
         raise ConfigError(f"{path} is no notebook: {error!r}.", remedy="Restore or remove it.") from error
-    return Notebook(path.resolve(), tuple(needs))
+    return Notebook(path.resolve(), tuple(needs), parameters)
+
+
+def _assigned(cells: list[dict]) -> tuple[str, ...]:
+    """The names that the cell tagged ``parameters`` assigns; none where it is not plain Python."""
+    source = next((c["source"] for c in cells if "parameters" in c["metadata"].get("tags", ())), "")
+    with suppress(SyntaxError):
+        targets = [
+            target
+            for line in ast.parse("".join(source)).body
+            for target in getattr(line, "targets", [getattr(line, "target", None)])
+        ]
+        return tuple(target.id for target in targets if isinstance(target, ast.Name))
+    return ()
 
 
 def _environment_key(notebooks_dir: Path) -> str:
@@ -340,7 +368,8 @@ def _environment_key(notebooks_dir: Path) -> str:
             digest.update(f"{name}={metadata.version(name)}".encode())
     evidence = notebooks_dir.parent / "figures"
     files = [p for p in package.rglob("*") if p.is_file() and "__pycache__" not in p.parts]
-    files = [p for p in files if not str(p.relative_to(package)).startswith(_NO_INFLUENCE)]
+    inside = lambda path: path.relative_to(package).as_posix()  # noqa: E731
+    files = [p for p in files if not inside(p).startswith(_NO_INFLUENCE) or inside(p).startswith(_INFLUENCE)]
     for path in sorted(files) + sorted(evidence.rglob("*.json")):
         digest.update(path.name.encode() + path.read_bytes())
     return digest.hexdigest()

@@ -7,7 +7,6 @@ was not understood.
 
 from __future__ import annotations
 
-import json
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -16,7 +15,8 @@ from typing import Annotated
 import typer
 
 from cxrlib import cli_audit, cli_lungs
-from cxrlib.console import Json, Preset, SkipBad, plain, print_json, print_table
+from cxrlib.cli_report import report
+from cxrlib.console import DataDir, Dataset, Json, Preset, SkipBad, named, plain, print_json, print_table
 from cxrlib.errors import CxrError
 
 app = typer.Typer(
@@ -39,10 +39,6 @@ class Split(StrEnum):
     test = "test"
 
 
-Dataset = Annotated[str, typer.Option("--dataset", "-d", help="A source that `cxr data list` shows.")]
-DataDir = Annotated[
-    Path | None, typer.Option("--data-dir", help="The folder with the images, for sources that need one.")
-]
 Labels = Annotated[Path | None, typer.Option("--labels", help="CSV of labels (for --dataset folder).")]
 Columns = Annotated[
     list[str] | None,
@@ -117,7 +113,7 @@ def data_verify(
     """Check a source's files: counts, readability, duplicates. Exit status 1 where a check fails."""
     from cxrlib.datasets import verify
 
-    checks = verify(name, data_dir=data_dir, **_named(options), **({"labels": labels} if labels else {}))
+    checks = verify(name, data_dir=data_dir, **named(options), **({"labels": labels} if labels else {}))
     if as_json:
         print_json(checks)
     else:
@@ -314,69 +310,19 @@ def predict(
         typer.echo(table.to_csv(index=False), nl=False)
 
 
-@app.command()
-def report(
-    dataset: Dataset = "phantom",
-    data_dir: DataDir = None,
-    preset: Annotated[
-        Preset, typer.Option(help="smoke: does it run; course: minutes; full: hours.")
-    ] = Preset.course,
-    jobs: Annotated[int, typer.Option("--jobs", "-j", help="Notebooks to run side by side.")] = 1,
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the report.")] = Path("report"),
-    seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
-    image_size: Annotated[
-        int | None,
-        typer.Option(help="Side of the square images, in pixels; the notebooks' own unless given."),
-    ] = None,
-    only: Annotated[
-        list[str] | None, typer.Option(help="Run only these notebooks, such as 03. Repeatable.")
-    ] = None,
-    fresh: Annotated[
-        bool, typer.Option("--fresh", help="Run notebooks again that have not changed.")
-    ] = False,
-) -> None:
-    """Run the notebooks and render the site: open OUT/index.html."""
-    from cxrlib.report import run_report
-
-    raise typer.Exit(
-        run_report(
-            dataset=dataset,
-            data_dir=data_dir,
-            preset=preset.value,
-            jobs=jobs,
-            out=out,
-            seed=seed,
-            image_size=image_size,
-            only=only,
-            fresh=fresh,
-        )
-    )
+app.command()(report)
 
 
 def _source_options(data_dir, labels, image_size, limit, skip_bad, options, seed=0) -> dict:
     """The keyword arguments of ``load`` that a command was given."""
     given = {"data_dir": data_dir, "labels": labels, "limit": limit}
     given = {name: value for name, value in given.items() if value is not None}
-    return {"image_size": image_size, "skip_bad": skip_bad, "seed": seed, **given, **_named(options)}
+    return {"image_size": image_size, "skip_bad": skip_bad, "seed": seed, **given, **named(options)}
 
 
 def _list_skipped(cohort) -> None:
     for skipped in cohort.info.get("skipped", ()):
         typer.echo(f"left out: {skipped}", err=True)
-
-
-def _named(options: list[str] | None) -> dict[str, object]:
-    """``name=value`` arguments as a dict; numbers and true/false become what they look like."""
-    named = {}
-    for option in options or ():
-        name, equals, value = option.partition("=")
-        if not equals or not name.isidentifier():
-            raise typer.BadParameter(f"{option!r} is not name=value.", param_hint="--set")
-        try:
-            named[name] = json.loads(value)
-        except ValueError:
-            named[name] = value
-    return named
 
 
 def main() -> None:

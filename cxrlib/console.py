@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -15,8 +16,31 @@ class Preset(StrEnum):
     full = "full"
 
 
+Dataset = Annotated[str, typer.Option("--dataset", "-d", help="A source that `cxr data list` shows.")]
+DataDir = Annotated[
+    Path | None, typer.Option("--data-dir", help="The folder with the images, for sources that need one.")
+]
 SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave unreadable files out, and list them.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for a script instead of text for a person.")]
+
+
+def named(options: list[str] | None, option: str = "--set") -> dict[str, object]:
+    """``name=value`` arguments as a dict; numbers and true/false become what they look like."""
+    given = {}
+    for word in options or ():
+        name, equals, value = word.partition("=")
+        if not equals or not name.isidentifier():
+            raise typer.BadParameter(f"{word!r} is not name=value.", param_hint=option)
+        given[name] = typed(value)
+    return given
+
+
+def typed(value: str) -> object:
+    """A word of the command line as the JSON that it is, or else as text."""
+    try:
+        return json.loads(value)
+    except ValueError:
+        return value
 
 
 def plain(value) -> str:

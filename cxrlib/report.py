@@ -2,7 +2,8 @@
 
 What a report's folder holds: ``index.html`` and the other pages; ``notebooks/``, as executed; ``artifacts/``,
 what the notebooks recorded and stored; ``figures/``, a copy of the committed evidence; ``manifest.json``; and
-``.build/``, from which a second call takes what has not changed.
+``.build/``, from which a second call takes what has not changed. On request also ``comparison.json`` and
+``report.html``, the whole site as one file.
 """
 
 from __future__ import annotations
@@ -17,10 +18,13 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from rich.text import Text
 
-from cxrlib.batch import Batch, Outcome, find_notebooks
+from cxrlib.batch import Batch, Notebook, Outcome, find_notebooks
 from cxrlib.errors import ConfigError
 from cxrlib.site import build as site_build
+from cxrlib.site.comparison import STATUSES, Comparison, compare, numbers_in, recorded_numbers
 from cxrlib.site.scoreboard import collect
 from cxrlib.storage import cache_root
 
@@ -29,6 +33,8 @@ PRESETS = {
     "course": "about a minute a notebook",
     "full": "minutes to hours a notebook",
 }
+OPTIONS = ("dataset", "data_dir", "image_size", "preset", "seed")
+"""The parameters that have an option of their own."""
 
 
 def run_report(
@@ -42,6 +48,8 @@ def run_report(
     only: Iterable[str] | None = None,
     fresh: bool = False,
     parameters: Mapping[str, object] | None = None,
+    compare_with: str | Path | None = None,
+    single_file: bool = False,
     notebooks_dir: str | Path | None = None,
     console: Console | None = None,
 ) -> int:
@@ -72,7 +80,12 @@ def run_report(
     fresh
         Run again what has not changed.
     parameters
-        More papermill parameters, for notebooks that know them.
+        More papermill parameters, for those notebooks that have them; before ``dataset`` and the like.
+    compare_with
+        An earlier report, or a folder with ``figures/``: what moved since then is printed, written to
+        ``comparison.json`` and shown on a page.
+    single_file
+        Also write the whole site as one file, ``report.html``.
     notebooks_dir
         Folder of the notebooks; None for the project's own.
     console
@@ -86,44 +99,56 @@ def run_report(
     Raises
     ------
     ConfigError
-        An unknown preset or notebook, a folder that is not there, or ``out`` that holds something else.
+        An unknown preset, notebook or parameter, a folder that is not there or, to compare with, without
+        numbers, or ``out`` that holds something else.
     CxrError
         Sphinx could not render the site.
     """
     console = console or Console(stderr=True)
     started = time.monotonic()
-    folder = _notebooks_dir(notebooks_dir)
+    folder = notebooks_folder(notebooks_dir)
     notebooks, selected = find_notebooks(folder, only)
-    if preset not in PRESETS:
-        raise ConfigError(f"There is no preset {preset!r}.", remedy=f"Use one of {', '.join(PRESETS)}.")
+    extra = check_parameters(parameters or {}, notebooks)
+    options = {"dataset": dataset, "data_dir": data_dir, "image_size": image_size}
+    options |= {"preset": preset, "seed": seed}
+    options |= {name: extra.pop(name) for name in OPTIONS if name in extra}
+    if options["preset"] not in PRESETS:
+        raise ConfigError(
+            f"There is no preset {options['preset']!r}.", remedy=f"Use one of {', '.join(PRESETS)}."
+        )
     if jobs < 1:
         raise ConfigError(f"{jobs} notebooks at a time is not possible.", remedy="Give 1 or more jobs.")
-    data = _existing(data_dir)
-    out = _report_dir(out)
+    if options["data_dir"] is not None:
+        options["data_dir"] = str(_existing(options["data_dir"]))
+    if options["image_size"] is None:
+        del options["image_size"]
+    # Before the run: it may be this very report as it was.
+    old = None if compare_with is None else recorded_numbers(compare_with)
+    out = report_dir(out)
     work = out / ".build"
-    given = {
-        "dataset": dataset,
-        "data_dir": None if data is None else str(data),
-        "image_size": image_size,
-        "preset": preset,
-        "seed": seed,
-        "out_dir": str(out / "artifacts"),
-    } | dict(parameters or {})
-    given = {name: value for name, value in given.items() if not (name == "image_size" and value is None)}
+    given = options | {"out_dir": str(out / "artifacts")}
     (out / "artifacts").mkdir(exist_ok=True)
 
     console.print(
-        f"Report on {dataset}, preset {preset}: {len(selected)} notebooks, {jobs} at a time, "
-        f"{PRESETS[preset]}; those that have not changed are taken from the last run.",
+        f"Report on {given['dataset']}, preset {given['preset']}: "
+        f"{len(selected)} notebooks, {jobs} at a time, "
+        f"{PRESETS[given['preset']]}; those that have not changed are taken from the last run.",
         highlight=False,
         soft_wrap=True,
     )
-    batch = Batch(given, work / "runs", jobs=jobs, fresh=fresh)
+    batch = Batch(given, work / "runs", jobs=jobs, fresh=fresh, extra=extra)
     outcomes = _run(batch, notebooks, selected, console)
 
     console.print("Rendering the site (about 10 seconds) …", highlight=False)
-    command = _command(given, parameters, jobs)
-    render(out, folder, outcomes, {name: batch.executed(name) for name in outcomes}, given, command)
+    command = command_line(given, extra, jobs)
+    comparison = None
+    if old is not None:
+        new = numbers_in(out / "artifacts" / "figures", _recorded_by(outcomes))
+        comparison = compare(old, new, Path(compare_with).expanduser().resolve().name)
+    executed = {name: batch.executed(name) for name in outcomes}
+    render(out, folder, outcomes, executed, given, command, comparison, single_file=single_file)
+    if comparison is not None:
+        _tell(comparison, console)
 
     stopped = [outcome for outcome in outcomes.values() if outcome.status != "done"]
     for outcome in stopped:
@@ -132,6 +157,8 @@ def run_report(
         console.print(f"  to run it alone: {_alone(command, outcome.name)}", highlight=False, soft_wrap=True)
     seconds = time.monotonic() - started
     console.print(f"Open {out / 'index.html'} ({seconds:.0f} s).", highlight=False, soft_wrap=True)
+    if single_file:
+        tell_single_file(out, console)
     return 1 if stopped else 0
 
 
@@ -142,6 +169,9 @@ def render(
     executed: Mapping[str, Path],
     given: Mapping[str, object],
     command: str,
+    comparison: Comparison | None = None,
+    *,
+    single_file: bool = False,
 ) -> None:
     """Render executed notebooks as the site in ``out``; the committed evidence lies beside ``notebooks_dir``.
 
@@ -153,6 +183,10 @@ def render(
         The notebooks' parameters.
     command
         What makes this report again.
+    comparison
+        With an earlier report.
+    single_file
+        Also write ``report.html``.
     """
     work = out / ".build"
     data = Path(str(given["data_dir"])) if given.get("data_dir") else None
@@ -160,13 +194,14 @@ def render(
     alone = {name: _alone(command, name) for name in outcomes}
     listed = site_build.write_sources(work / "source", out, executed, outcomes, names, alone)
     site_build.copy_evidence(notebooks_dir.parent / "figures", out, work / "source")
-    recorded = [file.removeprefix("figures/") for outcome in outcomes.values() for file in outcome.files]
+    recorded = _recorded_by(outcomes)
     evidence = collect(out / "artifacts" / "figures", "artifacts/figures", from_run=True, files=recorded)
     evidence += collect(out / "figures", "figures", from_run=False)
     manifest = _manifest(given, listed, outcomes, evidence, command)
     site_build.write_manifest(out / "manifest.json", manifest)
-    site_build.write_pages(work / "source", listed, evidence, manifest)
-    site_build.build(work / "source", out, work)
+    site_build.write_pages(work / "source", listed, evidence, manifest, comparison)
+    site_build.write_text(out / "comparison.json", comparison and comparison.as_json())
+    site_build.build(work / "source", out, work, single_file=single_file)
 
 
 def _run(batch: Batch, notebooks, selected: set[str], console: Console) -> dict[str, Outcome]:
@@ -196,7 +231,54 @@ def _run(batch: Batch, notebooks, selected: set[str], console: Console) -> dict[
         return batch.run(notebooks, selected)
 
 
-def _notebooks_dir(given: str | Path | None) -> Path:
+def _recorded_by(outcomes: Mapping[str, Outcome]) -> list[str]:
+    return [file.removeprefix("figures/") for outcome in outcomes.values() for file in outcome.files]
+
+
+def _tell(comparison: Comparison, console: Console) -> None:
+    """What moved, as a table."""
+    table = Table(box=None, pad_edge=False)
+    for title in ("what became of it", "number", comparison.name, "now"):
+        table.add_column(title, overflow="fold")
+    for change in comparison.notable:
+        old, new = ("–" if side is None else site_build.shown(side) for side in (change.old, change.new))
+        table.add_row(STATUSES[change.status], Text("/".join(change.key)), old, new)
+    counts = ", ".join(f"{number} {STATUSES[status]}" for status, number in comparison.counts.items())
+    console.print(f"Since {comparison.name}: {counts}.", highlight=False, soft_wrap=True, markup=False)
+    if comparison.notable:
+        console.print(table)
+
+
+def tell_single_file(out: Path, console: Console) -> None:
+    """Where the one file is, and how large."""
+    path = out / site_build.SINGLE_FILE
+    console.print(
+        f"The same as one file: {path} ({path.stat().st_size / 1e6:.1f} MB).",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def check_parameters(parameters: Mapping[str, object], notebooks: Iterable[Notebook]) -> dict[str, object]:
+    """The parameters as they are, where each of them is one of a notebook; else a ConfigError names them."""
+    declared = {name for notebook in notebooks for name in notebook.parameters} | set(OPTIONS)
+    declared.discard("out_dir")  # what a report holds lies in the report
+    unknown = [name for name in parameters if name not in declared]
+    if unknown:
+        raise ConfigError(
+            "No notebook has a parameter that is called so.",
+            offenders=unknown,
+            remedy=f"Set some of {', '.join(sorted(declared))}.",
+        )
+    for name in ("seed", "image_size"):
+        if not isinstance(parameters.get(name, 0), int):
+            raise ConfigError(
+                f"The {name} {parameters[name]!r} is no whole number.", remedy=f"Give one, as in {name}=1."
+            )
+    return dict(parameters)
+
+
+def notebooks_folder(given: str | Path | None) -> Path:
     if given is not None:
         folder = Path(given).resolve()
     else:
@@ -225,7 +307,7 @@ def _existing(data_dir: str | Path | None) -> Path | None:
     return folder
 
 
-def _report_dir(out: str | Path) -> Path:
+def report_dir(out: str | Path) -> Path:
     """The report's folder, made if need be; never one with something else in it."""
     folder = Path(out).expanduser().resolve()
     if folder.is_file() or (folder.is_dir() and any(folder.iterdir()) and not (folder / ".build").is_dir()):
@@ -247,14 +329,21 @@ def _stand_ins(out: Path, root: Path, data: Path | None) -> dict[str, str]:
     return {folder: name for folder, name in names.items() if len(Path(folder).parts) > 1}
 
 
-def _command(given: Mapping[str, object], extra: Mapping[str, object] | None, jobs: int) -> str:
+def command_line(
+    given: Mapping[str, object],
+    extra: Mapping[str, object] | None = None,
+    jobs: int = 1,
+    axes: Mapping[str, Iterable[object]] | None = None,
+) -> str:
     """The ``cxr report`` call of this run, without this machine's folders."""
-    words = ["cxr", "report", "--dataset", str(given["dataset"]), "--preset", str(given["preset"])]
-    words += ["--seed", str(given["seed"])]
-    if given.get("data_dir"):
-        words += ["--data-dir", f"…/{Path(str(given['data_dir'])).name}"]
-    if given.get("image_size"):
-        words += ["--image-size", str(given["image_size"])]
+    words = ["cxr", "report"]
+    for axis, values in (axes or {}).items():
+        words += ["--grid", f"{axis}={','.join(map(str, values))}"]
+    for name in ("dataset", "preset", "seed", "data_dir", "image_size"):
+        value = given.get(name)
+        if value is not None and name not in (axes or {}):
+            shown = f"…/{Path(str(value)).name}" if name == "data_dir" else str(value)
+            words += [f"--{name.replace('_', '-')}", shown]
     for name, value in (extra or {}).items():
         words += ["--set", f"{name}={value}"]
     return shlex.join(words + (["--jobs", str(jobs)] if jobs > 1 else []))

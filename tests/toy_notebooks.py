@@ -114,14 +114,20 @@ def write_all(folder: Path) -> Path:
 @lru_cache(maxsize=1)
 def toy_report() -> tuple[Path, int, str]:
     """Run and render the three, once a session: the report's folder, the exit status, what was said."""
+    from cxrlib.metrics import Estimate
     from cxrlib.report import run_report
+    from cxrlib.results import record
 
     root = Path(mkdtemp(prefix="toy-report-"))
     said = StringIO()
+    old = {"residual.test_auc": Estimate(0.7, 0.65, 0.75, n=624), "seconds": 2.0, "gone": 1}
+    record(None, "toy", old, dataset="phantom", notebook="03_training", out_dir=root / "older")
     status = run_report(
         preset="smoke",
         jobs=2,
         out=root / "report",
+        compare_with=root / "older",
+        single_file=True,
         notebooks_dir=write_all(root / "notebooks"),
         console=Console(file=said, width=200),
     )
@@ -145,5 +151,6 @@ def committed_report() -> Path:
         {notebook.name: notebook.path for notebook in notebooks},
         {"dataset": "phantom", "preset": "course", "seed": 0},
         "cxr report",
+        single_file=True,
     )
     return out

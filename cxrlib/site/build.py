@@ -17,13 +17,17 @@ import nbformat
 
 from cxrlib.batch import Outcome
 from cxrlib.errors import CxrError
+from cxrlib.metrics import Estimate
 from cxrlib.site import chapters
+from cxrlib.site.comparison import RULE, STATUSES, Comparison
 from cxrlib.site.scoreboard import Evidence, scoreboard
+from cxrlib.site.single_file import one_file
 from cxrlib.storage import atomic_path
 
 HERE = Path(__file__).parent
 MARKER = "site.sha256"
 """In ``.build``: the hash of what the site was made from. Not there while it is out of date."""
+SINGLE_FILE = "report.html"
 WORDS = {"done": "done", "failed": "✗ stopped with an error", "died": "✗ died"}
 
 
@@ -69,17 +73,15 @@ def write_sources(
         if executed[name].is_file():
             notebook = nbformat.read(executed[name], as_version=4)
         notebook = chapters.clean(notebook, names)
-        _write(out / "notebooks" / f"{name}.ipynb", nbformat.writes(notebook))
+        write_text(out / "notebooks" / f"{name}.ipynb", nbformat.writes(notebook))
         notebook = chapters.decorate(notebook, outcome, rerun[name])
-        _write(source / f"{name}.ipynb", nbformat.writes(notebook))
+        write_text(source / f"{name}.ipynb", nbformat.writes(notebook))
         listed.append(Chapter(name, chapters.title(notebook, name), outcome.status, outcome.seconds))
     return listed
 
 
-def write_pages(
-    source: Path, listed: list[Chapter], evidence: list[Evidence], manifest: Mapping[str, object]
-) -> None:
-    """Write the landing page and the page of all numbers for Sphinx."""
+def fill(template: str, **values) -> str:
+    """One of the templates, filled in; what is filled in is escaped for HTML."""
     templates = jinja2.Environment(
         loader=jinja2.FileSystemLoader(HERE / "templates"),
         autoescape=True,
@@ -87,9 +89,28 @@ def write_pages(
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
+    return templates.get_template(template).render(values)
+
+
+def write_reference(source: Path) -> None:
+    """Write the pages that are the same in every report: glossary and bibliography."""
+    for path in (HERE / "pages").glob("*.md"):
+        write_text(source / path.name, path.read_text(encoding="utf-8"))
+
+
+def write_pages(
+    source: Path,
+    listed: list[Chapter],
+    evidence: list[Evidence],
+    manifest: Mapping[str, object],
+    comparison: Comparison | None = None,
+) -> None:
+    """Write the landing page and the other pages that are no chapters for Sphinx."""
     names = {chapter.name for chapter in listed}
     rows, datasets = scoreboard(evidence, str(manifest["dataset"]))
-    index = templates.get_template("index.md.j2").render(
+    index = fill(
+        "index.md.j2",
+        compared=comparison is not None,
         chapters=listed,
         stopped=[chapter for chapter in listed if chapter.status != "done"],
         rows=rows,
@@ -98,15 +119,20 @@ def write_pages(
         manifest=manifest,
         words=WORDS,
     )
-    _write(source / "index.md", index)
+    write_text(source / "index.md", index)
     place = lambda item: (item.notebook, item.dataset)  # noqa: E731
     groups = [(key, list(items)) for key, items in groupby(sorted(evidence, key=place), key=place)]
-    page = templates.get_template("numbers.md.j2").render(groups=groups, names=names, show=_shown)
-    _write(source / "numbers.md", page)
+    write_text(source / "numbers.md", fill("numbers.md.j2", groups=groups, names=names, show=shown))
+    changed = None
+    if comparison is not None:
+        values = {"comparison": comparison, "names": names, "show": shown, "words": STATUSES, "rule": RULE}
+        changed = fill("comparison.md.j2", **values)
+    write_text(source / "comparison.md", changed)
+    write_reference(source)
 
 
-def build(source: Path, out: Path, work: Path) -> bool:
-    """Run Sphinx. Returns False where the site is already that of these sources.
+def build(source: Path, out: Path, work: Path, *, single_file: bool = False) -> None:
+    """Run Sphinx, unless the site is already that of these sources; with ``single_file`` also write one file.
 
     Raises
     ------
@@ -114,9 +140,15 @@ def build(source: Path, out: Path, work: Path) -> bool:
         Sphinx failed; its last words and the log are named.
     """
     marker, digest = work / MARKER, _digest(source)
-    if (out / "index.html").is_file() and marker.is_file() and marker.read_text() == digest:
-        return False
-    marker.unlink(missing_ok=True)
+    if not ((out / "index.html").is_file() and marker.is_file() and marker.read_text() == digest):
+        marker.unlink(missing_ok=True)
+        _run_sphinx(source, out, work)
+        marker.write_text(digest)
+    if single_file:
+        write_text(out / SINGLE_FILE, one_file(out))
+
+
+def _run_sphinx(source: Path, out: Path, work: Path) -> None:
     log = work / "sphinx.log"
     command = [
         sys.executable,
@@ -144,8 +176,6 @@ def build(source: Path, out: Path, work: Path) -> bool:
     for page in out.glob("*.html"):
         if page.stem not in pages:
             page.unlink()
-    marker.write_text(digest)
-    return True
 
 
 def copy_evidence(figures: Path, out: Path, source: Path) -> None:
@@ -156,7 +186,8 @@ def copy_evidence(figures: Path, out: Path, source: Path) -> None:
             shutil.copytree(figures, target, ignore=shutil.ignore_patterns(".*"))
 
 
-def _shown(estimate) -> str:
+def shown(estimate: Estimate) -> str:
+    """A recorded number with its interval, as the tables show it."""
     if isinstance(estimate.value, int) or (estimate.low is None and float(estimate.value).is_integer()):
         return f"{estimate.value:,.0f}"
     return f"{estimate:,.1f}" if abs(estimate.value) >= 1000 else str(estimate)
@@ -168,7 +199,7 @@ def _digest(source: Path) -> str:
     for root in (source, HERE):
         for path in sorted(p for p in root.rglob("*") if p.is_file() and "__pycache__" not in p.parts):
             digest.update(path.relative_to(root).as_posix().encode() + path.read_bytes())
-    for package in ("sphinx", "myst-nb", "sphinx-book-theme", "pydata-sphinx-theme"):
+    for package in ("sphinx", "myst-nb", "sphinx-book-theme", "sphinxcontrib-bibtex", "pydata-sphinx-theme"):
         digest.update(_version(package).encode())
     return digest.hexdigest()
 
@@ -186,8 +217,11 @@ def _empty(folder: Path, pattern: str, keep: Mapping[str, object]) -> None:
             path.unlink()
 
 
-def _write(path: Path, text: str) -> None:
-    """Write, unless that is what is there: Sphinx reads again what is newer than its page."""
+def write_text(path: Path, text: str | None) -> None:
+    """Write, unless that is what is there: Sphinx reads again what is newer than its page. None removes."""
+    if text is None:
+        path.unlink(missing_ok=True)
+        return
     if path.is_file() and path.read_text(encoding="utf-8") == text:
         return
     with atomic_path(path) as work:
@@ -196,4 +230,4 @@ def _write(path: Path, text: str) -> None:
 
 def write_manifest(path: Path, manifest: Mapping[str, object]) -> None:
     """Write the run's manifest as JSON, for scripts and later comparisons."""
-    _write(path, json.dumps(manifest, indent=1, ensure_ascii=False) + "\n")
+    write_text(path, json.dumps(manifest, indent=1, ensure_ascii=False) + "\n")

@@ -6,7 +6,7 @@ author = "The cxrlib authors"
 project_copyright = "The cxrlib authors, MIT licence"
 language = "en"
 
-extensions = ["myst_nb", "cxrlib.site.math_svg"]
+extensions = ["myst_nb", "sphinxcontrib.bibtex", "cxrlib.site.math_svg", "cxrlib.site.offline"]
 exclude_patterns = []
 # A chapter may point to one that this report does not hold, and headings are the authors' affair.
 suppress_warnings = ["myst.xref_missing", "myst.header", "mystnb.unknown_mime_type"]
@@ -19,6 +19,7 @@ nb_code_prompt_show = "Show the code"
 nb_code_prompt_hide = "Hide the code"
 myst_enable_extensions = ["amsmath", "attrs_inline", "colon_fence", "deflist", "dollarmath", "html_image"]
 myst_heading_anchors = 3
+bibtex_bibfiles = ["pages/references.bib"]  # relative to this file
 
 html_theme = "sphinx_book_theme"
 html_theme_options = {
@@ -38,6 +39,7 @@ html_theme_options = {
 html_context = {"default_mode": "auto"}  # light or dark as the reader's system is
 html_static_path = ["static"]
 html_css_files = ["report.css"]
+html_js_files = ["print.js"]
 html_math_renderer = "svg"
 html_sourcelink_suffix = ""
 html_last_updated_fmt = None
