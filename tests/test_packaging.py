@@ -96,7 +96,13 @@ def test_every_imported_package_is_declared():
 
 
 def test_the_sites_templates_and_styles_are_part_of_the_package():
-    for inside in ("conf.py", "scoreboard.toml", "templates/index.md.j2", "static/report.css"):
+    for inside in (
+        "conf.py",
+        "scoreboard.toml",
+        "templates/index.md.j2",
+        "static/report.css",
+        "pages/references.bib",
+    ):
         assert resources.files("cxrlib.site").joinpath(inside).is_file()
     setup = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]
     assert "site/**/*" in setup["package-data"]["cxrlib"]

@@ -1,6 +1,7 @@
 """The site in a real browser, from file:// and with the network cut off."""
 
 import os
+import re
 import shutil
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -9,7 +10,7 @@ import pytest
 import toy_notebooks
 
 from cxrlib.results import project_root
-from cxrlib.site.build import MARKER
+from cxrlib.site.build import MARKER, SINGLE_FILE
 
 pytestmark = pytest.mark.browser
 
@@ -46,6 +47,19 @@ def browser():
         browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
         yield browser
         browser.close()
+
+
+@pytest.fixture(scope="module")
+def axe():
+    """axe-core, which looks for what keeps people from reading a page."""
+    try:
+        from axe_playwright_python.sync_playwright import Axe
+    except ImportError:
+        reason = "axe-core is not installed: pip install axe-playwright-python"
+        if os.environ.get("CXRLIB_REQUIRE_BROWSER"):
+            pytest.fail(reason)
+        pytest.skip(reason)
+    return Axe()
 
 
 @pytest.fixture(scope="module", params=["toy", "committed", "report"])
@@ -178,3 +192,64 @@ def test_code_unfolds_and_the_notebook_can_be_downloaded(browser, site):
             "a.btn-download-source-button", "all => all.map(a => a.href)"
         )
         assert [Path(unquote(urlsplit(href).path)).suffix for href in hrefs] == [".ipynb"]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_no_serious_violation(browser, site, axe, scheme):
+    chapter = next(path for path in pages(site) if path.stem[:2].isdigit() and "<table" in path.read_text())
+    for path in (site / "index.html", chapter):
+        with Watched(browser, scheme=scheme) as watched:
+            watched.page.goto(path.as_uri())
+            found = axe.run(watched.page, options={"resultTypes": ["violations"]}).response["violations"]
+            serious = [(v["id"], v["help"]) for v in found if v["impact"] in ("serious", "critical")]
+            assert not serious, path.name
+
+
+def test_every_page_forbids_what_is_remote_and_means_it(browser, site):
+    fetch = """new Promise(done => {
+        document.addEventListener("securitypolicyviolation", event => done(event.effectiveDirective));
+        const image = document.body.appendChild(new Image());
+        image.onload = image.onerror = () => setTimeout(() => done("it was asked for"), 1000);
+        image.src = "https://example.org/x.png";
+    })"""
+    for path in pages(site):
+        policy = re.search(r'"Content-Security-Policy" content="([^"]+)"', path.read_text(encoding="utf-8"))
+        assert "default-src 'none'" in policy[1], path.name
+        assert not re.search(r"https?:|\*", policy[1]), path.name
+    with Watched(browser) as watched:
+        watched.page.goto((site / "index.html").as_uri())
+        assert watched.page.evaluate(fetch) == "img-src"
+
+
+def test_on_paper_a_dark_page_is_black_on_white(browser, site):
+    with Watched(browser, scheme="dark") as watched:
+        chapter = next(path for path in pages(site) if path.stem[:2].isdigit())
+        watched.page.goto(chapter.as_uri())
+        sums = """() => ["color", "backgroundColor"].map(name =>
+            getComputedStyle(document.body)[name].match(/\\d+/g).slice(0, 3).reduce((a, b) => +a + +b, 0))"""
+        screen = watched.page.evaluate(sums)
+        watched.page.emulate_media(media="print")
+        watched.page.wait_for_timeout(300)
+        ink, paper = watched.page.evaluate(sums)
+        assert ink < 200 < 600 < paper
+        assert not watched.page.locator(".bd-sidebar-primary").is_visible()
+        watched.page.emulate_media(media="screen")
+        watched.page.wait_for_timeout(300)
+        assert watched.page.evaluate(sums) == screen
+
+
+def test_the_one_file_turns_dark_and_back_and_its_contents_lead_to_chapters(browser, site):
+    if not (site / SINGLE_FILE).is_file():
+        pytest.skip("this report was made without --single-file")
+    with Watched(browser) as watched:
+        watched.page.goto((site / SINGLE_FILE).as_uri())
+        shade = "getComputedStyle(document.body).backgroundColor"
+        light = watched.page.evaluate(shade)
+        watched.page.click("#theme-switch")
+        assert watched.page.evaluate(shade) != light
+        link = watched.page.locator("nav a").nth(1)
+        link.click()
+        name = link.get_attribute("href").removeprefix("#")
+        top = watched.page.evaluate("name => document.getElementById(name).getBoundingClientRect().top", name)
+        assert abs(top) < 100
+        assert not watched.problems
