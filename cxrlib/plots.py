@@ -226,14 +226,14 @@ def differences(
         1, len(panels), figsize=(3 + 3.2 * len(panels), 1.7 + 0.46 * len(rows)), layout="constrained",
         sharey=True, squeeze=False,
     )  # fmt: skip
-    circle = {"color": BLUE, "marker": "o", "markersize": 8, "markeredgewidth": 1.6}
+    circle = {"color": BLUE, "marker": "o", "markersize": 8, "markeredgewidth": 1.6, "zorder": 4}
     for ax, (measure, title) in zip(axes[0], panels.items(), strict=True):
         for prefix, height in zip(rows.values(), heights, strict=True):
             e = table.loc[f"{prefix}.{measure}"]
             ax.plot([e["low"], e["high"]], [height] * 2, "-", color=BLUE, linewidth=2)
             ax.plot(e["value"], height, markerfacecolor=BLUE if e["p_holm"] < 0.05 else "white", **circle)
             ax.annotate(
-                f"{e['value']:+.3f}".replace("-", "−"), (e["value"], height), (0, 7), fontsize=9,
+                f"{e['value']:+.3f}".replace("-", "−"), (e["value"], height), (0, 8), fontsize=9,
                 textcoords="offset points", ha="center",
                 bbox={"facecolor": "white", "edgecolor": "none", "pad": 1},
             )  # fmt: skip
