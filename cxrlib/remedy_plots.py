@@ -17,11 +17,9 @@ from cxrlib.study import Study
 
 PANELS = {
     "in_distribution_auc": "AUC, shortcut holds",
-    "uncorrelated_auc": "AUC, shortcut void",
     "worst_group": "worst group",
     "flip_rate": "calls that flip",
     "external_auc": "AUC elsewhere",
-    "inside_lungs": "evidence in lungs",
 }
 
 
@@ -33,7 +31,7 @@ def remedies(study: Study) -> Figure:
     numbers = study.numbers
     panels = {key: title for key, title in PANELS.items() if f"naive.{key}" in numbers}
     figure, axes = plt.subplots(
-        1, len(panels), figsize=(3.4 + 1.75 * len(panels), 1.5 + 0.4 * len(arms)), layout="constrained",
+        1, len(panels), figsize=(2.6 + 1.8 * len(panels), 1.6 + 0.4 * len(arms)), layout="constrained",
         sharey=True,
     )  # fmt: skip
     for ax, (key, title) in zip(axes, panels.items(), strict=True):
@@ -43,7 +41,7 @@ def remedies(study: Study) -> Figure:
             e, (colour, marker) = numbers[f"{arm}.{key}"], _look(arm, runs.loc[arm])
             ax.plot([e.low, e.high], [height] * 2, "-", color=colour, linewidth=2)
             ax.plot(e.value, height, marker, color=colour, markersize=7, markeredgecolor="white", zorder=4)
-        if key in ("worst_group", "flip_rate", "inside_lungs"):
+        if key in ("worst_group", "flip_rate"):
             ax.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
         ax.xaxis.set_major_locator(MaxNLocator(3))
         ax.set_title(title, fontsize=11)
