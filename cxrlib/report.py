@@ -199,7 +199,7 @@ def render(
     evidence += collect(out / "figures", "figures", from_run=False)
     manifest = _manifest(given, listed, outcomes, evidence, command)
     site_build.write_manifest(out / "manifest.json", manifest)
-    site_build.write_pages(work / "source", listed, evidence, manifest, comparison)
+    site_build.write_pages(work / "source", listed, evidence, manifest, comparison, single_file=single_file)
     site_build.write_text(out / "comparison.json", comparison and comparison.as_json())
     site_build.build(work / "source", out, work, single_file=single_file)
 

@@ -104,6 +104,8 @@ def write_pages(
     evidence: list[Evidence],
     manifest: Mapping[str, object],
     comparison: Comparison | None = None,
+    *,
+    single_file: bool = False,
 ) -> None:
     """Write the landing page and the other pages that are no chapters for Sphinx."""
     names = {chapter.name for chapter in listed}
@@ -111,6 +113,7 @@ def write_pages(
     index = fill(
         "index.md.j2",
         compared=comparison is not None,
+        single_file=SINGLE_FILE if single_file else None,
         chapters=listed,
         stopped=[chapter for chapter in listed if chapter.status != "done"],
         rows=rows,

@@ -39,16 +39,18 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Cell:
-    """One number on the scoreboard, the page that explains it and the file that holds it."""
+    """One number on the scoreboard, the accuracy that goes with it, and the file that holds both."""
 
     value: str
     interval: str
+    accuracy: str
     evidence: Evidence
 
     @property
     def text(self) -> str:
-        """As one string: ``0.981 (0.970–0.990)``."""
-        return f"{self.value} ({self.interval})" if self.interval else self.value
+        """As one string: ``0.981 (0.970–0.990), accuracy 92.1%``."""
+        text = f"{self.value} ({self.interval})" if self.interval else self.value
+        return f"{text}, accuracy {self.accuracy}" if self.accuracy else text
 
 
 @dataclass
@@ -104,7 +106,9 @@ def scoreboard(
             estimate = item.record.numbers.get(wanted["key"])
             if item.notebook == wanted["notebook"] and estimate is not None:
                 value, _, interval = format(estimate, wanted.get("format", "")).partition(" ")
-                row.cells[item.dataset] = Cell(value, interval.strip("()"), item)
+                accuracy = item.record.numbers.get(wanted.get("accuracy"))
+                right = "" if accuracy is None else f"{accuracy.value:.1%}"
+                row.cells[item.dataset] = Cell(value, interval.strip("()"), right, item)
         if row.cells:
             rows.append(row)
     datasets = sorted({dataset for row in rows for dataset in row.cells}, key=lambda d: (d != run_dataset, d))
