@@ -57,3 +57,7 @@ def test_the_audit_in_the_readme_is_the_recorded_one():
         assert record.estimate(f"{names[title]}.severe").value == (severity == "severe")
     seconds = recorded("kermany", "08_audit_your_own_data", "scorecard").provenance["seconds"]
     assert f"that took {seconds:.0f} seconds" in README
+
+
+def test_six_figures_tell_the_story():
+    assert len(re.findall(r"^!\[.{20,}\]\(figures/\S+\.png\)$", README, re.M)) == 6
