@@ -16,7 +16,7 @@ from cxrlib.remedies import REMEDIES
 from cxrlib.study import Study
 
 PANELS = {
-    "in_distribution_auc": "AUC, shortcut holds",
+    "in_distribution_auc": "AUC, as trained",
     "worst_group": "worst group",
     "flip_rate": "calls that flip",
     "external_auc": "AUC elsewhere",
