@@ -56,8 +56,9 @@ test: $(STAMP) ## run the tests (5-10 minutes on two cores; ARGS="-k metrics" fo
 notebooks: report ## give notebooks/ the outputs of the report (before a commit)
 	@$(BIN)/python -c "from cxrlib.course import keep_outputs; keep_outputs('$(OUT)')"
 
+# notebooks/.jupyter switches off what would ask a server for news, newer versions and extensions.
 lab: $(STAMP) ## open the notebooks in JupyterLab
-	@$(BIN)/python -m jupyterlab notebooks/00_start_here.ipynb $(ARGS)
+	@JUPYTER_CONFIG_PATH="$(CURDIR)/notebooks/.jupyter" $(BIN)/python -m jupyterlab notebooks/00_start_here.ipynb $(ARGS)
 
 lock: $(STAMP) ## renew requirements.lock from pyproject.toml (needs the network)
 	@echo "Resolving the newest versions that pyproject.toml allows (1 minute) ..."

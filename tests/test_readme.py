@@ -1,4 +1,4 @@
-"""The numbers in the README and the model card are those recorded, and what the README points to is there."""
+"""The numbers in the README and the cards are those recorded, and what they point to is there."""
 
 import json
 import re
@@ -6,16 +6,20 @@ from pathlib import Path
 
 import pytest
 
+from cxrlib.datasets import SOURCES, describe
 from cxrlib.results import recorded
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-CARD = (ROOT / "cxrlib" / "data" / "lungs.md").read_text(encoding="utf-8")
+CARDS = sorted([ROOT / "cxrlib" / "data" / "lungs.md", *(ROOT / "cards").glob("*.md")])
+PROSE = {path.stem: path.read_text(encoding="utf-8") for path in CARDS} | {"README": README}
 ESTIMATE = r"([+−]?\d[\d.]*%?(?: \([+−\d.%]+(?:–| to )[+−\d.%]+\))?)"
 MARKED = re.compile(ESTIMATE + r"<!-- ([\w-]+)/([\w-]+)/([\w-]+):([\w.]+?)(?::(\+?\.\d[f%]))? -->")
 
 
-@pytest.mark.parametrize("claim", MARKED.findall(README) + MARKED.findall(CARD), ids=lambda claim: claim[4])
+@pytest.mark.parametrize(
+    "claim", [claim for text in PROSE.values() for claim in MARKED.findall(text)], ids=lambda claim: claim[4]
+)
 def test_a_number_in_prose_is_the_recorded_one(claim):
     text, dataset, notebook, name, key, spec = claim
     assert text.strip() == format(recorded(dataset, notebook, name).estimate(key), spec)
@@ -25,13 +29,32 @@ def test_every_result_in_the_readmes_tables_is_marked_with_its_record():
     tables = "\n".join(line for line in README.splitlines() if line.startswith("|"))
     intervals = re.findall(r"\d\.?\d*%? \([+−\d.%]+(?:–| to )[+−\d.%]+\)", tables)
     assert len(intervals) == sum("(" in claim[0] for claim in MARKED.findall(tables)) > 50
-    assert len(MARKED.findall(README)) == README.count("<!--")
 
 
-def test_local_links_and_pictures_of_the_readme_exist():
-    targets = [t for t in re.findall(r"\]\(([^)]+)\)", README) if not t.startswith(("http", "#"))]
-    assert targets
-    assert [target for target in targets if not (ROOT / target).exists()] == []
+@pytest.mark.parametrize("name", PROSE)
+def test_every_mark_is_understood_and_no_estimate_of_a_card_goes_without(name):
+    text = PROSE[name]
+    assert len(MARKED.findall(text)) == text.count("<!--")
+    if name != "README":
+        intervals = re.findall(r"\d\.?\d*%? \([+−\d.%]+(?:–| to )[+−\d.%]+\)", text)
+        assert len(intervals) == sum("(" in claim[0] for claim in MARKED.findall(text))
+
+
+@pytest.mark.parametrize("path", [ROOT / "README.md", *CARDS], ids=lambda path: path.stem)
+def test_local_links_and_pictures_exist(path):
+    text = path.read_text(encoding="utf-8")
+    targets = [t for t in re.findall(r"\]\(([^)]+)\)", text) if not t.startswith(("http", "#"))]
+    assert [target for target in targets if not (path.parent / target).exists()] == []
+
+
+def test_every_published_source_has_a_card_of_a_page_with_its_terms_and_citations():
+    described = {name: describe(name) for name in SOURCES if name not in ("folder", "chestmnist")}
+    assert set(described) == set(PROSE) - {"README", "lungs", "classifiers"}
+    for name, source in described.items():
+        text = " ".join(PROSE[name].split())
+        assert source["licence"].split(",")[0].split(";")[0] in text, name
+        assert [doi for doi in re.findall(r"doi:([\w./]+\w)", source["citation"]) if doi not in text] == []
+        assert len(PROSE[name].splitlines()) <= 60
 
 
 def test_the_audits_benchmark_is_quoted_as_recorded():

@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import nbformat
@@ -154,6 +155,33 @@ with (Path(out_dir) / "runs.txt").open("a") as file:
     print({!r}, file=file)"""
 
 
+WRITES_ITS_NUMBER = """\
+import os, time
+from pathlib import Path
+(Path(out_dir) / "kernel").write_text(f"{os.getpid()}.")"""
+
+
+def started_kernel(tmp_path: Path) -> int:
+    """Wait for a kernel that writes its process number, and give the number."""
+    file = tmp_path / "artifacts" / "kernel"
+    deadline = time.monotonic() + 180
+    while not (file.exists() and file.read_text().endswith(".")):
+        assert time.monotonic() < deadline, "the kernel has not started"
+        time.sleep(0.1)
+    return int(file.read_text()[:-1])
+
+
+def ends(process: int) -> bool:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        try:
+            os.kill(process, 0)
+        except ProcessLookupError:
+            return True
+        time.sleep(0.2)
+    return False
+
+
 def runs(tmp_path: Path) -> list[str]:
     return (tmp_path / "artifacts" / "runs.txt").read_text().split()
 
@@ -190,10 +218,11 @@ def test_a_process_that_is_killed_is_marked_with_the_signal(tmp_path):
     assert outcome.error["cell"] is not None
 
 
-def test_an_interrupted_batch_goes_on_from_what_was_finished(tmp_path):
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+def test_an_interrupted_or_killed_batch_goes_on_from_what_was_finished(tmp_path, how):
     folder = tmp_path / "notebooks"
     quick = [("parameters", toy_notebooks.PARAMETERS), ("code", COUNTS.format("quick"))]
-    slow = [("parameters", toy_notebooks.PARAMETERS), ("code", "import time\ntime.sleep(600)")]
+    slow = [("parameters", toy_notebooks.PARAMETERS), ("code", WRITES_ITS_NUMBER + "\ntime.sleep(600)")]
     toy_notebooks.write(folder / "01_quick.ipynb", quick)
     toy_notebooks.write(folder / "02_slow.ipynb", slow)
     # Where the tests run in the background, SIGINT is ignored, and Python then leaves it so.
@@ -207,15 +236,47 @@ def test_an_interrupted_batch_goes_on_from_what_was_finished(tmp_path):
         stderr=subprocess.PIPE,
         env=os.environ | {"PYTHONPATH": str(project_root())},
     )
-    deadline = time.monotonic() + 120
-    while not (tmp_path / "runs" / "02_slow.ipynb").exists() and time.monotonic() < deadline:
-        time.sleep(0.1)
-    process.send_signal(signal.SIGINT)
+    kernel = started_kernel(tmp_path)
+    process.send_signal(how)
     _, said = process.communicate(timeout=240)
-    assert process.returncode != 0 and b"KeyboardInterrupt" in said
+    assert process.returncode != 0 and (how != signal.SIGINT or b"KeyboardInterrupt" in said)
+    assert ends(kernel)
     outcome = run_in(tmp_path, only=["01"])["01_quick"]
     assert outcome.reused
     assert runs(tmp_path) == ["quick"]
+
+
+def test_a_kernel_killed_from_outside_is_marked_and_run_again_alone(tmp_path):
+    folder = tmp_path / "notebooks"
+    first = [("parameters", toy_notebooks.PARAMETERS), ("code", COUNTS.format("quick"))]
+    waits = WRITES_ITS_NUMBER + '\nif not (Path(out_dir) / "go").exists():\n    time.sleep(600)'
+    second = [("parameters", toy_notebooks.PARAMETERS), ("code", waits), ("code", COUNTS.format("killed"))]
+    toy_notebooks.write(folder / "01_quick.ipynb", first)
+    toy_notebooks.write(folder / "02_killed.ipynb", second)
+    with ThreadPoolExecutor() as pool:
+        batch = pool.submit(run_in, tmp_path, jobs=2)
+        os.kill(started_kernel(tmp_path), signal.SIGKILL)
+        outcomes = batch.result(timeout=240)
+    assert [outcome.status for outcome in outcomes.values()] == ["done", "died"]
+    assert "kernel died" in outcomes["02_killed"].error["message"]
+    assert outcomes["02_killed"].error["cell"] == 2  # counted with the injected parameters
+
+    (tmp_path / "artifacts" / "go").touch()
+    again = run_in(tmp_path, only=["02"])
+    assert [(outcome.status, outcome.reused) for outcome in again.values()] == [
+        ("done", True),
+        ("done", False),
+    ]
+    assert runs(tmp_path) == ["quick", "killed"]
+
+
+def test_memory_that_cannot_be_had_fails_its_notebook_alone(tmp_path):
+    folder = tmp_path / "notebooks"
+    toy_notebooks.write(folder / "01_greedy.ipynb", [("code", "bytearray(1 << 60)")])
+    toy_notebooks.write(folder / "02_modest.ipynb", [("code", "bytearray(1)")])
+    outcomes = run_in(tmp_path, jobs=2)
+    assert [outcome.status for outcome in outcomes.values()] == ["failed", "done"]
+    assert outcomes["01_greedy"].error["name"] == "MemoryError"
 
 
 def test_papermill_alone_needs_nothing_but_the_notebook_from_any_folder(tmp_path):
