@@ -49,7 +49,6 @@ def dice_by_image(
     study: pd.DataFrame,
     numbers: Mapping[str, Estimate],
     names: Mapping[str, str],
-    references: Mapping[str, float] | None = None,
 ) -> Figure:
     """Every image's Dice (the mean over seeds), a row for each training, and the mean with its interval.
 
@@ -61,8 +60,6 @@ def dice_by_image(
         Of :func:`cxrlib.lung_study.dice_numbers`.
     names
         Row → what to call it.
-    references
-        Row → what others published.
     """
     figure, ax = plt.subplots(figsize=(9, 1.2 + 1.05 * len(names)), layout="constrained")
     rng = np.random.default_rng(0)
@@ -82,11 +79,6 @@ def dice_by_image(
             (floor + 0.004, height + 0.3),
             fontsize=9.5,
         )
-        if references and row in references:
-            ax.plot([references[row]] * 2, [height - 0.27, height + 0.27], ":", color=VERMILLION, linewidth=2)
-    if references:
-        ax.plot([], [], ":", color=VERMILLION, linewidth=2, label="published U-Nets, mean")
-        ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2))
     ax.set_yticks(heights, [names[row] for row in names])
     ax.set(
         title="Lung masks on a hospital not trained on",
