@@ -59,7 +59,7 @@ def test_a_share_of_all_still_has_an_interval():
 
 
 def test_an_image_below_the_axis_is_drawn_at_its_end(study):
-    figure = dice_by_image(study, dice_numbers(study), {"a": "A\n→ B"}, {"a": 0.94})
+    figure = dice_by_image(study, dice_numbers(study), {"a": "A\n→ B"})
     (ax,) = figure.axes
     below = [line for line in ax.lines if line.get_marker() == "<" and len(line.get_xdata())]
     assert len(below) == 1 and below[0].get_xdata()[0] == pytest.approx(0.7)
