@@ -154,7 +154,8 @@ def run_report(
     for outcome in stopped:
         error = outcome.error or {}
         console.print(f"[red]{outcome.name} {outcome.status}[/]: {error.get('name')}", highlight=False)
-        console.print(f"  to run it alone: {_alone(command, outcome.name)}", highlight=False, soft_wrap=True)
+        again = f"{_alone(command, outcome.name)} --out {shlex.quote(str(out))}"
+        console.print(f"  to run it alone: {again}", highlight=False, soft_wrap=True)
     seconds = time.monotonic() - started
     console.print(f"Open {out / 'index.html'} ({seconds:.0f} s).", highlight=False, soft_wrap=True)
     if single_file:
