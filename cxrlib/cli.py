@@ -250,14 +250,14 @@ def evaluate(
     seed = facts["config"]["seed"] if seed is None else seed
     cohort = load(dataset, **_source_options(data_dir, labels, size, limit, skip_bad, options, seed))
     _list_skipped(cohort)
-    part = cohort.split(split.value)
+    part = cohort.split(split.value, lazy=True)
     if not len(part):
         raise CxrError(
             f"{dataset} has no images in its {split.value} split.", remedy="Choose another --split."
         )
     chosen_on = "given"
     if threshold is None:
-        val = cohort.split("val")
+        val = cohort.split("val", lazy=True)
         threshold, chosen_on = choose_threshold(val.labels, predict(model, val.images)), "Youden on val"
     estimates = measure(part.labels, predict(model, part.images), part.patients, threshold=threshold)
     if as_json:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -21,10 +22,11 @@ from cxrlib.distributed import Share
 from cxrlib.errors import ConfigError
 from cxrlib.inference import load_model, predict_logits
 from cxrlib.metrics import auc
+from cxrlib.results import recorded
 from cxrlib.training import TrainConfig, Trainer
 
 WORKER = Path(__file__).with_name("toy_processes.py")
-PATIENCE = 300
+PATIENCE = 600
 """Seconds after which processes that wait for each other are ended."""
 
 
@@ -184,3 +186,37 @@ def mapped_bytes(path: Path) -> int:
     text = Path("/proc/self/smaps").read_text()
     block = text[text.index(str(path)) :]
     return 1024 * int(block.split("Rss:")[1].split()[0])
+
+
+PAGE = (WORKER.parent.parent / "cxrlib" / "site" / "pages" / "eight_gpus.md").read_text(encoding="utf-8")
+
+
+def test_the_pages_sizes_follow_from_the_shapes():
+    from cxrlib.models import build, count_parameters
+
+    names = {"parameters": count_parameters(build("densenet121"))}
+    claims = re.findall(r"([\d.,]+)<!-- = (.+?) \| (\S+) -->", PAGE)
+    assert len(claims) == 7
+    for text, expression, form in claims:
+        assert text == format(eval(expression, {}, names), form), expression
+
+
+def test_the_pages_recorded_numbers_are_those_recorded():
+    claims = re.findall(r"(\d\.\d+ \([\d.–]+\))<!-- ([\w-]+)/([\w-]+)/([\w-]+):([\w.]+) -->", PAGE)
+    assert len(claims) == 2
+    for text, *where, key in claims:
+        assert text == str(recorded(*where).estimate(key))
+
+
+@pytest.mark.real_data
+def test_two_processes_train_on_nih_images_and_one_evaluates(cxr, data_root, tmp_path):
+    source = ["--dataset", "nih", "--data-dir", data_root / "nih-subset" / "images"]
+    out = tmp_path / "run"
+    settings = ["--model", "lenet", "--preset", "smoke", "--image-size", 64, "--out", out, "--json"]
+    command = ["-m", "cxrlib.cli", "train", *source, *settings, "--devices", 2, "--accelerator", "cpu"]
+    [(status, said)] = end([start(command)])
+    assert status == 0, said
+    assert said.count('"val_auc"') == 1  # one process speaks
+    status, told, _ = cxr("evaluate", out / "last.pt", *source, "--threshold", 0.5, "--json")
+    assert status == 0
+    assert json.loads(told)["images"] == 115

@@ -79,7 +79,7 @@ def write_sources(
 def write_pages(
     source: Path, listed: list[Chapter], evidence: list[Evidence], manifest: Mapping[str, object]
 ) -> None:
-    """Write the landing page and the page of all numbers for Sphinx."""
+    """Write the landing page, the page of all numbers and the pages that are no chapter for Sphinx."""
     templates = jinja2.Environment(
         loader=jinja2.FileSystemLoader(HERE / "templates"),
         autoescape=True,
@@ -103,6 +103,8 @@ def write_pages(
     groups = [(key, list(items)) for key, items in groupby(sorted(evidence, key=place), key=place)]
     page = templates.get_template("numbers.md.j2").render(groups=groups, names=names, show=_shown)
     _write(source / "numbers.md", page)
+    for path in sorted((HERE / "pages").glob("*.md")):
+        _write(source / path.name, path.read_text(encoding="utf-8"))
 
 
 def build(source: Path, out: Path, work: Path) -> bool:
