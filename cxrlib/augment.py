@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from cxrlib.distributed import ALL, Share
 from cxrlib.errors import ConfigError
 
 
@@ -58,7 +59,7 @@ class Augment:
                     remedy="Give a value from 0 to 1, or degrees for rotate.",
                 )
 
-    def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
+    def __call__(self, images: Tensor, generator: torch.Generator, share: Share = ALL) -> Tensor:
         """Change every image of a batch by a draw of its own.
 
         Parameters
@@ -67,13 +68,16 @@ class Augment:
             float, shape (B, 1, H, W), 0–255.
         generator
             On the CPU, so that every device sees the same draws.
+        share
+            Which images of a larger batch these are; they get the draws that they would get within it.
         """
-        draws = torch.rand(12, len(images), generator=generator).to(images.device)
+        draws = share.draw((12, len(images)), generator, axis=1).to(images.device)
         images = self._move(images, draws[:5])
         images = self._expose(images, draws[5:8])
         if self.noise:
             spread = draws[8].view(-1, 1, 1, 1) * self.noise * 255
-            images = images + spread * torch.randn(images.shape, generator=generator).to(images.device)
+            noise = share.draw(tuple(images.shape), generator, kind=torch.randn).to(images.device)
+            images = images + spread * noise
         if self.erase:
             images = _erase(images, draws[9] < self.erase, draws[10:12])
         return images.clamp(0, 255)

@@ -30,7 +30,10 @@ class Callback:
         return rows
 
     def training_images(self, trainer: Trainer, images: Tensor, generator: Generator) -> Tensor:
-        """A batch, augmented, float (B, 1, H, W), 0–255; returns what the network is shown instead."""
+        """A batch, augmented, float (B, 1, H, W), 0–255; returns what the network is shown instead.
+
+        With several processes this is ``trainer.share`` of the batch: draw with ``trainer.share.draw``.
+        """
         return images
 
     def training_loss(self, trainer: Trainer, losses: Tensor, rows: np.ndarray, loss: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ from cxrlib import cli_audit, cli_lungs
 from cxrlib.cli_report import report
 from cxrlib.console import DataDir, Dataset, Json, Preset, SkipBad, named, plain, print_json, print_table
 from cxrlib.errors import CxrError
+from cxrlib.parallel import is_main_process
 
 app = typer.Typer(
     name="cxr",
@@ -158,10 +159,10 @@ def train(
     skip_bad: SkipBad = False,
     options: Columns = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from OUT/last.pt.")] = False,
-    devices: Annotated[int, typer.Option(help="Devices to train on.")] = 1,
-    precision: Annotated[
-        str, typer.Option(help="Lightning Fabric's precision, such as bf16-mixed.")
-    ] = "32-true",
+    devices: Annotated[int, typer.Option(help="Devices (or processes, on CPUs) to train on, a node.")] = 1,
+    num_nodes: Annotated[int, typer.Option(help="Machines, each with so many devices.")] = 1,
+    accelerator: Annotated[str, typer.Option(help="cpu, cuda, mps, or auto for the best there is.")] = "auto",
+    precision: Annotated[str, typer.Option(help="Lightning Fabric's, such as bf16-mixed.")] = "32-true",
     as_json: Json = False,
 ) -> None:
     """Train a network and measure it on the validation images.
@@ -182,10 +183,12 @@ def train(
         weights=weights,
         check_ins=check_ins,
         devices=devices,
+        num_nodes=num_nodes,
+        accelerator=accelerator,
         precision=precision,
         **changes,
     )
-    if (out / "last.pt").exists() and not resume:
+    if (out / "last.pt").exists() and not resume and is_main_process():
         raise CxrError(
             f"{out} already holds a training (last.pt).",
             remedy="Add --resume to go on with it, or give another --out.",
@@ -193,6 +196,8 @@ def train(
     cohort = load(dataset, **_source_options(data_dir, labels, image_size, limit, skip_bad, options, seed))
     callbacks = default_callbacks(out) + ([EarlyStopping(patience)] if patience else [])
     history = Trainer(config, callbacks, out).fit(cohort, resume=resume)
+    if not is_main_process():
+        return
     _list_skipped(cohort)
     last = {key: float(value) for key, value in history.iloc[-1].items()}
     if as_json:
@@ -241,14 +246,14 @@ def evaluate(
     seed = facts["config"]["seed"] if seed is None else seed
     cohort = load(dataset, **_source_options(data_dir, labels, size, limit, skip_bad, options, seed))
     _list_skipped(cohort)
-    part = cohort.split(split.value)
+    part = cohort.split(split.value, lazy=True)
     if not len(part):
         raise CxrError(
             f"{dataset} has no images in its {split.value} split.", remedy="Choose another --split."
         )
     chosen_on = "given"
     if threshold is None:
-        val = cohort.split("val")
+        val = cohort.split("val", lazy=True)
         threshold, chosen_on = choose_threshold(val.labels, predict(model, val.images)), "Youden on val"
     estimates = measure(part.labels, predict(model, part.images), part.patients, threshold=threshold)
     if as_json:
@@ -330,7 +335,7 @@ def main() -> None:
     try:
         app()
     except CxrError as error:
-        typer.echo(f"cxr: {error}", err=True)
+        typer.echo(f"cxr{'' if is_main_process() else ' (another process)'}: {error}", err=True)
         sys.exit(1)
     except KeyboardInterrupt:
         typer.echo("cxr: interrupted; what was finished is kept.", err=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import mmap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -13,6 +14,56 @@ from cxrlib.errors import DataError
 
 SPLITS = ("train", "val", "test")
 REQUIRED_COLUMNS = ("image_id", "patient_id", "label", "split")
+
+
+#: Bytes that are read from a memory map before its pages are given back.
+MAPPED = 2**26
+
+
+class Rows:
+    """Some rows of an array, read when they are asked for, so that a memory map is never in memory whole.
+
+    Stands for ``array[rows]`` wherever that is only measured or indexed along its first axis. Pages of the
+    map that were read are given back after every ``MAPPED`` bytes: they stay in the system's file cache, and
+    out of this process's resident set.
+
+    Parameters
+    ----------
+    array
+        Shape (N, …), or other Rows.
+    rows
+        int, shape (K,): positions in it.
+    """
+
+    def __init__(self, array: np.ndarray | Rows, rows: np.ndarray):
+        rows = np.asarray(rows, dtype=np.int64)
+        self._array, self._rows = (
+            (array._array, array._rows[rows]) if isinstance(array, Rows) else (array, rows)
+        )
+        self.shape = (len(rows), *array.shape[1:])
+        self.dtype, self.ndim = array.dtype, array.ndim
+        self._read = 0
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, key) -> np.ndarray:
+        found = np.asarray(self._array[self._rows[key]])
+        self._read += found.nbytes
+        if self._read > MAPPED:
+            _give_back(self._array)
+            self._read = 0
+        return found
+
+    def __array__(self, dtype=None, copy=None) -> np.ndarray:
+        return self[:] if dtype is None else self[:].astype(dtype)
+
+
+def _give_back(array: np.ndarray) -> None:
+    while isinstance(array, np.ndarray):
+        array = array.base
+    if isinstance(array, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+        array.madvise(mmap.MADV_DONTNEED)
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,11 +141,18 @@ class Cohort:
             lesion_masks=None if self.lesion_masks is None else self.lesion_masks[rows],
         )
 
-    def split(self, name: str) -> Cohort:
-        """The images of one split: ``train``, ``val`` or ``test``."""
+    def split(self, name: str, *, lazy: bool = False) -> Cohort:
+        """The images of one split: ``train``, ``val`` or ``test``.
+
+        ``lazy``: do not copy them; ``images`` are :class:`Rows` of this cohort's, and there are no masks.
+        """
         if name not in SPLITS:
             raise DataError(f"There is no split called {name!r}.", remedy=f"Use one of {', '.join(SPLITS)}.")
-        return self.take((self.table["split"] == name).to_numpy())
+        there = np.flatnonzero(self.table["split"] == name)
+        if not lazy:
+            return self.take(there)
+        changes = {"table": self.table.iloc[there], "lung_masks": None, "lesion_masks": None}
+        return replace(self, images=Rows(self.images, there), **changes)
 
     def with_images(self, images: np.ndarray, **changes) -> Cohort:
         """The same table with other images (and, through ``changes``, other masks or info)."""

@@ -128,7 +128,7 @@ def crop_study(
     if cohort.lung_masks is None:
         cohort = segment(cohort, progress=progress)
     measured = {}
-    with progress_bar(len(names) * len(seeds), "crop", progress, "training", leave=False) as bar:
+    with progress_bar(len(names) * len(seeds), "crop", progress, "training") as bar:
         for name in names:
             view = ARMS[name](cohort, spend.size)
             models = [train(view, settings(preset, seed), store, bar).last for seed in seeds]

@@ -96,7 +96,7 @@ def dose_response(
     pair = twins(test, confounder)
     learning = cohort.take((cohort.table["split"] != "test").to_numpy())
     rows, numbers, costs = [], {}, {}
-    with progress_bar(len(agreements) * len(seeds), "doses", progress, "training", leave=False) as bar:
+    with progress_bar(len(agreements) * len(seeds), "doses", progress, "training") as bar:
         for agreement in agreements:
             dosed = planted(learning, confounder, flags(learning, agreement))
             runs = [
@@ -198,7 +198,7 @@ def order_of_learning(
     largest = _largest_pull(test.labels, present)
     tables, numbers, place = [], {}, {}
     total = len(confounders) * len(seeds)
-    with progress_bar(total, "confounders", progress, "training", leave=False) as bar:
+    with progress_bar(total, "confounders", progress, "training") as bar:
         for confounder in confounders:
             dosed = planted(learning, confounder, flags(learning, agreement))
             pair = dict(zip(("without", "present"), twins(test, confounder), strict=True))

@@ -69,7 +69,7 @@ def other_hospital(
     images = int((cohort.table["split"] == "train").sum())
     if config.epochs * (images // config.batch_size) < STEPS[preset]:
         config = for_steps(config, images, STEPS[preset])
-    with progress_bar(len(seeds), "hospitals", progress, unit="training", leave=False) as bar:
+    with progress_bar(len(seeds), "hospitals", progress, unit="training") as bar:
         runs = [train(cohort, replace(config, seed=s), store, bar, shelf="shortcuts") for s in seeds]
     rows, numbers, p, inside = [], {}, {}, None
     for place, (name, one) in enumerate({"internal": cohort.split("test"), **external}.items()):

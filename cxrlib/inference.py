@@ -8,11 +8,12 @@ import numpy as np
 import torch
 
 from cxrlib.checkpoints import load_checkpoint
+from cxrlib.cohort import Rows
 from cxrlib.errors import CheckpointError
 from cxrlib.models import Classifier, build
 
 
-def predict_logits(model: Classifier, images: np.ndarray, batch_size: int = 256) -> np.ndarray:
+def predict_logits(model: Classifier, images: np.ndarray | Rows, batch_size: int = 256) -> np.ndarray:
     """The log odds of pneumonia of each image. ``images``: uint8, (N, H, W). Returns float32, (N,)."""
     device = next(model.parameters()).device
     was_training = model.training
@@ -26,7 +27,7 @@ def predict_logits(model: Classifier, images: np.ndarray, batch_size: int = 256)
     return torch.cat(parts).numpy() if parts else np.zeros(0, np.float32)
 
 
-def predict(model: Classifier, images: np.ndarray, batch_size: int = 256) -> np.ndarray:
+def predict(model: Classifier, images: np.ndarray | Rows, batch_size: int = 256) -> np.ndarray:
     """The probability of pneumonia of each image. ``images``: uint8, (N, H, W). Returns float32, (N,)."""
     logits = torch.from_numpy(predict_logits(model, images, batch_size))
     return torch.sigmoid(logits).numpy()

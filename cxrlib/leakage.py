@@ -85,7 +85,7 @@ def leakage(
     spend = budget(preset)
     cohort = _whole_patients(cohort, spend.split_images, seed)
     rows = []
-    with progress_bar(2 * spend.splits, "leakage", progress, "training", leave=False) as bar:
+    with progress_bar(2 * spend.splits, "leakage", progress, "training") as bar:
         for split_seed in range(seed, seed + spend.splits):
             divided = split_by_image_and_by_patient(cohort, split_seed)
             for arm, one in zip(("by image", "by patient"), divided, strict=True):

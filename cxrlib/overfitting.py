@@ -52,7 +52,7 @@ def gap(
     """
     spend = budget(preset)
     small = cut(cohort, spend.images)
-    with progress_bar(len(seeds), "gap", progress, unit="training", leave=False) as bar:
+    with progress_bar(len(seeds), "gap", progress, unit="training") as bar:
         runs = {s: train(small, replace(PLAIN, epochs=spend.gap_epochs, seed=s), store, bar) for s in seeds}
     table = pd.concat([run.history.assign(seed=s) for s, run in runs.items()])
     val, test = small.split("val"), small.split("test")
@@ -102,7 +102,7 @@ def dataset_size(
     sizes = [max(total >> k, 1) for k in range(spend.halvings + 1)][::-1]
     measured = {name: cohort.split(name) for name in ("val", "test")}
     rows = []
-    with progress_bar(len(sizes) * len(seeds), "dataset size", progress, "training", leave=False) as bar:
+    with progress_bar(len(sizes) * len(seeds), "dataset size", progress, "training") as bar:
         for seed in seeds:
             subsets = nested_subsets(cohort, sizes, seed)
             for size, (images, subset) in zip(sizes, subsets.items(), strict=True):
@@ -147,7 +147,7 @@ def capacity(
     small = cut(cohort, spend.images)
     test, images = small.split("test"), int((small.table["split"] == "train").sum())
     rows, numbers, found = [], {}, []
-    with progress_bar(len(spend.widths) * len(seeds), "capacity", progress, "training", leave=False) as bar:
+    with progress_bar(len(spend.widths) * len(seeds), "capacity", progress, "training") as bar:
         for width in spend.widths:
             scores = []
             for seed in seeds:
@@ -190,7 +190,7 @@ def regulariser_runs(
     """Each arm of :func:`regularisers` with its trainings and the networks that it would use, by seed."""
     arms = regulariser_configs(preset)
     small = cut(cohort, budget(preset).images)
-    with progress_bar(len(arms) * len(seeds), "regularisers", progress, "training", leave=False) as bar:
+    with progress_bar(len(arms) * len(seeds), "regularisers", progress, "training") as bar:
         for arm, config in arms.items():
             runs = [train(small, replace(config, seed=seed), store, bar) for seed in seeds]
             yield arm, runs, [run.best if arm == "all" else run.last for run in runs]
@@ -273,7 +273,7 @@ def random_labels(
     images = int((small.table["split"] == "train").sum())
     plain = replace(PLAIN, epochs=spend.noise_epochs, train_sample=images)
     test, tables, numbers = small.split("test"), [], {"train_images": Estimate(images)}
-    with progress_bar(2 * len(seeds), "random labels", progress, "training", leave=False) as bar:
+    with progress_bar(2 * len(seeds), "random labels", progress, "training") as bar:
         for kind in ("true", "random"):
             histories, scores = {}, []
             for seed in seeds:

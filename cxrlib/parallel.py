@@ -11,12 +11,25 @@ from collections.abc import Callable, Iterator, Sequence
 _watching: list[int] = []  # in a worker: the process that it ends with
 
 
-def progress_bar(total: int, description: str, progress: bool | None, unit: str = "image", **options):
-    """A tqdm bar; ``progress`` None shows it on a terminal or in a notebook only."""
+def progress_bar(total: int, description: str, progress: bool | None, unit: str = "image"):
+    """A tqdm bar that goes when it is done; ``progress`` None shows it on a terminal or in a notebook only.
+
+    Of several processes of one training only the first shows it.
+    """
     from tqdm.auto import tqdm
 
-    shown = _interactive() if progress is None else progress
-    return tqdm(total=total, desc=description, unit=unit, disable=not shown, **options)
+    shown = _interactive() and is_main_process() if progress is None else progress
+    return tqdm(total=total, desc=description, unit=unit, disable=not shown, leave=False)
+
+
+def is_main_process() -> bool:
+    """Whether this process speaks and writes for all: by the environment, so that it is known at once."""
+    environment = os.environ
+    if "RANK" in environment:  # torchrun
+        return environment["RANK"] == "0"
+    if "SLURM_STEP_ID" in environment and environment.get("SLURM_PROCID", "0") != "0":
+        return False
+    return environment.get("LOCAL_RANK", "0") == "0" and environment.get("NODE_RANK", "0") == "0"
 
 
 def run_jobs(

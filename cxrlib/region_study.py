@@ -93,7 +93,7 @@ def regions(
     if cohort.lung_masks is None and set(views) & set(MASKED):
         cohort = segment(cohort, progress=progress)
     rows, found = [], {}
-    with progress_bar(len(views) * len(seeds), "views", progress, unit="training", leave=False) as bar:
+    with progress_bar(len(views) * len(seeds), "views", progress, unit="training") as bar:
         for view in views:
             seen = shown(cohort, view)
             test = seen.split("test")

@@ -186,7 +186,7 @@ def remedies(
     attributed = budget(preset).attributed
     measured, views = {}, {}
     in_turn = sorted(names, key=lambda name: REMEDIES[name].steps)  # each way of looking is made once
-    with progress_bar(len(names) * len(seeds), "remedies", progress, "training", leave=False) as bar:
+    with progress_bar(len(names) * len(seeds), "remedies", progress, "training") as bar:
         for name in in_turn:
             remedy = REMEDIES[name]
             if remedy.steps not in views:

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
 from cxrlib.cohort import Cohort
+from cxrlib.distributed import ALL, Share
 from cxrlib.errors import ConfigError, DataError
 from cxrlib.models import Classifier
 from cxrlib.study import TrainingChange
@@ -101,6 +102,11 @@ class GroupDRO(GroupBalanced):
         return f"dro-{self.step:g}-{super().key(cohort)}"
 
     def on_fit_start(self, trainer) -> None:
+        if trainer.share.step > 1:
+            raise ConfigError(
+                "Group DRO weighs the groups of a whole batch, and this one is spread over devices.",
+                remedy="Train it with devices=1.",
+            )
         super().on_fit_start(trainer)
         there = torch.tensor([(self.groups == group).any() for group in range(len(GROUPS))])
         self.weights = there.double() / there.sum()
@@ -160,15 +166,15 @@ class RandomMarks(TrainingChange):
         return f"marks-{self.chance:g}-{self.most}-{self.smallest:g}-{self.largest:g}-{self.band:g}"
 
     def training_images(self, trainer, images: Tensor, generator: Generator) -> Tensor:
-        return self.paint(images, generator)
+        return self.paint(images, generator, trainer.share)
 
-    def paint(self, images: Tensor, generator: Generator) -> Tensor:
+    def paint(self, images: Tensor, generator: Generator, share: Share = ALL) -> Tensor:
         """A copy of a batch with marks. ``images``: float (B, 1, H, W), 0–255."""
         if self._letters is None:
             self._letters = _letters()
         images = images.clone()
         height, width = images.shape[-2:]
-        draws = torch.rand(len(images), self.most, 8, generator=generator)
+        draws = share.draw((len(images), self.most, 8), generator)
         for image, marks in zip(images, draws, strict=True):
             for chance, size, y, x, side, level, kind, which in marks.tolist():
                 if chance >= self.chance:

@@ -6,7 +6,8 @@
     probabilities = predict(trainer.model, cohort.split("test").images)
 
 Every random draw of a step (its batch, its augmentation, its dropout) follows from the seed and the step's
-number alone. That is what makes a resumed training end with the weights of an undisturbed one.
+number alone. That is what makes a resumed training end with the weights of an undisturbed one, and a training
+by several processes (:mod:`cxrlib.distributed`) with those of one.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import json
 import math
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 
@@ -28,11 +30,14 @@ from torch import Tensor
 from cxrlib.cache import cache_root
 from cxrlib.callbacks import Callback, Checkpoint, default_callbacks
 from cxrlib.checkpoints import load_checkpoint
-from cxrlib.cohort import Cohort
+from cxrlib.cohort import Cohort, Rows
+from cxrlib.distributed import Share, end_others, gathered, is_lost_process, launch, spread_layers
 from cxrlib.errors import CheckpointError, DataError, TrainingError
 from cxrlib.inference import predict_logits
 from cxrlib.metrics import auc
 from cxrlib.models import Classifier, build
+from cxrlib.parallel import is_main_process
+from cxrlib.storage import locked
 from cxrlib.train_config import TrainConfig
 
 #: What must be the same when a training is resumed; the rest (epochs, devices, …) may change.
@@ -107,9 +112,18 @@ class Trainer:
         except KeyboardInterrupt:
             self._call("on_interrupt")
             raise
+        except Exception as error:
+            end_others(self.fabric)
+            if self.share.step > 1 and is_lost_process(error):
+                raise TrainingError(
+                    f"Another of the {self.share.step} processes of this training has ended.",
+                    remedy="Read its message above; then go on from the last checkpoint with --resume.",
+                ) from error
+            raise
         finally:
             self._call("on_fit_close")
         self._call("on_fit_end")
+        self.fabric.barrier()  # what the first process wrote is there when any of them goes on
         return self.history
 
     def _train_step(self) -> float:
@@ -125,10 +139,11 @@ class Trainer:
         losses = F.binary_cross_entropy_with_logits(
             logits, targets, pos_weight=self.positive_weight, reduction="none"
         )
-        loss = losses.mean()
+        # Gradients are averaged over processes, whose shares may differ by one image.
+        loss = losses.mean() * (len(rows) * self.share.step / self.share.total)
         for callback in self.callbacks:
             loss = callback.training_loss(self, losses, rows, loss)
-        value = float(loss.detach())
+        value = float(loss.detach() if self.share.step == 1 else self.fabric.all_reduce(loss.detach()))
         if math.isfinite(value):
             self.fabric.backward(loss)
             self.optimizer.step()
@@ -140,27 +155,29 @@ class Trainer:
                 f"The loss is {value} at step {self.step}.",
                 remedy="Lower learning_rate, or add the NonFiniteRecovery callback.",
             )
-        self._interval_images += len(images) * self.fabric.world_size
+        self._interval_images += self.share.total
         self._interval_seconds += time.perf_counter() - started
         return value
 
     def _batch(self, step: int) -> tuple[Tensor, Tensor, np.ndarray]:
         """This device's share of the step's images (float, (B, 1, H, W), 0–255), their targets and rows."""
         epoch, position = divmod(step, self.steps_per_epoch)
-        order = np.random.default_rng([self.config.seed, 1, epoch]).permutation(len(self._train))
-        for callback in self.callbacks:
-            order = callback.training_rows(self, epoch, order)
-        rows = order[position * self.config.batch_size :][: self.config.batch_size]
-        rows = np.sort(rows[self.fabric.global_rank :: self.fabric.world_size])  # a memory map likes order
+        if self._order[0] != epoch:
+            order = np.random.default_rng([self.config.seed, 1, epoch]).permutation(len(self._train))
+            for callback in self.callbacks:
+                order = callback.training_rows(self, epoch, order)
+            self._order = (epoch, order)
+        rows = self._order[1][position * self.config.batch_size :][: self.config.batch_size]
+        rows = self.share.of(np.sort(rows))  # a memory map likes order
         images = torch.from_numpy(np.ascontiguousarray(self._train.images[rows])).unsqueeze(1)
         targets = self._train_targets[rows]
         images, targets = self.fabric.to_device((images, targets))
         images = images.float()
         if self.config.augment is not None:
-            seed = _seed(self.config.seed, 3, step, self.fabric.global_rank)
-            images = self.config.augment(images, torch.Generator().manual_seed(seed))
+            seed = _seed(self.config.seed, 3, step, 0)
+            images = self.config.augment(images, torch.Generator().manual_seed(seed), self.share)
         for number, callback in enumerate(self.callbacks):
-            seed = _seed(self.config.seed, 4, step, self.fabric.global_rank, number)
+            seed = _seed(self.config.seed, 4, step, 0, number)
             images = callback.training_images(self, images, torch.Generator().manual_seed(seed))
         smoothing = self.config.label_smoothing
         return images, targets * (1 - smoothing) + smoothing / 2, rows
@@ -186,12 +203,17 @@ class Trainer:
         started = time.perf_counter()
         row = {"epoch": self.step / self.steps_per_epoch, "step": self.step}
         for part, sample in (("train", self._sample), ("val", self._val)):
-            logits = predict_logits(self.model, sample.images)
+            share = Share(self.share.first, self.share.step, len(sample))
+            mine = Rows(sample.images, share.of(np.arange(len(sample))))
+            logits = gathered(self.fabric, predict_logits(self.model, mine), share)
             row |= {f"{part}_{name}": value for name, value in self._measure(logits, sample.labels).items()}
         row["learning_rate"] = self.learning_rate()
         row["images_per_second"] = self._interval_images / max(self._interval_seconds, 1e-9)
         self._seconds += self._interval_seconds + time.perf_counter() - started
         row["seconds"] = self._seconds
+        # What callbacks decide on must be the same everywhere, the clock included.
+        row = self.fabric.broadcast(row)
+        self._seconds = row["seconds"]
         self._rows.append(row)
         self._interval_images = self._interval_seconds = 0
 
@@ -273,11 +295,8 @@ class Trainer:
         self.load_state(state)
 
     def _set_up(self, cohort: Cohort) -> None:
-        # lightning.fabric is slow to import, and a reader of histories does not need it
-        from lightning_fabric import Fabric
-
         config = self.config
-        self._train, self._val = cohort.split("train"), cohort.split("val")
+        self._train, self._val = (cohort.split(name, lazy=True) for name in ("train", "val"))
         for name, part in (("train", self._train), ("val", self._val)):
             if len(np.unique(part.labels)) < 2:
                 raise DataError(
@@ -295,14 +314,11 @@ class Trainer:
             "image_size": int(cohort.images.shape[1]),
             "content_hash": self._train.content_hash() + self._val.content_hash(),
         }
-        self.fabric = Fabric(
-            accelerator=config.accelerator,
-            devices=config.devices,
-            num_nodes=config.num_nodes,
-            precision=config.precision,
+        self.fabric = launch(config)
+        self.share = Share(
+            self.fabric.global_rank, self.fabric.world_size, min(config.batch_size, len(self._train))
         )
-        if self.fabric.world_size > 1:
-            self.fabric.launch()
+        self._order: tuple[int, np.ndarray | None] = (-1, None)
         torch.manual_seed(_seed(config.seed, 0))
         self.raw_model = build(
             config.model,
@@ -312,6 +328,8 @@ class Trainer:
             image_size=cohort.images.shape[1],
         )
         self.raw_model.set_normalisation(float(self._sample.images.mean()), float(self._sample.images.std()))
+        if self.share.step > 1:
+            self.raw_model = spread_layers(self.raw_model, self.share, self.fabric.device)
         optimizer = torch.optim.AdamW(
             self.raw_model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
         )
@@ -355,7 +373,9 @@ def train_or_load(
     if callbacks is None:
         callbacks = default_callbacks(folder, tensorboard=False)
     trainer = Trainer(config, callbacks, folder)
-    history = trainer.fit(cohort, resume=True)
+    # Of several processes of one training the first holds the lock for all.
+    with locked(folder) if is_main_process() else nullcontext():
+        history = trainer.fit(cohort, resume=True)
     return trainer.model.eval(), history
 
 

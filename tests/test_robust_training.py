@@ -9,6 +9,7 @@ import torch
 
 from cxrlib.callbacks import Callback, Checkpoint
 from cxrlib.cohort import Cohort
+from cxrlib.distributed import ALL
 from cxrlib.errors import ConfigError, DataError
 from cxrlib.inference import predict
 from cxrlib.robust_training import (
@@ -120,6 +121,8 @@ def test_without_a_change_rows_images_and_loss_are_the_usual_ones(confounded, na
 
 class _Stand:
     """What GroupDRO needs of a trainer."""
+
+    share = ALL
 
     def __init__(self, cohort):
         self.train_part = cohort

@@ -213,7 +213,7 @@ def _download(url: str, target: Path, progress: bool | None) -> None:
 
 
 def _bytes_bar(size: int, description: str, progress: bool | None):
-    return progress_bar(size, description, progress, unit="B", unit_scale=True, leave=False)
+    return progress_bar(size, description, progress, unit="B", unit_scale=True)
 
 
 def _unpack(archive: Path, entry: Path, about: dict, image_size: int, progress: bool | None) -> None:

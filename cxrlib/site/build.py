@@ -93,7 +93,7 @@ def fill(template: str, **values) -> str:
 
 
 def write_reference(source: Path) -> None:
-    """Write the pages that are the same in every report: glossary and bibliography."""
+    """Write the pages that are the same in every report: scaling out, glossary and bibliography."""
     for path in (HERE / "pages").glob("*.md"):
         write_text(source / path.name, path.read_text(encoding="utf-8"))
 

@@ -1,0 +1,234 @@
+"""What it costs to scale: the memory that 112,120 images take, and what a second process brings.
+
+    python benchmarks/scale.py                    # writes benchmarks/scale.json; under eight minutes
+    python benchmarks/scale.py --rows processes   # that row alone; the others of the file stay
+
+*memory*: the shape of NIH ChestX-ray14, 112,120 images of 224 pixels, as a sparse file that is mapped into
+memory (5.6 GB; the system makes its pages when they are read, so no disk is measured), and a cohort of 2,048
+images in memory. LeNet trains on both in turn; rates are per second of processor time of one thread, which
+other work on the machine does not change. The resident set is the highest of the process that trained on the
+large cohort.
+*processes*: one epoch of the residual network on phantoms by one process and by two, one thread each, with
+the same batches of 32; the largest difference of any weight, and images a second of wall-clock time.
+*densenet121*: images a second of one thread, for the hours in the page on eight GPUs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from cxrlib.callbacks import Callback
+from cxrlib.cohort import Cohort
+from cxrlib.datasets import load
+from cxrlib.recipes import recipe
+from cxrlib.results import provenance
+from cxrlib.storage import atomic_path
+from cxrlib.train_config import TrainConfig
+from cxrlib.training import Trainer
+
+NIH, PIXELS, SMALL = 112_120, 224, 2048
+
+
+class Watch(Callback):
+    """Times steps, after a few to warm up, and ends the training after so many."""
+
+    def __init__(self, steps: int, warm_up: int = 4):
+        self.steps, self.warm_up = steps, warm_up
+        self.seconds = {}
+
+    def on_step_end(self, trainer) -> None:
+        clock = {"processor": time.process_time(), "wall": time.perf_counter()}
+        if trainer.step == self.warm_up:
+            self.started = clock
+        if trainer.step == self.steps:
+            self.seconds = {name: clock[name] - self.started[name] for name in clock}
+            trainer.should_stop = True
+
+    def rate(self, batch_size: int, clock: str = "processor") -> float:
+        return (self.steps - self.warm_up) * batch_size / self.seconds[clock]
+
+
+def blank(count: int, folder: Path | None) -> Cohort:
+    """A cohort of black images: in memory, or in a sparse file under ``folder``."""
+    shape = (count, PIXELS, PIXELS)
+    images = np.zeros(shape, np.uint8)
+    if folder is not None:
+        path = folder / "images.npy"
+        np.lib.format.open_memmap(path, "w+", np.uint8, shape).flush()
+        images = np.load(path, mmap_mode="r")
+    rows = np.arange(count)
+    table = {"image_id": rows, "patient_id": rows, "label": rows // 10 % 20 == 0}
+    table["split"] = np.select([rows % 10 < 7, rows % 10 < 8], ["train", "val"], "test")
+    table = pd.DataFrame(table).astype({"label": int})
+    return Cohort(images, table.sample(frac=1, random_state=0), name="blank")
+
+
+def resident() -> float:
+    """The highest resident set of this process so far, GB."""
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1024 if sys.platform == "linux" else 1) / 1e9
+
+
+def memory(given) -> list[dict]:
+    """Both cohorts in one process: the small one's 100 MB count as well."""
+    config = TrainConfig(model="lenet", epochs=1000, batch_size=64, accelerator="cpu")
+    rates: dict[str, list[float]] = {"large": [], "small": []}
+    with tempfile.TemporaryDirectory() as folder:
+        cohorts = {"large": blank(NIH, Path(folder)), "small": blank(SMALL, None)}
+        for repeat in range(given.repeats + 1):
+            for name, cohort in cohorts.items():
+                watch = Watch(given.steps)
+                trainer = Trainer(config, [watch])
+                trainer.fit(cohort)
+                if repeat:  # the first round warms up
+                    rates[name].append(watch.rate(config.batch_size))
+        # And what a check-in reads: the validation images, 11,212 of the large cohort.
+        trainer = Trainer(config, [])
+        trainer._set_up(cohorts["large"])
+        trainer._check_in()
+    ratios = np.array(rates["large"]) / np.array(rates["small"])
+    return [
+        {
+            "name": "memory.throughput",
+            "what": f"training images a second from {NIH:,} images on disk against {SMALL:,} in memory",
+            "ours": round(float(np.median(rates["large"])), 1),
+            "peer": round(float(np.median(rates["small"])), 1),
+            "ratio": round(float(np.median(ratios)), 3),
+            "low": round(float(ratios.min()), 3),
+            "high": round(float(ratios.max()), 3),
+            "target": 0.9,
+            "unit": "images per second of processor time",
+        },
+        {
+            "name": "memory.resident",
+            "what": f"highest resident set, against the {NIH:,} images",
+            "ours": round(resident(), 3),
+            "peer": round(NIH * PIXELS**2 / 1e9, 3),
+            "ratio": round(resident() / (NIH * PIXELS**2 / 1e9), 3),
+            "target": 1.5,
+            "unit": "GB",
+        },
+    ]
+
+
+def epoch(devices: int, images: int, out: Path) -> None:
+    """One epoch; the first process leaves weights and times in ``out``."""
+    torch.set_num_threads(1)
+    config = recipe("residual", "smoke", devices=devices, accelerator="cpu")
+    cohort = load("phantom", n=images, image_size=128)
+    trainer = Trainer(config, [])
+    history = trainer.fit(cohort)
+    if trainer.share.first == 0:
+        rate = history["images_per_second"].iloc[-1]
+        torch.save({"model": trainer.raw_model.state_dict(), "rate": rate, "config": asdict(config)}, out)
+
+
+def processes(given) -> list[dict]:
+    rates: dict[int, list[float]] = {1: [], 2: []}
+    differences = []
+    load("phantom", n=given.images, image_size=128)  # rendered once, then from the cache
+    with tempfile.TemporaryDirectory() as folder:
+        for _ in range(given.repeats):
+            states = {}
+            for devices in rates:
+                out = Path(folder) / f"{devices}.pt"
+                command = [sys.executable, __file__, "--epoch", str(devices), "--out", str(out)]
+                environment = os.environ | {"OMP_NUM_THREADS": "1"}
+                subprocess.run([*command, "--images", str(given.images)], check=True, env=environment)
+                saved = torch.load(out, weights_only=True)
+                rates[devices].append(saved["rate"])
+                states[devices] = saved["model"]
+            differences.append(
+                max(float((states[1][key].double() - states[2][key]).abs().max()) for key in states[1])
+            )
+    ratios = np.array(rates[2]) / np.array(rates[1])
+    return [
+        {
+            "name": "processes.weights",
+            "what": "largest difference of a weight or statistic after an epoch by two processes and by one",
+            "ours": max(differences),
+            "target": 1e-5,
+            "unit": "",
+        },
+        {
+            "name": "processes.throughput",
+            "what": "training images a second by two processes against one",
+            "ours": round(float(np.median(rates[2])), 1),
+            "peer": round(float(np.median(rates[1])), 1),
+            "ratio": round(float(np.median(ratios)), 3),
+            "low": round(float(ratios.min()), 3),
+            "high": round(float(ratios.max()), 3),
+            "target": None,
+            "unit": "images/s",
+        },
+    ]
+
+
+def densenet121(given) -> list[dict]:
+    config = TrainConfig(
+        model="densenet121", epochs=1000, batch_size=8, accelerator="cpu", learning_rate=1e-4
+    )
+    watch = Watch(steps=4, warm_up=1)
+    Trainer(config, [watch]).fit(blank(240, None))
+    return [
+        {
+            "name": "densenet121.train",
+            "what": f"training images a second, {PIXELS} pixels, 32-bit, one thread",
+            "ours": round(watch.rate(config.batch_size), 3),
+            "target": None,
+            "unit": "images per second of processor time",
+        }
+    ]
+
+
+ROWS = {"memory": memory, "processes": processes, "densenet121": densenet121}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rows", nargs="*", choices=ROWS, default=list(ROWS))
+    parser.add_argument("--steps", type=int, default=24, help="of each training of the row memory")
+    parser.add_argument("--images", type=int, default=640, help="phantoms of the row processes")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".json"))
+    parser.add_argument("--epoch", type=int, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.epoch:
+        return epoch(given.epoch, given.images, given.out)
+    torch.set_num_threads(1)
+    started = time.perf_counter()
+    rows = json.loads(given.out.read_text(encoding="utf-8"))["rows"] if given.out.is_file() else []
+    for chosen in given.rows:
+        made = ROWS[chosen](given)
+        rows = [row for row in rows if row["name"].split(".")[0] != chosen] + made
+        for row in made:
+            print(f"{row['what']}: {row['ours']:.4g} {row['unit']}")
+    command = "python benchmarks/scale.py"
+    facts = {
+        "schema": 1,
+        "name": "scale",
+        "command": command,
+        "threads": 1,
+        "repeats": given.repeats,
+        "rows": sorted(rows, key=lambda row: row["name"]),
+        "provenance": provenance(command=command, seconds=time.perf_counter() - started),
+    }
+    with atomic_path(given.out) as temporary:
+        temporary.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
