@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 _watching: list[int] = []  # in a worker: the process that it ends with
 
 
-def progress_bar(total: int, description: str, progress: bool | None, unit: str = "image"):
+def progress_bar(total: int, description: str, progress: bool | None, unit: str = "image", **options):
     """A tqdm bar that goes when it is done; ``progress`` None shows it on a terminal or in a notebook only.
 
     Of several processes of one training only the first shows it.
@@ -19,7 +19,7 @@ def progress_bar(total: int, description: str, progress: bool | None, unit: str 
     from tqdm.auto import tqdm
 
     shown = _interactive() and is_main_process() if progress is None else progress
-    return tqdm(total=total, desc=description, unit=unit, disable=not shown, leave=False)
+    return tqdm(total=total, desc=description, unit=unit, disable=not shown, leave=False, **options)
 
 
 def is_main_process() -> bool:
