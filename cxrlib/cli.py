@@ -16,8 +16,8 @@ from typing import Annotated
 import typer
 
 from cxrlib import cli_audit, cli_lungs
-from cxrlib.console import Json, Preset, SkipBad, plain, print_json, print_table
-from cxrlib.errors import CxrError
+from cxrlib.console import Json, Preset, SkipBad, echo, plain, print_json, print_table
+from cxrlib.errors import CxrError, printable
 
 app = typer.Typer(
     name="cxr",
@@ -121,10 +121,11 @@ def data_verify(
     if as_json:
         print_json(checks)
     else:
-        marks = {True: "[green]ok[/]", False: "[red]FAILED[/]"}
+        marks = {True: "ok", False: "FAILED"}
         print_table(
             ["check", "", "found", "expected"],
             [[c["name"], marks[c["ok"]], plain(c["found"]), plain(c["expected"])] for c in checks],
+            {"ok": "green", "FAILED": "red"},
         )
     if not all(check["ok"] for check in checks):
         raise typer.Exit(1)
@@ -201,7 +202,7 @@ def train(
     last = {key: float(value) for key, value in history.iloc[-1].items()}
     if as_json:
         return print_json({"checkpoint": str(out / "last.pt"), "best": str(out / "best.pt"), **last})
-    typer.echo(repr(cohort))
+    echo(repr(cohort))
     typer.echo(
         f"{last['epoch']:.0f} epochs in {last['seconds']:.0f} s ({last['images_per_second']:.0f} images/s): "
         f"train AUC {last['train_auc']:.3f}, accuracy {last['train_accuracy']:.1%}; "
@@ -303,15 +304,17 @@ def predict(
         }
     )
     for path, reason in skipped:
-        typer.echo(f"left out: {path}: {reason}", err=True)
+        echo(f"left out: {path}: {reason}", err=True)
     if out is not None:
         with atomic_path(out) as temporary:
-            table.to_csv(temporary, index=False)
-        typer.echo(f"{len(table)} predictions in {out}", err=True)
+            table.to_csv(temporary, index=False, errors="surrogateescape")
+        echo(f"{len(table)} predictions in {out}", err=True)
     elif as_json:
         print_json(table.to_dict("records"))
     else:
-        typer.echo(table.to_csv(index=False), nl=False)
+        if sys.stdout.isatty():
+            table["image"] = table["image"].map(printable)
+        typer.echo(table.to_csv(index=False).encode("utf-8", "surrogateescape"), nl=False)
 
 
 @app.command()
@@ -362,7 +365,7 @@ def _source_options(data_dir, labels, image_size, limit, skip_bad, options, seed
 
 def _list_skipped(cohort) -> None:
     for skipped in cohort.info.get("skipped", ()):
-        typer.echo(f"left out: {skipped}", err=True)
+        echo(f"left out: {skipped}", err=True)
 
 
 def _named(options: list[str] | None) -> dict[str, object]:
@@ -385,6 +388,9 @@ def main() -> None:
         app()
     except CxrError as error:
         typer.echo(f"cxr: {error}", err=True)
+        sys.exit(1)
+    except MemoryError:
+        typer.echo("cxr: The memory is full.\nWhat to do: Ask for fewer or smaller images.", err=True)
         sys.exit(1)
     except KeyboardInterrupt:
         typer.echo("cxr: interrupted; what was finished is kept.", err=True)
