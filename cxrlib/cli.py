@@ -390,8 +390,7 @@ def main() -> None:
         typer.echo(f"cxr: {error}", err=True)
         sys.exit(1)
     except MemoryError:
-        typer.echo("cxr: The memory is full.\nWhat to do: Ask for fewer or smaller images.", err=True)
-        sys.exit(1)
+        sys.exit("cxr: The memory is full.\nWhat to do: Ask for fewer or smaller images.")
     except KeyboardInterrupt:
         typer.echo("cxr: interrupted; what was finished is kept.", err=True)
         sys.exit(130)
