@@ -213,8 +213,10 @@ def _leaks(
     tested = max(int((split != "train").sum()), 1)
     if has_patients and has_split:
         parts = table.groupby("patient_id")["split"].transform("nunique").to_numpy()
-        shared = sorted(set(patients[parts > 1]))
-        detail = {"patients": len(shared), "examples": shared[:20]}
+        shared = list(dict.fromkeys(patients[parts > 1]))
+        # The images are named and not the patients: their ids have no business on a page that goes around.
+        examples = [ids[patients == patient][:10].tolist() for patient in shared[:20]]
+        detail = {"patients": len(shared), "examples": examples}
         findings.append(_counted("patients", int(((parts > 1) & (split != "train")).sum()), tested, detail))
     pairs = duplicates(thumbnails, facts.get("sha256"))
     a, b = pairs["a"].to_numpy(int), pairs["b"].to_numpy(int)
@@ -260,7 +262,7 @@ def _check(cohort: Cohort) -> None:
 def _work_folder(root: Path, cohort: Cohort, settings: dict, resume: bool) -> Path:
     digest = hashlib.sha256(cohort.content_hash().encode())
     digest.update(json.dumps(settings, sort_keys=True, default=str).encode())
-    digest.update(cohort.table.to_csv(index=False).encode())
+    digest.update(cohort.table.to_csv(index=False).encode("utf-8", "surrogateescape"))
     digest.update(b"own masks" if cohort.lung_masks is not None else b"")
     work = root / digest.hexdigest()[:16]
     for other in root.glob("*") if root.is_dir() else ():

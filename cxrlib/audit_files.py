@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
+import warnings
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from PIL import Image
 from scipy.fft import dctn
 
+from cxrlib.decode import FORMATS, file_bytes, is_dicom
 from cxrlib.parallel import progress_bar, run_jobs
 
 #: What :func:`file_facts` gives, by the probe that looks at it.
@@ -52,14 +56,11 @@ def _facts_of(paths: list[str]) -> dict[str, dict]:
 
 def _facts(path: str) -> dict[str, object]:
     try:
-        with open(path, "rb") as file:
-            data = file.read()
+        data = file_bytes(Path(path))
         facts = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-        facts |= (
-            _dicom(path)
-            if data[128:132] == b"DICM" or path.lower().endswith((".dcm", ".dicom"))
-            else _raster(path)
-        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            facts |= _dicom(path, data) if is_dicom(Path(path), data) else _raster(data)
     except Exception:  # what a broken header raises is any of a dozen kinds; decoding has named the file
         return {}
     facts["aspect"] = facts["width"] / facts["height"]
@@ -67,8 +68,8 @@ def _facts(path: str) -> dict[str, object]:
     return facts
 
 
-def _raster(path: str) -> dict[str, object]:
-    with Image.open(path) as image:
+def _raster(data: bytes) -> dict[str, object]:
+    with Image.open(io.BytesIO(data), formats=FORMATS) as image:
         info, tags = image.info, image.getexif()
         tables = getattr(image, "quantization", None)
         if tables:
@@ -84,10 +85,10 @@ def _raster(path: str) -> dict[str, object]:
         }  # fmt: skip
 
 
-def _dicom(path: str) -> dict[str, object]:
-    import pydicom
+def _dicom(path: str, data: bytes) -> dict[str, object]:
+    from cxrlib.dicom import read_header
 
-    header = pydicom.dcmread(path, stop_before_pixels=True, force=True)
+    header = read_header(Path(path), data)
     maker = f"{header.get('Manufacturer', '')} {header.get('StationName', '')}".strip()
     return {
         "height": int(header.Rows), "width": int(header.Columns), "format": "DICOM",

@@ -340,10 +340,11 @@ def _read(path: Path) -> Notebook:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         needs = content["metadata"].get("cxr", {}).get("needs", [])
+        needs = tuple(str(need) for need in needs)
         parameters = _assigned(content["cells"])
-    except (OSError, ValueError, KeyError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ConfigError(f"{path} is no notebook: {error!r}.", remedy="Restore or remove it.") from error
-    return Notebook(path.resolve(), tuple(needs), parameters)
+    return Notebook(path.resolve(), needs, parameters)
 
 
 def _assigned(cells: list[dict]) -> tuple[str, ...]:
@@ -383,7 +384,8 @@ def _files_key(folder: Path) -> str:
             path = Path(root) / file
             with suppress(OSError):
                 facts = path.stat()
-                digest.update(f"{path.relative_to(folder)}:{facts.st_size}:{facts.st_mtime_ns}".encode())
+                name = f"{path.relative_to(folder)}:{facts.st_size}:{facts.st_mtime_ns}"
+                digest.update(name.encode("utf-8", "surrogateescape"))
     return digest.hexdigest()
 
 

@@ -44,6 +44,7 @@ FLUSH_SECONDS = 5.0
 """At most this much work is lost when a build is killed."""
 
 _LAYOUT = 1
+_TEXT = {"encoding": "utf-8", "errors": "surrogateescape"}  # names of files are bytes
 _TODO, _DONE, _BAD = 0, 1, 2
 
 
@@ -299,7 +300,7 @@ def _finish(partial, work, paths, state, reasons, shapes, values, facts) -> None
             _copy_rows(path, partial / f"{name}.npy", kept)
             path.unlink()
     if not kept.all():
-        with open(partial / "skipped.csv", "w", newline="", encoding="utf-8") as file:
+        with open(partial / "skipped.csv", "w", newline="", **_TEXT) as file:
             writer = csv.writer(file)
             writer.writerow(("path", "reason"))
             writer.writerows((paths[row], reasons[row]) for row in sorted(reasons))
@@ -358,7 +359,7 @@ def _read_skipped(entry: Path) -> list[tuple[str, str]]:
     path = entry / "skipped.csv"
     if not path.is_file():
         return []
-    with open(path, newline="", encoding="utf-8") as file:
+    with open(path, newline="", **_TEXT) as file:
         return [tuple(row) for row in csv.reader(file)][1:]
 
 

@@ -159,10 +159,10 @@ class Checkpoint(Callback):
         if best.exists():
             try:
                 earlier = load_checkpoint(best)
-            except CheckpointError:
+                if earlier["cohort"] == trainer.cohort_facts:
+                    self.best_val_loss = float(earlier["callbacks"]["Checkpoint"]["best_val_loss"])
+            except (CheckpointError, KeyError, TypeError, ValueError):
                 return  # damaged: this run's first check-in replaces it
-            if earlier["cohort"] == trainer.cohort_facts:
-                self.best_val_loss = earlier["callbacks"]["Checkpoint"]["best_val_loss"]
 
     def on_step_end(self, trainer: Trainer) -> None:
         if self.every_steps and trainer.step % self.every_steps == 0:

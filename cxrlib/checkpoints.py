@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import pickle
+import warnings
 import zipfile
 from pathlib import Path
 
@@ -50,25 +50,36 @@ def load_state_dict(path: Path) -> dict:
                 f"{path} cannot be read: {error}", remedy="Check the path and the file."
             ) from error
     state = _read(path)
-    return state.get("model", state) if isinstance(state, dict) else {}
+    state = state.get("model", state) if isinstance(state, dict) else None
+    if not isinstance(state, dict) or not all(isinstance(name, str) for name in state):
+        raise CheckpointError(f"{path} holds no weights by name.", remedy="Give a file of a state_dict.")
+    return state
 
 
-def _read(path: Path):
+def _check_archive(path: Path) -> None:
+    """Refuse an archive whose members are larger than the file: torch writes them as they are."""
+    with zipfile.ZipFile(path) as archive:
+        members = archive.infolist()
+    plain = all(member.compress_type == zipfile.ZIP_STORED for member in members)
+    if not plain or sum(member.file_size for member in members) > path.stat().st_size:
+        raise CheckpointError(
+            f"{path} unpacks to more than its size.", remedy="Use a checkpoint that torch.save wrote."
+        )
+
+
+def _read(path: Path) -> object:
     if not path.is_file():
         raise CheckpointError(
             f"There is no checkpoint {path}.", remedy="Check the path; train first if need be."
         )
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except (
-        RuntimeError,
-        pickle.UnpicklingError,
-        EOFError,
-        OSError,
-        zipfile.BadZipFile,
-        KeyError,
-        ValueError,
-    ) as error:
+        _check_archive(path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except CheckpointError:
+        raise
+    except Exception as error:  # the unpickler raises nearly anything on damaged input
         reason = str(error).strip().splitlines()[0][:160] if str(error).strip() else type(error).__name__
         raise CheckpointError(
             f"{path} is damaged or holds more than weights: {reason}",

@@ -16,8 +16,19 @@ import typer
 
 from cxrlib import cli_audit, cli_lungs
 from cxrlib.cli_report import report
-from cxrlib.console import DataDir, Dataset, Json, Preset, SkipBad, named, plain, print_json, print_table
-from cxrlib.errors import CxrError
+from cxrlib.console import (
+    DataDir,
+    Dataset,
+    Json,
+    Preset,
+    SkipBad,
+    echo,
+    named,
+    plain,
+    print_json,
+    print_table,
+)
+from cxrlib.errors import CxrError, printable
 from cxrlib.parallel import is_main_process
 
 app = typer.Typer(
@@ -118,10 +129,11 @@ def data_verify(
     if as_json:
         print_json(checks)
     else:
-        marks = {True: "[green]ok[/]", False: "[red]FAILED[/]"}
+        marks = {True: "ok", False: "FAILED"}
         print_table(
             ["check", "", "found", "expected"],
             [[c["name"], marks[c["ok"]], plain(c["found"]), plain(c["expected"])] for c in checks],
+            {"ok": "green", "FAILED": "red"},
         )
     if not all(check["ok"] for check in checks):
         raise typer.Exit(1)
@@ -202,7 +214,7 @@ def train(
     last = {key: float(value) for key, value in history.iloc[-1].items()}
     if as_json:
         return print_json({"checkpoint": str(out / "last.pt"), "best": str(out / "best.pt"), **last})
-    typer.echo(repr(cohort))
+    echo(repr(cohort))
     typer.echo(
         f"{last['epoch']:.0f} epochs in {last['seconds']:.0f} s ({last['images_per_second']:.0f} images/s): "
         f"train AUC {last['train_auc']:.3f}, accuracy {last['train_accuracy']:.1%}; "
@@ -304,15 +316,17 @@ def predict(
         }
     )
     for path, reason in skipped:
-        typer.echo(f"left out: {path}: {reason}", err=True)
+        echo(f"left out: {path}: {reason}", err=True)
     if out is not None:
         with atomic_path(out) as temporary:
-            table.to_csv(temporary, index=False)
-        typer.echo(f"{len(table)} predictions in {out}", err=True)
+            table.to_csv(temporary, index=False, errors="surrogateescape")
+        echo(f"{len(table)} predictions in {out}", err=True)
     elif as_json:
         print_json(table.to_dict("records"))
     else:
-        typer.echo(table.to_csv(index=False), nl=False)
+        if sys.stdout.isatty():
+            table["image"] = table["image"].map(printable)
+        typer.echo(table.to_csv(index=False).encode("utf-8", "surrogateescape"), nl=False)
 
 
 app.command()(report)
@@ -327,7 +341,7 @@ def _source_options(data_dir, labels, image_size, limit, skip_bad, options, seed
 
 def _list_skipped(cohort) -> None:
     for skipped in cohort.info.get("skipped", ()):
-        typer.echo(f"left out: {skipped}", err=True)
+        echo(f"left out: {skipped}", err=True)
 
 
 def main() -> None:
@@ -337,6 +351,8 @@ def main() -> None:
     except CxrError as error:
         typer.echo(f"cxr{'' if is_main_process() else ' (another process)'}: {error}", err=True)
         sys.exit(1)
+    except MemoryError:
+        sys.exit("cxr: The memory is full.\nWhat to do: Ask for fewer or smaller images.")
     except KeyboardInterrupt:
         typer.echo("cxr: interrupted; what was finished is kept.", err=True)
         sys.exit(130)

@@ -15,8 +15,8 @@ from typing import Annotated
 import typer
 from typer.core import TyperCommand
 
-from cxrlib.console import Json, SkipBad, print_json
-from cxrlib.errors import ConfigError, CxrWarning
+from cxrlib.console import Json, SkipBad, echo, print_json
+from cxrlib.errors import ConfigError, CxrWarning, printable
 
 _COLOURS = {"severe": "bold white on red", "warning": "black on yellow", "note": "cyan", "fine": "dim"}
 
@@ -108,10 +108,10 @@ def audit(
             progress=progress,
         )  # fmt: skip
     for skipped in cohort.info.get("skipped", ()):
-        typer.echo(f"left out: {skipped}", err=True)
+        echo(f"left out: {skipped}", err=True)
     for one in heard:
         if issubclass(one.category, CxrWarning):
-            typer.echo(f"cxr: {one.message}", err=True)
+            echo(f"cxr: {one.message}", err=True)
     if source is not None and source not in cohort.table:
         raise ConfigError(
             f"There is no column {source!r} for --source.",
@@ -201,10 +201,13 @@ def _header(root: Path, labels: Path) -> list[str]:
 
 def _print(found, html: Path) -> None:
     from rich.console import Console
-    from rich.markup import escape
+    from rich.markup import escape as escaped
     from rich.table import Table
 
     from cxrlib.audit_page import sentence, share_of
+
+    def escape(text: str) -> str:
+        return escaped(printable(text))
 
     console = Console(soft_wrap=False)
     facts = found.facts

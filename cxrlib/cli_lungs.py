@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from cxrlib.console import Json, Preset, SkipBad, print_json, print_table
+from cxrlib.console import Json, Preset, SkipBad, echo, print_json, print_table
 from cxrlib.errors import ConfigError
 
 app = typer.Typer(help="Find the lungs, and cut images by them.", no_args_is_help=True)
@@ -153,7 +153,7 @@ def apply(
     if as_json:
         return print_json(table.to_dict("records"))
     for row in table[~table["plausible"]].itertuples():
-        typer.echo(f"left out: {row.image}: {row.problem}", err=True)
+        echo(f"left out: {row.image}: {row.problem}", err=True)
     typer.echo(f"{good} of {len(table)} images written to {out}; {out / 'lungs.csv'} lists all.")
     if not good:
         raise typer.Exit(1)

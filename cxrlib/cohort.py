@@ -169,7 +169,7 @@ class Cohort:
         """
         digest = hashlib.sha256(repr((self.images.shape, str(self.images.dtype))).encode())
         for column in REQUIRED_COLUMNS:
-            digest.update("\x1f".join(self.table[column].astype(str)).encode())
+            digest.update("\x1f".join(self.table[column].astype(str)).encode("utf-8", "surrogateescape"))
         for row in range(0, len(self), 1 + len(self) // 4096):
             digest.update(np.ascontiguousarray(self.images[row]).tobytes())
         return digest.hexdigest()[:16]
@@ -311,4 +311,4 @@ def _check_masks(role: str, masks: np.ndarray | None, shape: tuple[int, ...]) ->
 
 
 def _unit_interval(text: str) -> float:
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") / 2**64
+    return int.from_bytes(hashlib.sha256(text.encode("utf-8", "surrogateescape")).digest()[:8], "big") / 2**64

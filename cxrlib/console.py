@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from cxrlib.errors import printable
 
 
 class Preset(StrEnum):
@@ -53,11 +56,18 @@ def print_json(value) -> None:
     typer.echo(json.dumps(value, indent=1, default=str))
 
 
-def print_table(header: list[str], rows: list[list[str]]) -> None:
+def echo(text: str, *, err: bool = False) -> None:
+    """A line for people, in which names of strangers do nothing to the terminal."""
+    typer.echo(printable(text), err=err)
+
+
+def print_table(header: list[str], rows: list[list[str]], styles: Mapping[str, str] | None = None) -> None:
+    """A table for people; cells are text, whatever they hold. ``styles``: a cell's text to its style."""
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(*header, show_header=any(header), box=None, pad_edge=False)
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*(Text(printable(cell), (styles or {}).get(cell, "")) for cell in row))
     Console().print(table)

@@ -26,9 +26,11 @@ In all of them bone is bright, and a JPEG's or TIFF's EXIF orientation is applie
 from __future__ import annotations
 
 import io
+import stat
 import struct
 import warnings
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -39,16 +41,19 @@ from cxrlib.errors import ConfigError, DecodeError
 DECODER_VERSION = 1
 """Raised by one whenever an image may come out with other pixels: caches are keyed by it."""
 
-MAX_PIXELS = 100_000_000
+MAX_PIXELS = 50_000_000
 """An image with more is refused before it is decoded. The largest radiographs have some 25 million."""
 
-MAX_BYTES = 2**30
+MAX_BYTES = 2**28
+
+MAX_SCANNED = 500_000_000
+"""Pixels times scans of a JPEG: each of thousands of empty scans costs as much time as a whole image."""
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".dcm", ".dicom")
 
 FITS = ("letterbox", "stretch")
 
-_FORMATS = ("PNG", "JPEG", "TIFF", "BMP")
+FORMATS = ("PNG", "JPEG", "TIFF", "BMP")
 _BAD_FILE = "Fetch the file again, or leave it out (skip_bad=True, --skip-bad)."
 _PERCENTILES = (0.1, 99.9)
 
@@ -81,13 +86,13 @@ def decode(path: str | Path, *, minimum: int | None = None) -> np.ndarray:
 def decode_with_shape(path: str | Path, *, minimum: int | None = None) -> tuple[np.ndarray, tuple[int, int]]:
     """As :func:`decode`, and the file's own (height, width), whatever ``minimum`` made of it."""
     path = Path(path)
-    data = _read(path)
+    data = file_bytes(path)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter(
                 "ignore"
             )  # what Pillow and pydicom merely mention is an error below, or harmless
-            if _is_dicom(path, data):
+            if is_dicom(path, data):
                 from cxrlib.dicom import read_dicom  # pydicom takes a while to import and few cohorts need it
 
                 image = read_dicom(path, data)
@@ -95,6 +100,8 @@ def decode_with_shape(path: str | Path, *, minimum: int | None = None) -> tuple[
             return _raster(path, data, minimum)
     except (DecodeError, MemoryError):
         raise
+    except RecursionError:
+        raise DecodeError(f"{path} is nested too deeply.", remedy=_BAD_FILE) from None
     except UnidentifiedImageError:
         raise DecodeError(
             f"{path} is no PNG, JPEG, TIFF, BMP or DICOM image (it begins with {data[:8]!r}).",
@@ -154,21 +161,21 @@ def placed(height: int, width: int, size: int, fit: str = "letterbox") -> tuple[
 
 def to_8_bit(values: np.ndarray, path: Path) -> np.ndarray:
     """Map 16-bit, 32-bit or floating-point pixels to 0–255 as the module's docstring says."""
+    low, high = values.min(), values.max()
     if np.issubdtype(values.dtype, np.floating):
-        if not np.isfinite(values).all():
+        if not np.isfinite([low, high]).all():
             raise DecodeError(
                 f"{path} holds {int((~np.isfinite(values)).sum())} pixels that are NaN or infinite.",
                 remedy=_BAD_FILE,
             )
-        if values.min() >= 0 and values.max() <= 1:
-            return np.rint(values * 255.0).astype(np.uint8)
-        if (values != np.rint(values)).any():
+        if low >= 0 and high <= 1:
+            return _in_strips(values, lambda part: part * 255.0)
+        if any((part != np.rint(part)).any() for part in _strips(values)):
             return stretched(values)
-    if values.min() < 0 or values.max() > 65_535:
+    if low < 0 or high > 65_535:
         return stretched(values)
-    peak = int(values.max())
-    bits = next(bits for bits in (8, 10, 12, 14, 16) if peak < 2**bits)
-    return np.rint(values * (255.0 / (2**bits - 1))).astype(np.uint8)
+    bits = next(bits for bits in (8, 10, 12, 14, 16) if high < 2**bits)
+    return _in_strips(values, lambda part: part * (255.0 / (2**bits - 1)))
 
 
 def stretched(values: np.ndarray, valid: np.ndarray | None = None) -> np.ndarray:
@@ -183,7 +190,20 @@ def stretched(values: np.ndarray, valid: np.ndarray | None = None) -> np.ndarray
         low, high = float(sample.min()), float(sample.max())
     if high <= low:
         return np.zeros(values.shape, np.uint8)
-    return np.rint(np.clip((values - low) * (255.0 / (high - low)), 0, 255)).astype(np.uint8)
+    if not np.isfinite(float(high) - float(low)):
+        return stretched(values / np.asarray(4, values.dtype), valid)
+    factor = 255.0 / (float(high) - float(low))
+    return _in_strips(values, lambda part: np.clip((part - float(low)) * factor, 0, 255))
+
+
+def _strips(values: np.ndarray) -> list[np.ndarray]:
+    """The image in strips of some million pixels, so that wide intermediate types do not multiply memory."""
+    return np.array_split(values, 1 + values.size // 2**20)
+
+
+def _in_strips(values: np.ndarray, function: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """``function`` of the image, rounded to uint8; it is given float64."""
+    return np.concatenate([np.rint(function(p.astype(float))).astype(np.uint8) for p in _strips(values)])
 
 
 def luma(rgb: np.ndarray) -> np.ndarray:
@@ -199,28 +219,34 @@ def check_pixels(path: Path, height: int, width: int) -> None:
         raise _too_large(path, f"{width:,} × {height:,}")
 
 
-def _read(path: Path) -> bytes:
+def file_bytes(path: Path) -> bytes:
+    """The bytes of a regular file that is neither empty nor larger than :data:`MAX_BYTES`."""
     try:
-        size = path.stat().st_size
-        if path.is_dir():
+        facts = path.stat()
+        if stat.S_ISDIR(facts.st_mode):
             raise DecodeError(f"{path} is a folder, not an image.", remedy="Name a file.")
-        if size > MAX_BYTES:
+        if not stat.S_ISREG(facts.st_mode):  # a pipe would be waited for, a device has no end
+            raise DecodeError(f"{path} is a pipe or a device, not a file.", remedy="Name a file.")
+        if facts.st_size > MAX_BYTES:
             raise DecodeError(
-                f"{path} has {size:,} bytes, more than any radiograph.", remedy="Check that it is one image."
+                f"{path} has {facts.st_size:,} bytes, more than any radiograph.",
+                remedy="Check that it is one image.",
             )
         data = path.read_bytes()
     except FileNotFoundError:
         raise DecodeError(f"{path} does not exist.", remedy="Check the path.") from None
-    except OSError as error:
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
         raise DecodeError(
-            f"{path} cannot be read: {error.strerror}.", remedy="Check its permissions and the disk."
+            f"{path} cannot be read: {reason}.", remedy="Check its name, its permissions and the disk."
         ) from error
     if not data:
         raise DecodeError(f"{path} is empty (0 bytes).", remedy=_BAD_FILE)
     return data
 
 
-def _is_dicom(path: Path, data: bytes) -> bool:
+def is_dicom(path: Path, data: bytes) -> bool:
+    """Whether a file is to be read as DICOM."""
     if data[128:132] == b"DICM":
         return True
     # Old files begin without the preamble; then the name decides, unless the content is plainly another kind.
@@ -230,16 +256,18 @@ def _is_dicom(path: Path, data: bytes) -> bool:
 
 def _raster(path: Path, data: bytes, minimum: int | None) -> tuple[np.ndarray, tuple[int, int]]:
     stream = io.BytesIO(data)
-    image = Image.open(stream, formats=_FORMATS)
+    image = Image.open(stream, formats=FORMATS)
     check_pixels(path, image.height, image.width)
     if image.format == "PNG":
         _check_png(path, data)
-    elif image.format == "JPEG" and data.find(b"\xff\xd9", stream.tell()) < 0:
-        # libjpeg paints what is missing grey; Pillow notices only some of that.
-        raise DecodeError(f"{path} is truncated: the JPEG has no end marker.", remedy=_BAD_FILE)
-    if getattr(image, "n_frames", 1) > 1:
+    elif image.format == "JPEG":
+        check_scans(path, data, image.height * image.width)
+        if data.find(b"\xff\xd9", stream.tell()) < 0:
+            # libjpeg paints what is missing grey; Pillow notices only some of that.
+            raise DecodeError(f"{path} is truncated: the JPEG has no end marker.", remedy=_BAD_FILE)
+    if _has_second(image):
         raise DecodeError(
-            f"{path} holds {image.n_frames} pages or frames.", remedy="Save the one that counts as a file."
+            f"{path} holds several pages or frames.", remedy="Save the one that counts as a file."
         )
     shape = (image.height, image.width)
     if image.format == "JPEG" and image.mode == "RGB":
@@ -257,6 +285,22 @@ def _raster(path: Path, data: bytes, minimum: int | None) -> tuple[np.ndarray, t
     return _gray(path, image, white_is_zero), shape
 
 
+def check_scans(path: Path, data: bytes, pixels: int) -> None:
+    """Raise a DecodeError where a JPEG asks for more work than :data:`MAX_SCANNED`."""
+    scans = data.count(b"\xff\xda")
+    if scans > 10 and scans * pixels > MAX_SCANNED:
+        raise DecodeError(f"{path} is a JPEG of {scans:,} scans.", remedy="Save it again as a plain JPEG.")
+
+
+def _has_second(image: Image.Image) -> bool:
+    """Whether there is another page. Counting them all would take a chain of a million empty ones hours."""
+    try:
+        image.seek(1)
+    except EOFError:
+        return False
+    return True
+
+
 def _gray(path: Path, image: Image.Image, white_is_zero: bool) -> np.ndarray:
     mode = image.mode
     if mode == "P":
@@ -271,7 +315,8 @@ def _gray(path: Path, image: Image.Image, white_is_zero: bool) -> np.ndarray:
         gray, alpha = np.array(image.convert("L")), image.getchannel("A")
         if alpha.getextrema()[0] == 255:
             return gray
-        return np.rint(gray * (np.asarray(alpha) / 255.0)).astype(np.uint8)
+        strips = zip(_strips(gray), _strips(np.asarray(alpha)), strict=True)
+        return np.concatenate([np.rint(g * (a / 255.0)).astype(np.uint8) for g, a in strips])
     if mode.startswith("I;16") or mode in ("I", "F"):
         values = np.asarray(image)
         gray = to_8_bit(values, path)

@@ -6,15 +6,23 @@ References: DICOM PS3.3 C.11.1 (modality LUT), C.11.2 (VOI LUT and windows), C.7
 from __future__ import annotations
 
 import io
+import struct
+import zlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pydicom
+from pydicom.encaps import generate_frames
+from pydicom.filereader import dcmread
 from pydicom.pixels import apply_color_lut, apply_modality_lut, pixel_array
 
-from cxrlib.decode import check_pixels, luma, stretched
+from cxrlib.decode import MAX_BYTES, check_pixels, check_scans, luma, stretched
 from cxrlib.errors import DecodeError
 
+_SIZ = b"\xff\x4f\xff\x51"  # how a JPEG 2000 code stream begins
+_FRAMES = {0xC0, 0xC1, 0xC2, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF, 0xF7}  # JPEG's SOFn
+_BARE = {0x01, 0xD8, *range(0xD0, 0xD8)}  # markers without a length
 _REMEDY = (
     "Export the radiograph again as a single-frame DICOM image, or leave it out (skip_bad=True, --skip-bad)."
 )
@@ -40,10 +48,10 @@ def read_dicom(path: Path, data: bytes) -> np.ndarray:
         No pixels, several frames, too many pixels, or a photometric interpretation that is no greyscale,
         palette or colour image.
     """
-    dataset = pydicom.dcmread(io.BytesIO(data), force=True)
+    dataset = read_header(path, data, stop_before_pixels=False)
     if "Rows" not in dataset or "Columns" not in dataset:
         kind = dataset.get("Modality", "")
-        what = f"a DICOM file of modality {kind} without an image" if kind else "no DICOM image"
+        what = f"a DICOM file of modality {str(kind)[:16]} without an image" if kind else "no DICOM image"
         raise DecodeError(f"{path} is {what}.", remedy=_REMEDY)
     check_pixels(path, int(dataset.Rows), int(dataset.Columns))
     frames = int(dataset.get("NumberOfFrames") or 1)
@@ -53,6 +61,7 @@ def read_dicom(path: Path, data: bytes) -> np.ndarray:
         raise DecodeError(f"{path} is a DICOM file without pixel data, or truncated.", remedy=_REMEDY)
     if "TransferSyntaxUID" not in dataset.file_meta:
         dataset.file_meta.TransferSyntaxUID = _guessed_syntax(dataset)
+    _check_compressed(path, dataset)
     stored = pixel_array(dataset)
     interpretation = str(dataset.get("PhotometricInterpretation", "MONOCHROME2")).strip()
     if interpretation in ("MONOCHROME1", "MONOCHROME2"):
@@ -67,6 +76,77 @@ def read_dicom(path: Path, data: bytes) -> np.ndarray:
     raise DecodeError(
         f"{path} has the photometric interpretation {interpretation}, which is not supported.", remedy=_REMEDY
     )
+
+
+def read_header(path: Path, data: bytes, *, stop_before_pixels: bool = True) -> pydicom.Dataset:
+    """The elements of a DICOM file; a DecodeError where it would inflate to more than any radiograph."""
+    return dcmread(_Bounded(path, data), force=True, stop_before_pixels=stop_before_pixels)
+
+
+class _Bounded(io.BytesIO):
+    """A file whose rest, which pydicom reads at once only to inflate it, does not inflate without bounds."""
+
+    def __init__(self, path: Path, data: bytes):
+        super().__init__(data)
+        self.path = path
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        data = super().read(size)
+        if size is None or size < 0:
+            inflater, rest, total = zlib.decompressobj(-zlib.MAX_WBITS), data, 0
+            while rest and total <= MAX_BYTES:
+                total += len(inflater.decompress(rest, 2**20))
+                rest = inflater.unconsumed_tail
+            if total > MAX_BYTES:
+                raise DecodeError(f"{self.path} inflates to more than any radiograph.", remedy=_REMEDY)
+        return data
+
+
+def _check_compressed(path: Path, dataset: pydicom.Dataset) -> None:
+    """Raise a DecodeError where a compressed frame is of another size than the header says.
+
+    Decoders allocate what the stream claims before anything is compared.
+    """
+    if not pydicom.uid.UID(dataset.file_meta.TransferSyntaxUID).is_encapsulated:
+        return
+    rows, columns, samples = int(dataset.Rows), int(dataset.Columns), int(dataset.get("SamplesPerPixel", 1))
+    plain = rows * columns * samples * (int(dataset.BitsAllocated) // 8)
+    if len(dataset.PixelData) > 2 * plain + 2**16:
+        raise DecodeError(
+            f"{path} is damaged: its compressed pixels take more room than uncompressed ones.", remedy=_REMEDY
+        )
+    frame = next(generate_frames(dataset.PixelData, number_of_frames=1))
+    check_scans(path, frame, rows * columns)
+    for height, width, components in _claimed(frame):
+        if (height, width) != (rows, columns) or components not in (1, 3):
+            raise DecodeError(
+                f"{path} is damaged: its header says {columns} × {rows} pixels, its compressed pixels "
+                f"{width} × {height} of {components} channels.",
+                remedy=_REMEDY,
+            )
+
+
+def _claimed(frame: bytes) -> Iterator[tuple[int, int, int]]:
+    """(height, width, components) that JPEG, JPEG-LS and JPEG 2000 streams say of themselves."""
+    position = frame.find(_SIZ)
+    while position >= 0:
+        facts = frame[position + 8 : position + 42]
+        if len(facts) == 34:
+            right, bottom, left, top = struct.unpack(">4I", facts[:16])
+            yield bottom - top, right - left, struct.unpack(">H", facts[32:])[0]
+        position = frame.find(_SIZ, position + 1)
+    position = 2
+    while frame[:2] == b"\xff\xd8" and len(head := frame[position : position + 10]) == 10:
+        if head[0] != 0xFF:
+            position += 1  # what lies between segments is skipped, as decoders do
+        elif head[1] == 0xFF or head[1] in _BARE:
+            position += 1 if head[1] == 0xFF else 2
+        elif head[1] == 0xDA:
+            return
+        else:
+            if head[1] in _FRAMES:
+                yield (*struct.unpack(">HH", head[5:9]), head[9])
+            position += 2 + struct.unpack(">H", head[2:4])[0]
 
 
 def _windowed(dataset: pydicom.Dataset, stored: np.ndarray) -> np.ndarray:

@@ -2,7 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
+
+_LONGEST = 500  # characters of a message's part: a cell of a CSV can be a million long
+# Control characters, marks that turn the direction of text, halves of characters (undecodable file names).
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def printable(text: object) -> str:
+    """Text on one line that does nothing to a terminal: control characters become ``\\x1b`` and the like.
+
+    Names of files, columns and values come from strangers; an escape sequence in one could recolour, move or
+    retitle the terminal that it is shown on.
+    """
+    return _UNPRINTABLE.sub(lambda found: repr(found[0])[1:-1], str(text))
 
 
 class CxrWarning(UserWarning):
@@ -29,16 +43,21 @@ class CxrError(Exception):
         super().__init__(self._text())
 
     def _text(self) -> str:
-        lines = [self.message]
-        lines += [f"  - {offender}" for offender in self.offenders[:10]]
+        lines = [_shortened(self.message)]
+        lines += [f"  - {_shortened(offender)}" for offender in self.offenders[:10]]
         if len(self.offenders) > 10:
             lines.append(f"  … and {len(self.offenders) - 10} more")
         if self.remedy:
-            lines.append(f"What to do: {self.remedy}")
+            lines.append(f"What to do: {_shortened(self.remedy)}")
         return "\n".join(lines)
 
     def __reduce__(self):  # exceptions with keyword arguments do not survive a process pool without this
         return _rebuild, (type(self), self.message, self.remedy, self.offenders)
+
+
+def _shortened(text: str) -> str:
+    text = printable(text[: 4 * _LONGEST])
+    return text if len(text) <= 2 * _LONGEST else f"{text[:_LONGEST]} … {text[-_LONGEST // 2 :]}"
 
 
 def _rebuild(cls: type[CxrError], message: str, remedy: str, offenders: list[str]) -> CxrError:

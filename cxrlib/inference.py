@@ -9,8 +9,10 @@ import torch
 
 from cxrlib.checkpoints import load_checkpoint
 from cxrlib.cohort import Rows
-from cxrlib.errors import CheckpointError
+from cxrlib.errors import CheckpointError, CxrError
 from cxrlib.models import Classifier, build
+
+_LARGEST = 8192  # pixels a side
 
 
 def predict_logits(model: Classifier, images: np.ndarray | Rows, batch_size: int = 256) -> np.ndarray:
@@ -36,23 +38,30 @@ def predict(model: Classifier, images: np.ndarray | Rows, batch_size: int = 256)
 def load_model(path: str | Path) -> tuple[Classifier, dict]:
     """The network in a checkpoint, ready to predict, and the checkpoint's config, cohort and history."""
     state = load_checkpoint(path)
-    config = state["config"]
-    model = build(
-        config["model"],
-        width=config["width"],
-        dropout=config["dropout"],
-        image_size=state["cohort"]["image_size"],
-    )
-    weights = state["model"]
-    if state["averaged"] is not None:
-        weights = {
-            k.removeprefix("module."): v for k, v in state["averaged"].items() if k.startswith("module.")
-        }
     try:
+        weights = state["model"]
+        if state["averaged"] is not None:
+            weights = {
+                k.removeprefix("module."): v for k, v in state["averaged"].items() if k.startswith("module.")
+            }
+        config, size = state["config"], state["cohort"]["image_size"]
+        if not (isinstance(size, int) and 1 <= size <= _LARGEST and isinstance(config["seed"], int)):
+            raise ValueError("its image size or seed is no such thing")
+        made = {name: config[name] for name in ("width", "dropout")} | {"image_size": size}
+        # Without memory first: a width that somebody made up must not be allocated.
+        with torch.device("meta"):
+            wanted = build(config["model"], **made).state_dict()
+        shapes = {name: tuple(tensor.shape) for name, tensor in weights.items()}
+        stored = sum(tensor.numel() for tensor in weights.values())
+        if shapes != {n: tuple(t.shape) for n, t in wanted.items()} or stored > Path(path).stat().st_size:
+            raise ValueError("its weights have other shapes")
+        model = build(config["model"], **made)
         model.load_state_dict(weights)
-    except RuntimeError as error:
+        facts = {key: state[key] for key in ("config", "cohort", "history", "step", "seconds")}
+    except (CxrError, KeyError, TypeError, ValueError, AttributeError, RuntimeError, OverflowError) as error:
         raise CheckpointError(
-            f"{path} does not hold a {config['model']}.", remedy="Use the version of cxrlib that wrote it."
+            f"{path} does not hold a network of cxrlib: {type(error).__name__}, {error}",
+            remedy="Use another checkpoint, or the version of cxrlib that wrote it.",
         ) from error
     model.eval()
-    return model, {key: state[key] for key in ("config", "cohort", "history", "step", "seconds")}
+    return model, facts

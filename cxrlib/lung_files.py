@@ -22,6 +22,7 @@ from cxrlib.polarity import bone_is_bright
 from cxrlib.storage import atomic_path
 
 WHAT = ("mask", "crop", "keep", "remove", "frame")
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 _LETTERBOX = 2 * SIDE
 _BOX = ("top", "left", "bottom", "right")
 #: Which margins a region may have: of the lungs' longer side (crop), of the image's (the others).
@@ -99,7 +100,7 @@ def apply_to_files(
     table = pd.DataFrame(rows, columns=columns)
     table[list(_BOX)] = table[list(_BOX)].astype("Int64")
     with atomic_path(out / "lungs.csv") as temporary:
-        table.to_csv(temporary, index=False)
+        table.to_csv(temporary, index=False, errors="surrogateescape")
     if bad and not skip_bad:
         raise DataError(
             f"{len(bad)} of {len(paths)} files cannot be read; the others are done, in {out}.",
@@ -156,5 +157,6 @@ def _names(paths: list[Path]) -> list[str]:
     for path in paths:
         seen[path.stem] += 1
         number = f"-{seen[path.stem]}" if often[path.stem] > 1 else ""
-        names.append(f"{path.stem}{number}.png")
+        # A spreadsheet would take a cell that begins so for a formula; it is the same file.
+        names.append(f"{'./' * path.stem.startswith(_FORMULA)}{path.stem}{number}.png")
     return names

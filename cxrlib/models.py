@@ -253,8 +253,8 @@ def _load_weights(model: Classifier, path: Path, name: str) -> None:
     target = model if any(key.startswith("network.") for key in state) else model.network
     try:
         target.load_state_dict(state)
-    except RuntimeError as error:
-        detail = str(error).splitlines()[1].strip()[:200]
+    except (RuntimeError, TypeError, AttributeError) as error:
+        detail = " ".join(str(error).split())[-200:]
         raise CheckpointError(
             f"{path} holds the weights of another network than {name}: {detail}",
             remedy="Give the name, width and image size that the weights were trained with.",

@@ -22,11 +22,12 @@ from importlib import metadata
 from pathlib import Path
 
 import cxrlib
-from cxrlib.errors import ConfigError, CxrError, DataError
+from cxrlib.errors import ConfigError, CxrError, DataError, printable
 from cxrlib.metrics import Estimate
 from cxrlib.storage import atomic_path, cache_root
 
 SCHEMA = 1
+_MAX_BYTES = 2**26  # of a record that is read
 _PACKAGES = ("numpy", "torch", "torchvision", "scikit-learn", "cxrlib")
 _PATH_PART = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*")
 _NUMBER_NAME = re.compile(r"[\w+-]+(\.[\w+-]+)*")
@@ -90,7 +91,8 @@ class Record:
     def _repr_markdown_(self) -> str:
         lines = ["| number | value | interval | n | seeds |", "|---|---:|---:|---:|---:|"]
         lines += [f"| `{key}` | {' | '.join(cells)} |" for key, *cells in self._rows()]
-        return "\n".join([*lines, "", f"Reproduce with: `{self.command or 'no command was recorded'}`"])
+        command = printable(self.command or "no command was recorded").replace("`", "'")
+        return "\n".join([*lines, "", f"Reproduce with: `{command}`"])
 
     def _repr_html_(self) -> str:
         head = "".join(f"<th>{title}</th>" for title in ("number", "value", "interval", "n", "seeds"))
@@ -207,15 +209,19 @@ def read_record(path: str | Path) -> Record:
     path = Path(path)
     remedy = "Record it again, or restore the committed file."
     try:
+        if path.stat().st_size > _MAX_BYTES:
+            raise ValueError(f"more than {_MAX_BYTES:,} bytes")
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path} cannot be read: {error}.", remedy=remedy) from error
     if not isinstance(content, dict) or content.get("schema") != SCHEMA:
         raise DataError(f"{path} is not evidence of schema {SCHEMA}.", remedy=remedy)
     try:
         estimates = {key: _as_estimate(key, fields) for key, fields in content["numbers"].items()}
         made_from = dict(content.get("provenance", {}))
-    except (KeyError, TypeError, ValueError, AttributeError, DataError) as error:
+        if not isinstance(made_from.get("command"), str | None):
+            raise TypeError("the command is no text")
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, CxrError) as error:
         raise DataError(f"{path} has numbers that cannot be read: {error!r}.", remedy=remedy) from error
     return Record(str(content.get("name", path.stem)), estimates, made_from, path)
 
@@ -280,6 +286,8 @@ def _as_fields(key: str, number) -> dict[str, float | int]:
 
 
 def _as_estimate(key: str, fields: Mapping[str, float]) -> Estimate:
+    if not _NUMBER_NAME.fullmatch(key):
+        raise ValueError(f"{key!r} cannot name a number")
     known = {field: fields.get(field) for field in ("low", "high", "n", "seeds")}
     known = {field: _finite(key, value) for field, value in known.items() if value is not None}
     return Estimate(_finite(key, fields["value"]), **known)
@@ -291,7 +299,7 @@ def _finite(key: str, value) -> float | int:
         value = value.item()
     if isinstance(value, bool) or not isinstance(value, number_types.Real):
         raise DataError(f"The number {key!r} is {value!r}.", remedy="Record numbers only.")
-    if not math.isfinite(value):
+    if not math.isfinite(float(value)):
         raise DataError(
             f"The number {key!r} is {value}.",
             remedy="Find out why it is undefined, and leave it out if it must be.",

@@ -279,6 +279,15 @@ class Trainer:
 
     def _resume(self, path: Path) -> None:
         state = load_checkpoint(path)
+        try:
+            self._take_up(path, state)
+        except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError) as error:
+            raise CheckpointError(
+                f"{path} does not hold a training: {type(error).__name__}, {error}",
+                remedy="Train into another folder, or remove it.",
+            ) from error
+
+    def _take_up(self, path: Path, state: dict) -> None:
         mine = asdict(self.config)
         differing = [f"{k}: {state['config'].get(k)!r} there, {mine[k]!r} here" for k in FIXED_ON_RESUME
                      if state["config"].get(k) != mine[k]]  # fmt: skip

@@ -204,7 +204,7 @@ def test_a_decompression_bomb_is_refused_before_it_is_decoded(tmp_path):
             + chunk(b"IEND", b"")
         )
         (tmp_path / "bomb.png").write_bytes(png)
-        with pytest.raises(DecodeError, match="limit is 100,000,000"):
+        with pytest.raises(DecodeError, match="limit is 50,000,000"):
             decode(tmp_path / "bomb.png")
 
 
@@ -215,7 +215,7 @@ def test_unsupported_modes_are_refused(tmp_path):
 
 def test_files_with_several_pages_are_refused(tmp_path):
     page = Image.fromarray(ramp())
-    with pytest.raises(DecodeError, match="2 pages"):
+    with pytest.raises(DecodeError, match="several pages"):
         decode(saved(tmp_path, page, "a.tif", save_all=True, append_images=[page]))
 
 

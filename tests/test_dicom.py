@@ -178,5 +178,5 @@ def test_every_truncation_of_a_small_file_is_refused(tmp_path):
 
 
 def test_a_dicom_that_claims_too_many_pixels_is_refused(tmp_path):
-    with pytest.raises(DecodeError, match="limit is 100,000,000"):
+    with pytest.raises(DecodeError, match="limit is 50,000,000"):
         decode(dicom(tmp_path, ramp(), Rows=60_000, Columns=60_000))

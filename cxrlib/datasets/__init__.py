@@ -274,8 +274,7 @@ def image_files(paths: Iterable[str | Path]) -> list[Path]:
     found: list[Path] = []
     for path in map(Path, [paths] if isinstance(paths, (str, Path)) else paths):
         if path.is_dir():
-            below = [path, *sorted(inner for inner in path.rglob("*") if inner.is_dir())]
-            found += [file for inner in below for file in _files.images_in(inner)]
+            found += _files.images_below(path)
         elif path.exists():
             found.append(path)
         else:

@@ -37,9 +37,34 @@ def images_in(folder: Path, extensions: Iterable[str] = EXTENSIONS) -> list[Path
         names = [
             entry.name
             for entry in entries
-            if not entry.name.startswith(".") and entry.name.lower().endswith(endings) and not entry.is_dir()
+            if not entry.name.startswith(".") and entry.name.lower().endswith(endings) and not _is_dir(entry)
         ]
     return [folder / name for name in sorted(names)]
+
+
+def images_below(folder: Path) -> list[Path]:
+    """The image files in a folder and all folders below, linked ones too, each of which is read once."""
+    here = os.stat(folder)
+    seen, found = {(here.st_dev, here.st_ino)}, []
+    for root, folders, files in os.walk(folder, followlinks=True):
+        folders[:] = [name for name in sorted(folders) if _is_new(os.path.join(root, name), seen)]
+        if any(name.lower().endswith(EXTENSIONS) for name in files):
+            found += images_in(Path(root))
+    return found
+
+
+def _is_new(folder: str, seen: set) -> bool:
+    facts = os.stat(folder)
+    size = len(seen)
+    seen.add((facts.st_dev, facts.st_ino))
+    return len(seen) > size
+
+
+def _is_dir(entry: os.DirEntry) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that leads to itself: decoding will say so
+        return False
 
 
 def limited(table: pd.DataFrame, limit: int | None, seed: int = 0) -> pd.DataFrame:
@@ -48,7 +73,10 @@ def limited(table: pd.DataFrame, limit: int | None, seed: int = 0) -> pd.DataFra
         return table
     if limit < 1:
         raise ConfigError(f"The limit is {limit}.", remedy="Give the number of images wanted, 1 or more.")
-    draws = [hashlib.sha256(f"{seed}:{image}".encode()).digest() for image in table["image_id"]]
+    draws = [
+        hashlib.sha256(f"{seed}:{image}".encode("utf-8", "surrogateescape")).digest()
+        for image in table["image_id"]
+    ]
     chosen = sorted(range(len(draws)), key=draws.__getitem__)[:limit]
     return table.iloc[sorted(chosen)]
 

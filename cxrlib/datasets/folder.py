@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Collection
+from csv import reader
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +35,7 @@ ROLES = {
     "sex_column": "sex",
     "site_column": "site",
 }
+_LONGEST_HEADER = 2**20
 _SEPARATORS = (",", ";", "\t")
 
 
@@ -184,8 +186,10 @@ def _find_csv(labels: str | Path | None, root: Path) -> Path:
 
 def _read(csv: Path) -> pd.DataFrame:
     try:
-        with open(csv, encoding="utf-8-sig") as file:
-            header = file.readline()
+        with open(csv, encoding="utf-8-sig", newline="") as file:
+            header = file.readline(_LONGEST_HEADER)
+        if "\0" in header:
+            raise ValueError("its header holds zero bytes; is it UTF-16, or no text?")
         separator = max(_SEPARATORS, key=header.count)
         # Text, because patient 007 is not patient 7.
         raw = pd.read_csv(csv, sep=separator, encoding="utf-8-sig", dtype=str, skipinitialspace=True)
@@ -198,9 +202,24 @@ def _read(csv: Path) -> pd.DataFrame:
             f"{csv} cannot be read as CSV: {error}", remedy="Save it as CSV with a header line."
         ) from error
     raw.columns = [str(column).strip() for column in raw.columns]
+    _check_header(header, separator, csv)
+    if isinstance(raw.index, pd.MultiIndex) or not isinstance(raw.index, pd.RangeIndex):
+        raise DataError(
+            f"{csv} has lines with more cells than its header.", remedy="Give every column a name."
+        )
     if raw.empty:
         raise DataError(f"{csv} has no lines below its header.", remedy="List one image a line.")
     return raw
+
+
+def _check_header(header: str, separator: str, csv: Path) -> None:
+    """Refuse a header that names a column twice: which of them is meant cannot be known."""
+    names = [name.strip() for row in reader([header], delimiter=separator) for name in row]
+    twice = sorted({name for name in names if name and names.count(name) > 1})
+    if twice:
+        raise DataError(
+            f"{csv} names columns more than once.", offenders=twice, remedy="Rename or remove all but one."
+        )
 
 
 def _check_roles(roles: dict[str, str], raw: pd.DataFrame, csv: Path) -> None:
