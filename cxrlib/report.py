@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from cxrlib.batch import Batch, Outcome, find_notebooks
+from cxrlib.bench_page import add_to_report
 from cxrlib.errors import ConfigError
 from cxrlib.site import build as site_build
 from cxrlib.site.scoreboard import collect
@@ -166,6 +167,7 @@ def render(
     manifest = _manifest(given, listed, outcomes, evidence, command)
     site_build.write_manifest(out / "manifest.json", manifest)
     site_build.write_pages(work / "source", listed, evidence, manifest)
+    add_to_report(work / "source" / "numbers.md", notebooks_dir.parent, out)
     site_build.build(work / "source", out, work)
 
 
