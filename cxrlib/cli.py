@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from cxrlib import cli_audit, cli_lungs
+from cxrlib import cli_audit, cli_bench, cli_lungs
 from cxrlib.cli_report import report
 from cxrlib.console import (
     DataDir,
@@ -43,6 +43,7 @@ data_app = typer.Typer(help="See, fetch and check the data sources.", no_args_is
 app.add_typer(data_app, name="data")
 app.add_typer(cli_lungs.app, name="lungs")
 app.command(cls=cli_audit.Command)(cli_audit.audit)
+app.command()(cli_bench.bench)
 
 
 class Split(StrEnum):
