@@ -28,7 +28,7 @@ from cxrlib.notebook_worker import last_started
 from cxrlib.storage import atomic_path
 
 # What draws the report has no say in a notebook's numbers; all else in the package may have.
-_NO_INFLUENCE = ("report", "batch.py", "notebook_worker.py", "cli.py", "cli_report.py", "console.py", "site/")
+_NO_INFLUENCE = ("report", "batch.py", "notebook_worker.py", "cli", "console.py", "bench", "site/")
 _INFLUENCE = ("site/scoreboard",)  # chapter 00 shows its table
 _KEYED_PACKAGES = ("numpy", "pandas", "matplotlib", "scikit-learn", "scikit-image", "torch", "torchvision")
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
