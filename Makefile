@@ -42,7 +42,7 @@ $(STAMP): pyproject.toml requirements.lock
 	@# setuptools came with the lock, so that this step needs no network
 	@$(PIP) install -qq --no-deps --no-build-isolation -e .
 	@touch $@
-	@echo "Installed in $(VENV)."
+	@echo "Installed in $(VENV). To have cxr and papermill at hand: source $(BIN)/activate"
 
 report: $(STAMP) ## run the notebooks and render report/index.html (3-10 minutes; seconds if nothing changed)
 	@$(BIN)/cxr report --dataset $(DATASET) $(if $(DATA_DIR),--data-dir "$(DATA_DIR)") --preset $(PRESET) \

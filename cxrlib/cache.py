@@ -350,7 +350,7 @@ def _served(entry: Path, paths: list[str], skip_bad: bool, process: Process | No
             offenders=[f"{path}: {reason}" for path, reason in skipped],
             remedy="Mend or remove them, or go on without them: skip_bad=True, --skip-bad."
             if kept.any()
-            else "Check that these are radiographs: none of them could be read.",
+            else "Mend or replace them, or check that these are radiographs: none of them could be read.",
         )
     return Decoded(images, kept, skipped, shapes, entry, planes, values)
 

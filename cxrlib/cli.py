@@ -8,6 +8,7 @@ was not understood.
 from __future__ import annotations
 
 import sys
+import warnings
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -217,17 +218,24 @@ def train(
         return print_json({"checkpoint": str(out / "last.pt"), "best": str(out / "best.pt"), **last})
     echo(repr(cohort))
     typer.echo(
-        f"{last['epoch']:.0f} epochs in {last['seconds']:.0f} s ({last['images_per_second']:.0f} images/s): "
+        f"{last['epoch']:.0f} epoch{'s' * (last['epoch'] != 1)} in {last['seconds']:.0f} s "
+        f"({last['images_per_second']:.0f} images/s): "
         f"train AUC {last['train_auc']:.3f}, accuracy {last['train_accuracy']:.1%}; "
         f"validation AUC {last['val_auc']:.3f}, accuracy at ½ {last['val_accuracy']:.1%}"
     )
-    typer.echo(f"Weights: {out / 'last.pt'}; of the lowest validation loss: {out / 'best.pt'}")
+    best = history.loc[history["val_loss"].idxmin()]
+    echo(
+        f"Weights: {out / 'last.pt'}, and {out / 'best.pt'} of the lowest validation loss, after epoch "
+        f"{best['epoch']:.0f}, where the validation AUC was {best['val_auc']:.3f}."
+    )
 
 
 @app.command()
 def evaluate(
     checkpoint: Annotated[Path, typer.Argument(help="A last.pt or best.pt that `cxr train` wrote.")],
-    dataset: Dataset = "phantom",
+    dataset: Annotated[
+        str | None, typer.Option("--dataset", "-d", help="A source; the checkpoint's own unless given.")
+    ] = None,
     data_dir: DataDir = None,
     labels: Labels = None,
     split: Annotated[Split, typer.Option(help="Which images to measure on.")] = Split.test,
@@ -257,8 +265,19 @@ def evaluate(
     model, facts = load_model(checkpoint)
     size = image_size or facts["cohort"]["image_size"]
     seed = facts["config"]["seed"] if seed is None else seed
+    trained = facts["cohort"]
+    dataset = dataset or str(trained["name"])
     cohort = load(dataset, **_source_options(data_dir, labels, size, limit, skip_bad, options, seed))
     _list_skipped(cohort)
+    if cohort.name == trained["name"] and size == trained["image_size"] and limit is None:
+        seen = [cohort.split(name, lazy=True).content_hash() for name in ("train", "val")]
+        if "".join(seen) != trained["content_hash"]:
+            echo(
+                "cxr: warning: these are not the training and validation images that the network was trained "
+                "with, though the data set is called the same. With other labels, patients or splits some of "
+                "the images measured here may have been trained on.",
+                err=True,
+            )
     part = cohort.split(split.value, lazy=True)
     if not len(part):
         raise CxrError(
@@ -345,8 +364,13 @@ def _list_skipped(cohort) -> None:
         echo(f"left out: {skipped}", err=True)
 
 
+def _warn(message, category, filename, lineno, file=None, line=None) -> None:
+    echo(f"cxr: warning: {message}", err=True)
+
+
 def main() -> None:
     """Run ``cxr``; a CxrError becomes its message and exit status 1."""
+    warnings.showwarning = _warn
     try:
         app()
     except CxrError as error:

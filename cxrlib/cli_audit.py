@@ -146,7 +146,7 @@ def audit(
 def _cohort(images, labels, dataset, data_dir, options, *, sample, seed, skip_bad, **reading):
     """The cohort, the images that it is a sample of, and whether its patients and splits are known."""
     from cxrlib.audit import sample_patients
-    from cxrlib.cli import _named
+    from cxrlib.console import named as _named
     from cxrlib.datasets import folder, load
     from cxrlib.datasets._files import cohort_from_files
 

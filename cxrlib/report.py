@@ -8,6 +8,7 @@ what the notebooks recorded and stored; ``figures/``, a copy of the committed ev
 
 from __future__ import annotations
 
+import re
 import shlex
 import site
 import sys
@@ -23,7 +24,7 @@ from rich.text import Text
 
 from cxrlib.batch import Batch, Notebook, Outcome, find_notebooks
 from cxrlib.bench_page import add_to_report
-from cxrlib.errors import ConfigError
+from cxrlib.errors import ConfigError, printable
 from cxrlib.site import build as site_build
 from cxrlib.site.comparison import STATUSES, Comparison, compare, numbers_in, recorded_numbers
 from cxrlib.site.scoreboard import collect
@@ -132,7 +133,7 @@ def run_report(
 
     console.print(
         f"Report on {given['dataset']}, preset {given['preset']}: "
-        f"{len(selected)} notebooks, {jobs} at a time, "
+        f"{len(selected)} notebook{'s' * (len(selected) != 1)}, {jobs} at a time, "
         f"{PRESETS[given['preset']]}; those that have not changed are taken from the last run.",
         highlight=False,
         soft_wrap=True,
@@ -141,7 +142,7 @@ def run_report(
     outcomes = _run(batch, notebooks, selected, console)
 
     console.print("Rendering the site (about 10 seconds) …", highlight=False)
-    command = command_line(given, extra, jobs)
+    command = command_line(given, extra, jobs, only)
     comparison = None
     if old is not None:
         new = numbers_in(out / "artifacts" / "figures", _recorded_by(outcomes))
@@ -155,8 +156,11 @@ def run_report(
     for outcome in stopped:
         error = outcome.error or {}
         console.print(f"[red]{outcome.name} {outcome.status}[/]: {error.get('name')}", highlight=False)
-        again = f"{_alone(command, outcome.name)} --out {shlex.quote(str(out))}"
-        console.print(f"  to run it alone: {again}", highlight=False, soft_wrap=True)
+        for line in str(error.get("message") or "").splitlines()[:12]:
+            console.print(f"  {printable(line)}", highlight=False, soft_wrap=True, markup=False)
+        again = _alone(command_line(given, extra, jobs, here=True), outcome.name)
+        again = f"  to run it alone: {again} --out {shlex.quote(str(out))}"
+        console.print(again, highlight=False, soft_wrap=True, markup=False)
     seconds = time.monotonic() - started
     console.print(f"Open {out / 'index.html'} ({seconds:.0f} s).", highlight=False, soft_wrap=True)
     if single_file:
@@ -193,7 +197,8 @@ def render(
     work = out / ".build"
     data = Path(str(given["data_dir"])) if given.get("data_dir") else None
     names = _stand_ins(out, notebooks_dir.parent, data)
-    alone = {name: _alone(command, name) for name in outcomes}
+    whole = re.sub(r" --only \S+", "", command)
+    alone = {name: _alone(whole, name) for name in outcomes}
     listed = site_build.write_sources(work / "source", out, executed, outcomes, names, alone)
     site_build.copy_evidence(notebooks_dir.parent / "figures", out, work / "source")
     recorded = _recorded_by(outcomes)
@@ -336,19 +341,24 @@ def command_line(
     given: Mapping[str, object],
     extra: Mapping[str, object] | None = None,
     jobs: int = 1,
+    only: Iterable[str] | None = None,
     axes: Mapping[str, Iterable[object]] | None = None,
+    *,
+    here: bool = False,
 ) -> str:
-    """The ``cxr report`` call of this run, without this machine's folders."""
+    """The ``cxr report`` call of this run, without this machine's folders unless it is run ``here``."""
     words = ["cxr", "report"]
     for axis, values in (axes or {}).items():
         words += ["--grid", f"{axis}={','.join(map(str, values))}"]
     for name in ("dataset", "preset", "seed", "data_dir", "image_size"):
         value = given.get(name)
         if value is not None and name not in (axes or {}):
-            shown = f"…/{Path(str(value)).name}" if name == "data_dir" else str(value)
+            shown = f"…/{Path(str(value)).name}" if name == "data_dir" and not here else str(value)
             words += [f"--{name.replace('_', '-')}", shown]
     for name, value in (extra or {}).items():
         words += ["--set", f"{name}={value}"]
+    for name in only or ():
+        words += ["--only", name]
     return shlex.join(words + (["--jobs", str(jobs)] if jobs > 1 else []))
 
 

@@ -138,6 +138,10 @@ def run_grid(
             remedy=f"Give values that differ in letters and digits, and at most {MOST} points.",
         )
     out = report_dir(out)
+    if (out / "manifest.json").is_file():
+        raise ConfigError(
+            f"{out} holds the report of one run.", remedy="Give the grid a folder of its own with --out."
+        )
     finished = []
     for number, point in enumerate(points, 1):
         console.rule(f"{number} of {len(points)}: {point.name}", align="left")
@@ -149,7 +153,7 @@ def run_grid(
         finished,
         chapters,
         axes,
-        command_line(options, parameters, options.get("jobs", 1), axes),
+        command_line(options, parameters, options.get("jobs", 1), only, axes),
         single_file,
     )
     console.print(f"Open {out / 'index.html'}.", highlight=False, soft_wrap=True)

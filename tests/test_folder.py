@@ -45,16 +45,17 @@ def test_a_folder_with_columns_of_any_name(own, separator):
         weight=[1, 2, 3, 4, 5, 6],
         path=list("uvwxyz"),
     )
-    cohort = load(
-        "folder",
-        **options,
-        label_column="diagnosis",
-        positive="PNEUMONIA",
-        patient_column="subject",
-        split_column="fold",
-        view_column="projection",
-        age_column="years",
-    )
+    with pytest.warns(CxrWarning, match=r"count as healthy: 'normal' \(3\), 'effusion' \(1\)"):
+        cohort = load(
+            "folder",
+            **options,
+            label_column="diagnosis",
+            positive="PNEUMONIA",
+            patient_column="subject",
+            split_column="fold",
+            view_column="projection",
+            age_column="years",
+        )
     table = cohort.table
     assert cohort.labels.tolist() == [1, 0, 1, 0, 0, 0]
     assert table["patient_id"].tolist() == PATIENTS, "007 and 7 are two patients"
@@ -166,3 +167,16 @@ def test_verify_of_a_folder_finds_copies_in_two_splits(own):
     by_name = {check["name"]: check for check in checks}
     assert by_name["identical files in two splits"]["found"] == ["a.png", "e.png"]
     assert by_name["unreadable files"]["ok"]
+
+
+def test_the_one_csv_in_the_folder_with_the_usual_columns_needs_no_naming(own):
+    splits = ["train"] * 2 + ["val"] * 2 + ["test"] * 2
+    given = own(",", label=[0, 1, 0, 1, 0, 1], patient_id=PATIENTS, split=splits)
+    labels = given.pop("labels")
+    labels.rename(given["data_dir"] / labels.name)
+    cohort = load("folder", **given)
+    assert cohort.table["patient_id"].tolist() == PATIENTS
+    assert cohort.table["split"].tolist() == splits
+    (given["data_dir"] / "other.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(ConfigError, match="holds 2"):
+        load("folder", **given)

@@ -67,20 +67,22 @@ def load(
         The folder that the CSV's paths begin at.
     labels
         The CSV, with a header line; comma, semicolon or tab between columns. A relative path is looked up
-        from the working folder, then in ``data_dir``.
+        from the working folder, then in ``data_dir``. None: the one CSV in ``data_dir``.
     image_column
         The file of each image: PNG, JPEG, TIFF, BMP or DICOM; relative to ``data_dir`` or absolute.
     label_column
         0 or 1 (also true and false); or anything, with ``positive``.
     patient_column
-        Whose image it is. Without it every image counts as a patient of its own, with a warning: if a patient
-        has several images, they may then be split between training and test.
+        Whose image it is; None: the column ``patient_id``. Where there is none, every image counts as a
+        patient of its own, with a warning: a patient with several may then be in training and test.
     split_column
-        train, val (or validation) and test. Without it: 70 / 10 / 20 % of the patients, by a hash.
+        train, val (or validation) and test; None: the column ``split``. Where there is none: 70 / 10 / 20 %
+        of the patients, by a hash.
     view_column, age_column, sex_column, site_column
         What becomes ``view``, ``age``, ``sex`` and ``site``. All other columns are carried along as they are.
     positive
-        The value, or values, of the label column that mean pneumonia, in any case; all others do not.
+        The value, or values, of the label column that mean pneumonia, in any case; all others do not, and
+        a warning names them where they are several.
     image_size, fit, seed, limit, decoding
         As in :func:`cxrlib.datasets.kermany.load`.
     allow_shared_patients
@@ -145,12 +147,17 @@ def files(
     root = existing_folder(data_dir, "folder", "your images, and name a CSV that lists them (labels=…)")
     csv = _find_csv(labels, root)
     raw = _read(csv)
+    usual = [name for name in ("patient_id", "split") if name in raw and name not in roles.values()]
+    roles = {name: name for name in usual} | roles
     _check_roles(roles, raw, csv)
     table = _named(raw, roles)
     _check_repeated(table, csv, image_column)
     texts = table["label"]
     table["label"] = _labels(table, label_column, positive)
     healthy = {str(value): int(count) for value, count in texts[table["label"] == 0].value_counts().items()}
+    if len(healthy) > 1 and positive is not None:
+        found = ", ".join(f"{value!r} ({count})" for value, count in list(healthy.items())[:10])
+        warnings.warn(f"All labels but the positive one count as healthy: {found}.", CxrWarning, stacklevel=3)
     if "patient_id" not in roles:
         warnings.warn(
             f"No patient column is named for {csv.name}: every image counts as a patient of its own. If a "
@@ -173,9 +180,13 @@ def files(
 
 def _find_csv(labels: str | Path | None, root: Path) -> Path:
     if labels is None:
+        here = sorted(path for path in root.iterdir() if path.suffix.lower() == ".csv")
+        if len(here) == 1:
+            return here[0].absolute()
         raise ConfigError(
-            "No CSV of labels is named.",
-            remedy="Pass labels (--labels), a CSV with a line an image: its file and its label.",
+            f"No CSV of labels is named, and {root} holds {len(here)}.",
+            remedy="Pass labels (--labels), a CSV with a line an image: its file and its label; or put one "
+            "into that folder.",
         )
     given = Path(labels).expanduser()
     for candidate in (given, root / given):
