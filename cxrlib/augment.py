@@ -106,9 +106,11 @@ class Augment:
             return images
         shift, gain, exponent = (2 * draws - 1).view(3, -1, 1, 1, 1)
         if self.gamma:
-            images = 255 * (images / 255).clamp(1e-6, 1) ** torch.exp(exponent * self.gamma)
+            images = (images / 255).clamp_(1e-6, 1).pow_(torch.exp(exponent * self.gamma)).mul_(255)
         mean = images.mean((1, 2, 3), keepdim=True)
-        return mean + (images - mean) * (1 + gain * self.contrast) + 255 * shift * self.brightness
+        # In place on what was just made: large intermediate results cost more than the arithmetic.
+        images = (images - mean).mul_(1 + gain * self.contrast)
+        return images.add_(mean).add_(255 * shift * self.brightness)
 
 
 NO_AUGMENT = Augment(rotate=0, translate=0, scale=0, brightness=0, contrast=0, gamma=0)

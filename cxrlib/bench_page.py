@@ -10,7 +10,7 @@ import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter
 
-from cxrlib.plot_style import BLUE, GREY, VERMILLION
+from cxrlib.plot_style import BLUE, GREY, VERMILLION, apply_style
 from cxrlib.storage import atomic_path
 
 
@@ -40,7 +40,9 @@ def ratios(record: dict, ax: Axes | None = None) -> Axes:
     A circle is filled where the median reaches the target.
     """
     rows = measured(record)
-    ax = ax or plt.subplots(figsize=(8.6, 1.6 + 0.5 * len(rows)))[1]
+    if ax is None:
+        apply_style()
+        ax = plt.subplots(figsize=(8.6, 1.6 + 0.5 * len(rows)))[1]
     heights = range(len(rows))[::-1]
     for row, height in zip(rows, heights, strict=True):
         ax.plot([row["low"], row["high"]], [height] * 2, "-|", color=BLUE, linewidth=2, markersize=7)
