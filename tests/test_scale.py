@@ -195,7 +195,7 @@ def test_the_pages_sizes_follow_from_the_shapes():
     from cxrlib.models import build, count_parameters
 
     names = {"parameters": count_parameters(build("densenet121"))}
-    claims = re.findall(r"([\d.,]+)<!-- = (.+?) \| (\S+) -->", PAGE)
+    claims = re.findall(r"([\d.,]+)<!-- = (.+?) : (\S+) -->", PAGE)
     assert len(claims) == 7
     for text, expression, form in claims:
         assert text == format(eval(expression, {}, names), form), expression
