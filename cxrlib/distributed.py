@@ -89,7 +89,9 @@ class SyncedBatchNorm(nn.BatchNorm2d):
             return super().forward(x)
         from torch import distributed
 
-        variance, mean = torch.var_mean(x.float(), (0, 2, 3), correction=0)
+        variance, mean = torch.var_mean(
+            x.to(torch.promote_types(x.dtype, torch.float32)), (0, 2, 3), correction=0
+        )
         mine = torch.cat([mean.new_full((1,), x.numel() / x.shape[1]), mean, variance])
         rows = mine.new_zeros(distributed.get_world_size(), len(mine))
         rows[distributed.get_rank()] = mine

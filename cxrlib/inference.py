@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +14,13 @@ from cxrlib.errors import CheckpointError, CxrError
 from cxrlib.models import Classifier, build
 
 _LARGEST = 8192  # pixels a side
+_PIXELS = 256 * 128 * 128  # of a batch: what the first layers make of more would fill the memory
 
 
-def predict_logits(model: Classifier, images: np.ndarray | Rows, batch_size: int = 256) -> np.ndarray:
+def predict_logits(model: Classifier, images: np.ndarray | Rows) -> np.ndarray:
     """The log odds of pneumonia of each image. ``images``: uint8, (N, H, W). Returns float32, (N,)."""
     device = next(model.parameters()).device
+    batch_size = max(1, min(256, _PIXELS // math.prod(images.shape[1:])))
     was_training = model.training
     model.eval()
     with torch.inference_mode():
@@ -29,9 +32,9 @@ def predict_logits(model: Classifier, images: np.ndarray | Rows, batch_size: int
     return torch.cat(parts).numpy() if parts else np.zeros(0, np.float32)
 
 
-def predict(model: Classifier, images: np.ndarray | Rows, batch_size: int = 256) -> np.ndarray:
+def predict(model: Classifier, images: np.ndarray | Rows) -> np.ndarray:
     """The probability of pneumonia of each image. ``images``: uint8, (N, H, W). Returns float32, (N,)."""
-    logits = torch.from_numpy(predict_logits(model, images, batch_size))
+    logits = torch.from_numpy(predict_logits(model, images))
     return torch.sigmoid(logits).numpy()
 
 

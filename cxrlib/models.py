@@ -31,7 +31,7 @@ class Classifier(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         if images.ndim == 3:
             images = images.unsqueeze(1)
-        return self.network((images.float() - self.mean) / self.std).squeeze(1)
+        return self.network((images.to(self.mean.dtype) - self.mean) / self.std).squeeze(1)
 
     def set_normalisation(self, mean: float, std: float) -> None:
         """Use the mean and standard deviation of the training pixels, on the 0–255 scale."""
