@@ -111,7 +111,7 @@ def frame_score() -> np.ndarray:
 
 
 def divided() -> pd.Series:
-    """For each row of the cohort: train, val, test (held out: the frame argues against the label), or none."""
+    """Each row: train, val, test (held out: the frame argues against the label); none if official test."""
     table = cohort().table.assign(against=np.where(cohort().labels == 1, -1, 1) * frame_score())
     table = table[table["split"] != "test"]
     patients = table.groupby("patient_id").agg(label=("label", "max"), against=("against", "mean"))

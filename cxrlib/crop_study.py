@@ -23,7 +23,7 @@ from cxrlib.lungs import segment
 from cxrlib.metrics import Estimate, choose_threshold
 from cxrlib.recipes import recipe
 from cxrlib.regions import crop_to_lungs, keep_lungs, shown
-from cxrlib.study import Study, cut, of_preset, study_of, train
+from cxrlib.study import Study, cut, of_preset, study_of, train_all
 from cxrlib.study_stats import Draws, draws, mean_draws, pooled
 from cxrlib.train_config import TrainConfig
 
@@ -131,8 +131,8 @@ def crop_study(
     with progress_bar(len(names) * len(seeds), "crop", progress, "training") as bar:
         for name in names:
             view = ARMS[name](cohort, spend.size)
-            models = [train(view, settings(preset, seed), store, bar).last for seed in seeds]
-            measured[name] = _measure(models, view, replicates)
+            runs = train_all([(view, settings(preset, seed)) for seed in seeds], store, bar)
+            measured[name] = _measure([run.last for run in runs], view, replicates)
     rows, numbers = [], _found(cohort)
     for name, found in measured.items():
         numbers |= {f"{name}.{metric}": drawn.estimate() for metric, drawn in found.items()}

@@ -19,7 +19,7 @@ from cxrlib.inference import predict
 from cxrlib.metrics import Estimate, auc, choose_threshold
 from cxrlib.planting import Twins, flags, planted, twins
 from cxrlib.region_study import NETWORKS
-from cxrlib.study import Study, Trained, of_preset, spread, study_of, train
+from cxrlib.study import Study, Trained, of_preset, spread, study_of, train, train_all
 from cxrlib.study_stats import Draws, pooled
 from cxrlib.train_config import TrainConfig
 
@@ -99,9 +99,8 @@ def dose_response(
     with progress_bar(len(agreements) * len(seeds), "doses", progress, "training") as bar:
         for agreement in agreements:
             dosed = planted(learning, confounder, flags(learning, agreement))
-            runs = [
-                train(dosed, replace(spend.network, seed=s), store, bar, shelf="shortcuts") for s in seeds
-            ]
+            trainings = [(dosed, replace(spend.network, seed=seed)) for seed in seeds]
+            runs = train_all(trainings, store, bar, shelf="shortcuts")
             found = _tested(runs, test, pair, flags(test, agreement), replicates)
             val = dosed.split("val")
             cuts = [choose_threshold(val.labels, predict(run.best, val.images)) for run in runs]

@@ -21,7 +21,7 @@ from cxrlib.inference import predict
 from cxrlib.preprocess import preprocess
 from cxrlib.region_study import network
 from cxrlib.site_test import second_archive
-from cxrlib.study import Study, for_steps, of_preset, study_of, train
+from cxrlib.study import Study, for_steps, of_preset, study_of, train_all
 from cxrlib.study_stats import draws
 
 #: Phantoms of hospital A, all splits, and of each of the others.
@@ -70,7 +70,8 @@ def other_hospital(
     if config.epochs * (images // config.batch_size) < STEPS[preset]:
         config = for_steps(config, images, STEPS[preset])
     with progress_bar(len(seeds), "hospitals", progress, unit="training") as bar:
-        runs = [train(cohort, replace(config, seed=s), store, bar, shelf="shortcuts") for s in seeds]
+        trainings = [(cohort, replace(config, seed=seed)) for seed in seeds]
+        runs = train_all(trainings, store, bar, shelf="shortcuts")
     rows, numbers, p, inside = [], {}, {}, None
     for place, (name, one) in enumerate({"internal": cohort.split("test"), **external}.items()):
         scores = [predict(run.best, one.images) for run in runs]

@@ -15,7 +15,7 @@ from cxrlib.inference import predict
 from cxrlib.metrics import Estimate, auc
 from cxrlib.overfitting import regulariser_runs
 from cxrlib.resampling import Ranked, checked, patient_codes
-from cxrlib.study import PLAIN, Study, budget, for_steps, study_of, train
+from cxrlib.study import PLAIN, Study, budget, for_steps, study_of, train_all
 from cxrlib.study_stats import over_splits
 
 SHARES = (0.6, 0.15, 0.25)  # of training, validation and test
@@ -88,12 +88,12 @@ def leakage(
     with progress_bar(2 * spend.splits, "leakage", progress, "training") as bar:
         for split_seed in range(seed, seed + spend.splits):
             divided = split_by_image_and_by_patient(cohort, split_seed)
-            for arm, one in zip(("by image", "by patient"), divided, strict=True):
-                learn, test = one.split("train"), one.split("test")
-                config = for_steps(
-                    replace(PLAIN, schedule="cosine", seed=split_seed), len(learn), spend.split_steps, looks=1
-                )
-                run = train(one, config, store, bar)
+            plain = replace(PLAIN, schedule="cosine", seed=split_seed)
+            learns = [one.split("train") for one in divided]
+            configs = [for_steps(plain, len(learn), spend.split_steps, looks=1) for learn in learns]
+            runs = train_all(list(zip(divided, configs, strict=True)), store, bar)
+            for arm, one, learn, run in zip(("by image", "by patient"), divided, learns, runs, strict=True):
+                test = one.split("test")
                 row = {"split_seed": split_seed, "arm": arm, "train_images": len(learn)}
                 row |= {"test_images": len(test), "test_prevalence": test.labels.mean()}
                 row["shared"] = np.isin(test.patients, learn.patients).mean()

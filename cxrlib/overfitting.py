@@ -31,6 +31,7 @@ from cxrlib.study import (
     spread,
     study_of,
     train,
+    train_all,
 )
 from cxrlib.study_stats import Draws, PowerLaw, draws, fit_power_law, pooled
 from cxrlib.train_config import TrainConfig
@@ -52,8 +53,9 @@ def gap(
     """
     spend = budget(preset)
     small = cut(cohort, spend.images)
+    configs = [replace(PLAIN, epochs=spend.gap_epochs, seed=seed) for seed in seeds]
     with progress_bar(len(seeds), "gap", progress, unit="training") as bar:
-        runs = {s: train(small, replace(PLAIN, epochs=spend.gap_epochs, seed=s), store, bar) for s in seeds}
+        runs = dict(zip(seeds, train_all([(small, each) for each in configs], store, bar), strict=True))
     table = pd.concat([run.history.assign(seed=s) for s, run in runs.items()])
     val, test = small.split("val"), small.split("test")
     numbers: dict[str, Estimate] = {"train_images": Estimate(int((small.table["split"] == "train").sum()))}
@@ -105,9 +107,10 @@ def dataset_size(
     with progress_bar(len(sizes) * len(seeds), "dataset size", progress, "training") as bar:
         for seed in seeds:
             subsets = nested_subsets(cohort, sizes, seed)
-            for size, (images, subset) in zip(sizes, subsets.items(), strict=True):
-                config = for_steps(replace(PLAIN, schedule="cosine", seed=seed), images, spend.steps)
-                run = train(subset, config, store, bar)
+            plain = replace(PLAIN, schedule="cosine", seed=seed)
+            trainings = [(subset, for_steps(plain, n, spend.steps)) for n, subset in subsets.items()]
+            runs = train_all(trainings, store, bar)
+            for size, images, run in zip(sizes, subsets, runs, strict=True):
                 row = {"size": size, "images": images, "seed": seed, "best_epoch": run.best_row["epoch"]}
                 row["train_auc"] = run.best_row["train_auc"]
                 for name, data in measured.items():
@@ -149,10 +152,10 @@ def capacity(
     rows, numbers, found = [], {}, []
     with progress_bar(len(spend.widths) * len(seeds), "capacity", progress, "training") as bar:
         for width in spend.widths:
-            scores = []
-            for seed in seeds:
-                config = for_steps(replace(PLAIN, width=width, seed=seed), images, spend.steps, looks=4)
-                run = train(small, config, store, bar)
+            scores, wide = [], replace(PLAIN, width=width)
+            configs = [for_steps(replace(wide, seed=seed), images, spend.steps, looks=4) for seed in seeds]
+            runs = train_all([(small, config) for config in configs], store, bar)
+            for seed, run in zip(seeds, runs, strict=True):
                 scores.append(predict(run.last, test.images))
                 keep = ("train_auc", "train_accuracy", "train_loss", "val_auc", "val_loss")
                 rows.append(
@@ -192,7 +195,7 @@ def regulariser_runs(
     small = cut(cohort, budget(preset).images)
     with progress_bar(len(arms) * len(seeds), "regularisers", progress, "training") as bar:
         for arm, config in arms.items():
-            runs = [train(small, replace(config, seed=seed), store, bar) for seed in seeds]
+            runs = train_all([(small, replace(config, seed=seed)) for seed in seeds], store, bar)
             yield arm, runs, [run.best if arm == "all" else run.last for run in runs]
             if arm == "none":
                 yield EARLY, runs, [run.best for run in runs]

@@ -8,6 +8,9 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 
+from cxrlib.errors import ConfigError
+
+_PATIENCE = "20s"  # with a Dask scheduler
 _watching: list[int] = []  # in a worker: the process that it ends with
 
 
@@ -51,6 +54,55 @@ def run_jobs(
         yield from Parallel(n_jobs=workers, return_as="generator_unordered", batch_size=1)(
             delayed(_in_worker)(os.getpid(), function, *job) for job in jobs
         )
+
+
+def fan_out(function: Callable, jobs: Sequence[tuple]) -> None:
+    """Do ``function(*job)`` for each job ahead of need, several at a time, where the environment asks for it.
+
+    ``CXRLIB_JOBS`` says how many at a time on this machine (joblib; one thread each), ``CXRLIB_SCHEDULER``
+    the address of a Dask scheduler, as ``tcp://host:8786``, whose workers see this machine's files under the
+    same paths. With neither, or one job, nothing is done. What a job makes must be in a store where whoever
+    needs it finds it; what it returns is dropped.
+
+    Raises
+    ------
+    ConfigError
+        ``CXRLIB_JOBS`` is no number, the scheduler does not answer, or ``distributed`` is not installed.
+    """
+    address, wanted = os.environ.get("CXRLIB_SCHEDULER"), os.environ.get("CXRLIB_JOBS", "1")
+    if not (wanted.isascii() and wanted.isdigit() and int(wanted)):
+        raise ConfigError(
+            f"CXRLIB_JOBS is {wanted!r}.", remedy="Set it to how many trainings run at a time, such as 4."
+        )
+    if len(jobs) < 2:
+        return
+    if address:
+        with _scheduler(address) as client:
+            futures = [client.submit(_without_result, function, job, pure=False) for job in jobs]
+            client.gather(futures)
+    elif int(wanted) > 1:
+        for _ in run_jobs(_without_result, [(function, job) for job in jobs], int(wanted)):
+            pass
+
+
+def _without_result(function: Callable, job: tuple) -> None:
+    function(*job)
+
+
+def _scheduler(address: str):
+    try:
+        from distributed import Client
+    except ImportError as error:
+        raise ConfigError(
+            "CXRLIB_SCHEDULER needs Dask's distributed.", remedy='Run: pip install "cxrlib[dask]".'
+        ) from error
+    try:
+        return Client(address, timeout=_PATIENCE, set_as_default=False)
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"No Dask scheduler answers at {address}, which CXRLIB_SCHEDULER names.",
+            remedy="Start one with dask scheduler, or unset CXRLIB_SCHEDULER.",
+        ) from error
 
 
 def _in_worker(parent: int, function: Callable, *job) -> object:

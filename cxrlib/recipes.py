@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -18,6 +19,8 @@ from cxrlib.cohort import Cohort
 from cxrlib.errors import ConfigError
 from cxrlib.inference import predict
 from cxrlib.metrics import Estimate, bootstrap_mean, choose_threshold
+from cxrlib.parallel import fan_out
+from cxrlib.storage import cache_root
 from cxrlib.training import TrainConfig, train_or_load
 
 PRESETS = ("smoke", "course", "full")
@@ -107,10 +110,11 @@ def compare(
     histories, test_scores, val_scores = {}, {}, {}
     val, test = cohort.split("val"), cohort.split("test")
     for name in models:
-        trained = [
-            train_or_load(cohort, recipe(name, preset, seed=seed, **changes), store, callbacks)
-            for seed in seeds
-        ]
+        configs = [recipe(name, preset, seed=seed, **changes) for seed in seeds]
+        if callbacks is None:
+            one = partial(train_or_load, store=store or cache_root() / "models")
+            fan_out(one, [(cohort, config) for config in configs])
+        trained = [train_or_load(cohort, config, store, callbacks) for config in configs]
         histories[name] = [history for _, history in trained]
         test_scores[name] = np.stack([predict(model, test.images) for model, _ in trained])
         val_scores[name] = np.stack([predict(model, val.images) for model, _ in trained])

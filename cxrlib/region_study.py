@@ -20,7 +20,7 @@ from cxrlib.inference import predict
 from cxrlib.lungs import segment
 from cxrlib.metrics import Estimate
 from cxrlib.regions import VIEWS, shown
-from cxrlib.study import Study, cut, of_preset, study_of, train
+from cxrlib.study import Study, cut, of_preset, study_of, train_all
 from cxrlib.study_stats import draws, pooled, ratio_draws
 from cxrlib.train_config import TrainConfig
 
@@ -97,7 +97,8 @@ def regions(
         for view in views:
             seen = shown(cohort, view)
             test = seen.split("test")
-            runs = [train(seen, replace(config, seed=s), store, bar, shelf="shortcuts") for s in seeds]
+            trainings = [(seen, replace(config, seed=seed)) for seed in seeds]
+            runs = train_all(trainings, store, bar, shelf="shortcuts")
             scores = [predict(run.best, test.images) for run in runs]
             found[view] = {
                 metric: draws(test.labels, scores, test.patients, metric, replicates=replicates)

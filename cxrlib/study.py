@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -18,6 +19,7 @@ from cxrlib.errors import ConfigError
 from cxrlib.inference import load_model
 from cxrlib.metrics import Estimate
 from cxrlib.models import Classifier
+from cxrlib.parallel import fan_out
 from cxrlib.recipes import AUGMENT, MILD_AUGMENT
 from cxrlib.storage import cache_root
 from cxrlib.study_stats import holm
@@ -259,6 +261,15 @@ def train(
     if bar is not None:
         bar.update()
     return Trained(last, best, history)
+
+
+def train_all(
+    trainings: Sequence[tuple[Cohort, TrainConfig]], store=None, bar=None, **options
+) -> list[Trained]:
+    """:func:`train` each; several at a time where :func:`~cxrlib.parallel.fan_out` is asked to."""
+    one = partial(train, store=cache_root() / "models" if store is None else store, **options)
+    fan_out(one, trainings)
+    return [one(cohort, config, bar=bar) for cohort, config in trainings]
 
 
 def spread(values, n: int | None = None) -> Estimate:
