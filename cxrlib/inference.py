@@ -23,13 +23,14 @@ def predict_logits(model: Classifier, images: np.ndarray | Rows) -> np.ndarray:
     batch_size = max(1, min(256, _PIXELS // math.prod(images.shape[1:])))
     was_training = model.training
     model.eval()
+    # Filled in place: small results kept between large batches would hold the heap open.
+    logits = np.empty(len(images), np.float32)
     with torch.inference_mode():
-        parts = [
-            model(torch.tensor(images[start : start + batch_size]).to(device)).float().cpu()
-            for start in range(0, len(images), batch_size)
-        ]
+        for start in range(0, len(images), batch_size):
+            batch = slice(start, start + batch_size)
+            logits[batch] = model(torch.tensor(images[batch]).to(device)).float().cpu().numpy()
     model.train(was_training)
-    return torch.cat(parts).numpy() if parts else np.zeros(0, np.float32)
+    return logits
 
 
 def predict(model: Classifier, images: np.ndarray | Rows) -> np.ndarray:

@@ -336,7 +336,10 @@ class Trainer:
             weights=config.weights,
             image_size=cohort.images.shape[1],
         )
-        self.raw_model.set_normalisation(float(self._sample.images.mean()), float(self._sample.images.std()))
+        mean = float(self._sample.images.mean())
+        # Image by image: the array's own std would copy it eightfold.
+        spread = math.sqrt(np.mean([np.square(image - mean).mean() for image in self._sample.images]))
+        self.raw_model.set_normalisation(mean, spread)
         if self.share.step > 1:
             self.raw_model = spread_layers(self.raw_model, self.share, self.fabric.device)
         optimizer = torch.optim.AdamW(

@@ -194,9 +194,11 @@ PAGE = (WORKER.parent.parent / "cxrlib" / "site" / "pages" / "eight_gpus.md").re
 def test_the_pages_sizes_follow_from_the_shapes():
     from cxrlib.models import build, count_parameters
 
-    names = {"parameters": count_parameters(build("densenet121"))}
+    rows = json.loads((WORKER.parent.parent / "benchmarks" / "scale.json").read_text(encoding="utf-8"))["rows"]
+    rates = {row["name"]: row["ours"] for row in rows}
+    names = {"parameters": count_parameters(build("densenet121")), "scale": rates.__getitem__}
     claims = re.findall(r"([\d.,]+)<!-- = (.+?) : (\S+) -->", PAGE)
-    assert len(claims) == 7
+    assert len(claims) == 8
     for text, expression, form in claims:
         assert text == format(eval(expression, {}, names), form), expression
 
@@ -206,6 +208,15 @@ def test_the_pages_recorded_numbers_are_those_recorded():
     assert len(claims) == 2
     for text, *where, key in claims:
         assert text == str(recorded(*where).estimate(key))
+
+
+def test_the_pages_measurements_are_those_recorded():
+    rows = json.loads((WORKER.parent.parent / "benchmarks" / "scale.json").read_text(encoding="utf-8"))["rows"]
+    by_name = {row["name"]: row for row in rows}
+    claims = re.findall(r"([\d.e-]+)<!-- scale:([\w.]+):(\w+):(\S+) -->", PAGE)
+    assert len(claims) == PAGE.count("<!-- scale:") == 7
+    for text, name, key, form in claims:
+        assert text == format(by_name[name][key], form), name
 
 
 @pytest.mark.real_data
