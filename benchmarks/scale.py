@@ -210,7 +210,7 @@ ROWS = {"memory": memory, "processes": processes, "densenet121": densenet121}
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rows", nargs="*", choices=ROWS, default=list(ROWS))
-    parser.add_argument("--steps", type=int, default=24, help="of each training of the row memory")
+    parser.add_argument("--steps", type=int, default=20, help="of the row memory; fewer than an epoch has")
     parser.add_argument("--images", type=int, default=640, help="phantoms of the row processes")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".json"))

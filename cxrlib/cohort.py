@@ -17,7 +17,7 @@ REQUIRED_COLUMNS = ("image_id", "patient_id", "label", "split")
 
 
 #: Bytes that are read from a memory map before its pages are given back.
-MAPPED = 2**26
+MAPPED = 2**24
 
 
 class Rows:
