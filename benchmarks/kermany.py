@@ -69,6 +69,7 @@ ARMS: dict[str, tuple[str, dict, bool]] = {
         True,
     ),
     "alike, longer": ("whole", {"epochs": 32}, True),
+    "alike, decay, longer": ("whole", {"epochs": 32, "weight_decay": 0.2}, True),
 }
 
 
