@@ -61,10 +61,10 @@ def _facts(path: str) -> dict[str, object]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             facts |= _dicom(path, data) if is_dicom(Path(path), data) else _raster(data)
+        facts["aspect"] = facts["width"] / facts["height"]
+        facts["bytes_per_pixel"] = facts["bytes"] / (facts["width"] * facts["height"])
     except Exception:  # what a broken header raises is any of a dozen kinds; decoding has named the file
         return {}
-    facts["aspect"] = facts["width"] / facts["height"]
-    facts["bytes_per_pixel"] = facts["bytes"] / (facts["width"] * facts["height"])
     return facts
 
 

@@ -63,18 +63,22 @@ def read_dicom(path: Path, data: bytes) -> np.ndarray:
         dataset.file_meta.TransferSyntaxUID = _guessed_syntax(dataset)
     _check_compressed(path, dataset)
     stored = pixel_array(dataset)
+    if stored.shape[:2] != (int(dataset.Rows), int(dataset.Columns)):  # more data than the header says
+        raise DecodeError(f"{path} holds pixels of the shape {stored.shape}.", remedy=_REMEDY)
     interpretation = str(dataset.get("PhotometricInterpretation", "MONOCHROME2")).strip()
-    if interpretation in ("MONOCHROME1", "MONOCHROME2"):
+    if interpretation in ("MONOCHROME1", "MONOCHROME2") and stored.ndim == 2:
         gray = _windowed(dataset, stored)
         gray = 255 - gray if interpretation == "MONOCHROME1" else gray
         padding = _padding(dataset, stored)
         return gray if padding is None else np.where(padding, np.uint8(0), gray)
-    if interpretation == "PALETTE COLOR":
+    if interpretation == "PALETTE COLOR" and stored.ndim == 2:
         return luma(_to_bytes(apply_color_lut(stored, dataset)))
     if stored.ndim == 3 and stored.shape[2] == 3:  # pixel_array has turned YBR into RGB
         return luma(_to_bytes(stored))
     raise DecodeError(
-        f"{path} has the photometric interpretation {interpretation}, which is not supported.", remedy=_REMEDY
+        f"{path} has the photometric interpretation {interpretation} and {stored.ndim} axes, which is not "
+        "supported.",
+        remedy=_REMEDY,
     )
 
 
