@@ -286,7 +286,7 @@ def _labels(table: pd.DataFrame, csv: Path, column: str, positive: str | Collect
     label = text.str.lower().isin(wanted).astype(np.int64)
     if not label.any():
         raise DataError(
-            f"No row of column {column!r} of {csv} is {' or '.join(map(repr, sorted(wanted)))}.",
+            f"{csv}: No row of column {column!r} is {' or '.join(map(repr, sorted(wanted)))}.",
             offenders=[f"{value!r}: {n} rows" for value, n in text.value_counts().items()],
             remedy="Give one of the values that occur as positive.",
         )
