@@ -9,6 +9,7 @@ import io
 import struct
 import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,18 @@ _REMEDY = (
 )
 
 
+@contextmanager
+def silent() -> Iterator[None]:
+    """Keep pydicom from logging: what it says of a damaged file quotes names and dates from its header."""
+    logger = pydicom.config.logger
+    before, logger.disabled = logger.disabled, True
+    try:
+        yield
+    finally:
+        logger.disabled = before
+
+
+@silent()
 def read_dicom(path: Path, data: bytes) -> np.ndarray:
     """The one frame of a DICOM file, as :mod:`cxrlib.decode` says.
 
@@ -82,6 +95,7 @@ def read_dicom(path: Path, data: bytes) -> np.ndarray:
     )
 
 
+@silent()
 def read_header(path: Path, data: bytes, *, stop_before_pixels: bool = True) -> pydicom.Dataset:
     """The elements of a DICOM file; a DecodeError where it would inflate to more than any radiograph."""
     return dcmread(_Bounded(path, data), force=True, stop_before_pixels=stop_before_pixels)
