@@ -255,7 +255,7 @@ def _named(raw: pd.DataFrame, roles: dict[str, str]) -> pd.DataFrame:
     ours = {*roles, "path", "split", "patient_id", "original_height", "original_width"}
     named = pd.DataFrame({role: raw[column].str.strip() for role, column in roles.items()})
     if "age" in named:
-        named["age"] = pd.to_numeric(named["age"], errors="coerce")
+        named["age"] = pd.to_numeric(named["age"], errors="coerce").replace([np.inf, -np.inf], np.nan)
     others = raw.drop(columns=list(set(roles.values()))).apply(_numbers_where_possible)
     others = others.rename(columns={column: f"csv_{column}" for column in others if column in ours})
     return pd.concat([named, others], axis=1)
@@ -263,7 +263,8 @@ def _named(raw: pd.DataFrame, roles: dict[str, str]) -> pd.DataFrame:
 
 def _numbers_where_possible(column: pd.Series) -> pd.Series:
     numbers = pd.to_numeric(column, errors="coerce")
-    return numbers if numbers.notna().equals(column.notna()) else column
+    whole = numbers.notna().equals(column.notna()) and not np.isinf(numbers).any()
+    return numbers if whole else column
 
 
 def _labels(table: pd.DataFrame, csv: Path, column: str, positive: str | Collection[str] | None) -> pd.Series:
