@@ -303,10 +303,17 @@ def main() -> None:
         words = ["--only", *given.only] if given.only else []
         words += ["--count", str(given.count)] if given.count else []
         command = " ".join(["python benchmarks/fuzz.py", *words])
-        known = json.loads(reliability.OUT.read_text()) if reliability.OUT.is_file() else {"rows": []}
-        new = {row["name"] for row in rows}
-        rows += [row for row in known["rows"] if row["name"].startswith("fuzz.") and row["name"] not in new]
-        reliability.record("fuzz", rows, command, time.perf_counter() - started)
+        seconds = time.perf_counter() - started
+        if given.only and reliability.OUT.is_file():
+            known = json.loads(reliability.OUT.read_text())
+            new = {row["name"] for row in rows}
+            rows += [
+                row for row in known["rows"] if row["name"].startswith("fuzz.") and row["name"] not in new
+            ]
+            before = known["campaigns"].get("fuzz", {"command": "", "seconds": 0})
+            command = f"{before['command']}; {command}".strip("; ")
+            seconds += before["seconds"]
+        reliability.record("fuzz", rows, command, seconds)
 
 
 if __name__ == "__main__":
