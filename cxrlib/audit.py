@@ -131,6 +131,10 @@ def audit_cohort(
         probes = Probes(cohort, work, permutations, seed, progress)
         findings, left_out = ask_all(probes, features, facts, source)
     leaks, unknown = _leaks(cohort, features["thumbnail"], facts, has_patients, has_split)
+    if "burned_in" in facts:
+        marked, unsaid = _burned_in(cohort, facts["burned_in"])
+        leaks.append(marked)
+        unknown += unsaid
     limits += [*left_out, *unknown, *_weaknesses(cohort, features["lungs_found"])]
     findings.extend(leaks)
     findings.sort(key=_rank)
@@ -239,6 +243,20 @@ def _leaks(
         shown = tuple(dict.fromkeys(one for pair in examples for one in pair))[:TELLING]
         findings.append(replace(_counted(name, len(rows), of, detail), telling=shown))
     return findings, limits
+
+
+def _burned_in(cohort: Cohort, said: pd.Series) -> tuple[Finding, list[str]]:
+    """The DICOM files whose header says that there is text in the pixels; and of how many none says so."""
+    ids = cohort.table["image_id"].to_numpy(str)
+    marked = ids[(said == "YES").to_numpy()].tolist()
+    dicom, unsaid = int(said.notna().sum()), int((said == "unsaid").sum())
+    severity = "warning" if marked else "fine"
+    detail = {"dicom": dicom, "unsaid": unsaid, "files": marked}
+    limits = [
+        f"The headers of {unsaid:,} of {dicom:,} DICOM files do not say whether annotations, which may name "
+        "the patient, are burned into the pixels."
+    ]
+    return Finding(PROBES["burned_in"], severity, images=len(marked), detail=detail), limits[: bool(unsaid)]
 
 
 def _counted(name: str, concerned: int, of: int, detail: dict) -> Finding:

@@ -14,9 +14,10 @@ import numpy as np
 from cxrlib import audit_signs as signs
 from cxrlib.cohort import Cohort
 from cxrlib.decode import placed
+from cxrlib.errors import CacheError
 from cxrlib.parallel import progress_bar, run_jobs
 from cxrlib.regions import VIEWS, shown
-from cxrlib.storage import atomic_path
+from cxrlib.storage import atomic_path, read_arrays
 
 VERSION = 1
 """Raised by one whenever the same images may give other features: kept chunks are keyed by it."""
@@ -64,8 +65,12 @@ def describe(
                 bar.update(done)
     parts = []
     for start in starts:
-        with np.load(_file(folder, start)) as stored:
-            parts.append({name: stored[name] for name in stored.files})
+        try:
+            parts.append(read_arrays(_file(folder, start)))
+        except (OSError, ValueError) as error:
+            raise CacheError(
+                f"{_file(folder, start)} cannot be read: {error}", remedy="Audit again without --resume."
+            ) from error
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 

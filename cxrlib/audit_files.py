@@ -39,7 +39,9 @@ def file_facts(
     DataFrame in the order of ``paths``: ``height``, ``width``, ``aspect``, ``format``, ``mode`` (colour mode,
     or the photometric interpretation of DICOM), ``bits``, ``tables`` (a hash of JPEG's quantisation tables,
     PNG's or TIFF's compression, DICOM's transfer syntax), ``written_by`` (software or maker), ``bytes``,
-    ``bytes_per_pixel``, ``sha256``. A file that cannot be read has missing values.
+    ``bytes_per_pixel``, ``sha256``, ``burned_in`` (DICOM's BurnedInAnnotation, YES or NO, "unsaid" without;
+    missing for other formats). Of a DICOM header nothing else is kept: no name, no date, no id. A file that
+    cannot be read has missing values.
     """
     jobs = [(list(paths[start : start + _CHUNK]),) for start in range(0, len(paths), _CHUNK)]
     made = {}
@@ -61,10 +63,10 @@ def _facts(path: str) -> dict[str, object]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             facts |= _dicom(path, data) if is_dicom(Path(path), data) else _raster(data)
+        facts["aspect"] = facts["width"] / facts["height"]
+        facts["bytes_per_pixel"] = facts["bytes"] / (facts["width"] * facts["height"])
     except Exception:  # what a broken header raises is any of a dozen kinds; decoding has named the file
         return {}
-    facts["aspect"] = facts["width"] / facts["height"]
-    facts["bytes_per_pixel"] = facts["bytes"] / (facts["width"] * facts["height"])
     return facts
 
 
@@ -86,16 +88,19 @@ def _raster(data: bytes) -> dict[str, object]:
 
 
 def _dicom(path: str, data: bytes) -> dict[str, object]:
-    from cxrlib.dicom import read_header
+    from cxrlib.dicom import read_header, silent
 
-    header = read_header(Path(path), data)
-    maker = f"{header.get('Manufacturer', '')} {header.get('StationName', '')}".strip()
-    return {
-        "height": int(header.Rows), "width": int(header.Columns), "format": "DICOM",
-        "mode": str(header.get("PhotometricInterpretation", "")), "bits": int(header.get("BitsStored", 0)),
-        "tables": str(getattr(getattr(header, "file_meta", None), "TransferSyntaxUID", "")),
-        "written_by": maker,
-    }  # fmt: skip
+    with silent():  # values are read when they are asked for
+        header = read_header(Path(path), data)
+        maker = f"{header.get('Manufacturer', '')} {header.get('StationName', '')}".strip()
+        said = str(header.get("BurnedInAnnotation", "")).strip().upper()
+        return {
+            "height": int(header.Rows), "width": int(header.Columns), "format": "DICOM",
+            "mode": str(header.get("PhotometricInterpretation", "")),
+            "bits": int(header.get("BitsStored", 0)),
+            "tables": str(getattr(getattr(header, "file_meta", None), "TransferSyntaxUID", "")),
+            "written_by": maker[:60], "burned_in": said if said in ("YES", "NO") else "unsaid",
+        }  # fmt: skip
 
 
 def duplicates(thumbnails: np.ndarray, digests: Sequence[str] | None = None) -> pd.DataFrame:

@@ -122,6 +122,8 @@ def sentence(found: Finding) -> str:
         if found.probe.name == "patients":
             people = f"{detail['patients']} patients are in more than one split"
             return f"{people}, with {found.images} images outside training."
+        if found.probe.name == "burned_in":
+            return f"{found.images} of {detail['dicom']} DICOM files say that annotations are burned in."
         return f"{found.images} images in {detail['pairs']} pairs, {detail['exact']} of them identical."
     said = f"A classifier that saw nothing else reaches an AUC of {found.auc} on patients new to it"
     if found.share is not None and found.probe.name != "whole":
@@ -172,7 +174,9 @@ def share_of(found: Finding) -> str:
 def page(audit: Audit, cohort: Cohort | None) -> str:
     """The HTML page; without pictures where ``cohort`` is None."""
     facts = audit.facts
-    pictures = {} if cohort is None else _Pictures(cohort)
+    # Text in the pixels may name the patient: such an image is on no page that goes around.
+    named = {name for found in audit.findings for name in found.detail.get("files", ())}
+    pictures = {} if cohort is None else _Pictures(cohort, named)
     splits = "".join(f", {name} {count:,}" for name, count in facts["splits"].items())
     parts = [
         f"<h1>Audit of {_escaped(facts['name'])}</h1>",
@@ -228,9 +232,10 @@ def _as_dict(found: Finding) -> dict:
 class _Pictures:
     """Pictures of rows by image id, as a probe sees them, as data addresses."""
 
-    def __init__(self, cohort: Cohort):
+    def __init__(self, cohort: Cohort, hidden: set[str]):
         self.cohort = cohort
-        self.rows = {name: row for row, name in enumerate(cohort.table["image_id"])}
+        names = enumerate(cohort.table["image_id"])
+        self.rows = {name: row for row, name in names if name not in hidden}
 
     def of(self, found: Finding) -> str:
         rows = [self.rows[name] for name in found.telling if name in self.rows]
@@ -314,10 +319,14 @@ def _section(found: Finding, pictures: _Pictures | Mapping) -> str:
         else f"<p><b>What to do.</b> {_escaped(probe.advice)}</p>"
     )
     tables = "".join(_levels(column, levels) for column, levels in found.detail.get("levels", {}).items())
-    examples = found.detail.get("examples", ())
+    examples = found.detail.get("examples") or found.detail.get("files", ())
     listed = "".join(
         f"<li>{_escaped(', '.join(e) if isinstance(e, list) else e)}</li>" for e in examples[:10]
     )
+    if len(examples) > 10:
+        listed += (
+            f"<li>… and {len(examples) - 10} more, in audit.json</li>" if "files" in found.detail else ""
+        )
     evidence = pictures.of(found) if pictures else ""
     opened = " open" if found.severity in ("severe", "warning") else ""
     return (

@@ -8,7 +8,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import PercentFormatter
 
 from cxrlib.audit import Audit
-from cxrlib.plot_style import BLACK, COLOURS, GREY, ORANGE, SKY, VERMILLION
+from cxrlib.plot_style import BLACK, COLOURS, GREY, ORANGE, SKY, VERMILLION, as_text
 from cxrlib.results import Record, project_root, read_record
 
 #: Colour, marker and name of each severity; they differ in grey, too.
@@ -35,7 +35,7 @@ def scorecard(audit: Audit) -> Figure:
     ax.axvline(whole, color=GREY, linewidth=1, linestyle=":")
     ax.annotate(" whole image", (whole, 1), xycoords=("data", "axes fraction"), xytext=(0, 3),
                 textcoords="offset points", ha="center", fontsize=9, color=GREY)  # fmt: skip
-    ax.set_yticks(range(len(found)), [one.probe.title for one in found], fontsize=9.5)
+    ax.set_yticks(range(len(found)), [as_text(one.probe.title) for one in found], fontsize=9.5)
     ax.set(xlabel="AUC on held-out patients, 95% interval", xlim=(min(0.4, ax.get_xlim()[0]), 1.0))
     ax.grid(axis="y", visible=False)
     handles = [

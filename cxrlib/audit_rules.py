@@ -18,6 +18,7 @@ fine
     Not established.
 
 Counts (duplicates, patients in two splits) are severe from one in a hundred images on, else warnings.
+Annotations burned into the pixels are a warning: they may name a patient, whatever they say of the label.
 """
 
 from __future__ import annotations
@@ -164,6 +165,10 @@ PROBES: dict[str, Probe] = {
             "Train and test within a source, or sample so that the label is equally frequent in each, and "
             "keep one source for the test alone.",
         ),
+        Probe("burned_in", "Burned-in annotations", "file", "no",
+              "What DICOM headers say of text in the pixels (BurnedInAnnotation).",
+              "Names and dates in the pixels identify patients: look at these files, and have them painted "
+              "out or exported without, before images or pages of them go around."),
         Probe("patients", "Patients in two splits", "leak", "no", "Who has images in more than one split.",
               "Split by patient (cxrlib.cohort.split_by_patient); results so far are too good."),
         Probe("duplicate_splits", "Duplicates across splits", "leak", "no",

@@ -85,7 +85,7 @@ def levels_by_label(values: pd.Series, labels: np.ndarray, most: int = 6) -> lis
         and not pd.api.types.is_bool_dtype(values)
         and values.nunique() > most
     ):
-        values = pd.qcut(values, 4, duplicates="drop").astype(str)
+        values = pd.qcut(values.replace([np.inf, -np.inf], np.nan), 4, duplicates="drop").astype(str)
     table = pd.DataFrame(
         {"level": values.astype(object).where(values.notna(), "missing").astype(str), "ill": labels}
     )

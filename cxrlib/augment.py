@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from numbers import Real
 
 import torch
 import torch.nn.functional as F
@@ -53,7 +54,8 @@ class Augment:
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
-            if value < 0 or (name in ("flip", "erase", "scale", "contrast") and value > 1):
+            known = isinstance(value, Real) and abs(value) < 1e9
+            if not known or value < 0 or (name in ("flip", "erase", "scale", "contrast") and value > 1):
                 raise ConfigError(
                     f"Augment({name}={value}) makes no sense.",
                     remedy="Give a value from 0 to 1, or degrees for rotate.",

@@ -1,9 +1,11 @@
-"""What ``cxr bench`` measured, as a table, a figure and a section of the report."""
+"""What ``cxr bench`` and the campaigns measured: tables and a figure, and sections of the report."""
 
 from __future__ import annotations
 
 import html
+import json
 import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -94,11 +96,7 @@ def add_to_report(page: Path, root: Path, out: Path) -> None:
     for file in (path, path.with_suffix(".png")):
         if file.is_file():
             shutil.copyfile(file, target / file.name)
-    titles = ("Row", "Ours", "Peer", "Ratio (range)", "Wanted", "Data")
-    head = "".join(f'<th scope="col">{title}</th>' for title in titles)
-    body = "".join(
-        "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in cells(record)
-    )
+    table = _table("Speed", ("Row", "Ours", "Peer", "Ratio (range)", "Wanted", "Data"), cells(record))
     what = "".join(
         f"<dt><code>{row['name']}</code></dt><dd>{html.escape(row['what'])}.</dd>" for row in measured(record)
     )
@@ -109,11 +107,59 @@ def add_to_report(page: Path, root: Path, out: Path) -> None:
         "\n## Speed\n\nMeasured by turns on one machine; a ratio is how many times the peer's rate ours is, "
         "with the smallest and largest of the pairs.\n\n```{raw} html\n"
         + (figure if path.with_suffix(".png").is_file() else "")
-        + '<div class="wide-table" tabindex="0" role="region" aria-label="Speed">'
-        + '<table class="table numbers">'
-        + f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div><dl>{what}</dl>"
+        + f"{table}<dl>{what}</dl>"
         + '<p><a href="benchmarks/results.json">JSON</a>; hardware: '
         + f"{html.escape(str(record['provenance']['hardware']))}. "
         + f"Again with: <code>{html.escape(record['command'])}</code></p>\n```\n"
     )
     page.write_text(page.read_text(encoding="utf-8") + section, encoding="utf-8")
+
+
+def add_reliability(page: Path, root: Path, out: Path) -> None:
+    """Append a section on what was tried to break the package, where the campaigns' record is there.
+
+    ``root/benchmarks/reliability.json`` is copied to ``out/benchmarks``.
+    """
+    path = root / "benchmarks" / "reliability.json"
+    if not path.is_file():
+        return
+    record = json.loads(path.read_text(encoding="utf-8"))
+    target = out / "benchmarks"
+    target.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(path, target / path.name)
+    rows = [
+        [row["what"], f"{row['tried']:,}", f"{row['failed']:,}", _against(row), str(row.get("note", ""))]
+        for row in record["rows"]
+    ]
+    table = _table("Reliability", ("What", "Tried", "Failed", "Measured", "Remarks"), rows)
+    commands = "; ".join(
+        f"<code>{html.escape(str(made.get('command')))}</code>" for made in record["campaigns"].values()
+    )
+    section = (
+        "\n## Reliability\n\nWhat was done to the package to see whether it breaks: a row is a campaign, "
+        "and none of what it tried should fail.\n\n```{raw} html\n"
+        + f'{table}<p><a href="benchmarks/reliability.json">JSON</a>. Again with: {commands}</p>\n```\n'
+    )
+    page.write_text(page.read_text(encoding="utf-8") + section, encoding="utf-8")
+
+
+def _against(row: Mapping) -> str:
+    """A row's value, and what it was to be."""
+    if row.get("value") is None:
+        return ""
+    value = f"{row['value']:g} {row.get('unit', '')}".strip()
+    if row.get("target") is None:
+        return value
+    return f"{value} ({'at least' if row.get('at_least') else 'at most'} {row['target']:g} wanted)"
+
+
+def _table(name: str, titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    head = "".join(f'<th scope="col">{title}</th>' for title in titles)
+    body = "".join(
+        "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows
+    )
+    return (
+        f'<div class="wide-table" tabindex="0" role="region" aria-label="{name}">'
+        '<table class="table numbers">'
+        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+    )

@@ -19,7 +19,6 @@ import logging
 import os
 import shutil
 import time
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -31,7 +30,7 @@ import numpy as np
 from cxrlib.decode import DECODER_VERSION, FITS, decode_with_shape, resize
 from cxrlib.errors import CacheError, ConfigError, DataError, DecodeError
 from cxrlib.parallel import progress_bar, run_jobs
-from cxrlib.storage import allocate, atomic_path, cache_root, locked, published, sync
+from cxrlib.storage import allocate, atomic_path, cache_root, locked, published, read_array, read_arrays, sync
 
 __all__ = ["Decoded", "atomic_path", "build_images", "cache_root", "decode_files", "progress_bar"]
 
@@ -230,15 +229,15 @@ def _work_file(partial: Path, name: str, shape: tuple[int, ...]) -> tuple[Path, 
         allocate(fresh, shape)
         (partial / "state.npz").unlink(missing_ok=True)
         os.replace(fresh, work)
-    return work, int(np.load(work, mmap_mode="r").offset)
+    return work, int(read_array(work, mmap_mode="r").offset)
 
 
 def _resumed(partial: Path, count: int, numbers: int) -> tuple:
     try:
-        with np.load(partial / "state.npz") as saved:
-            reasons = dict(zip(saved["rows"].tolist(), saved["reasons"].tolist(), strict=True))
-            return saved["state"], reasons, saved["shapes"], saved["values"]
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile):  # not there, or damaged: begin at the start
+        saved = read_arrays(partial / "state.npz")
+        reasons = dict(zip(saved["rows"].tolist(), saved["reasons"].tolist(), strict=True))
+        return saved["state"], reasons, saved["shapes"], saved["values"]
+    except (OSError, ValueError, KeyError, TypeError):  # not there, or damaged: begin at the start
         return np.zeros(count, np.uint8), {}, np.zeros((count, 2), np.int32), np.zeros((count, numbers))
 
 
@@ -322,7 +321,7 @@ def _finish(partial, work, paths, state, reasons, shapes, values, facts) -> None
 
 
 def _copy_rows(source: Path, target: Path, kept: np.ndarray) -> None:
-    rows = np.load(source, mmap_mode="r")
+    rows = read_array(source, mmap_mode="r")
     offset = allocate(target, (int(kept.sum()), *rows.shape[1:]))
     with open(target, "r+b") as file:
         file.seek(offset)
@@ -332,17 +331,20 @@ def _copy_rows(source: Path, target: Path, kept: np.ndarray) -> None:
 
 def _served(entry: Path, paths: list[str], skip_bad: bool, process: Process | None) -> Decoded:
     try:
-        kept = np.load(entry / "kept.npy")
+        kept = read_array(entry / "kept.npy")
         skipped = _read_skipped(entry)
-        images = np.load(entry / "images.npy", mmap_mode="r") if kept.any() else np.zeros((0, 1, 1), np.uint8)
-        shapes = np.load(entry / "shapes.npy")
+        images = (
+            read_array(entry / "images.npy", mmap_mode="r") if kept.any() else np.zeros((0, 1, 1), np.uint8)
+        )
+        shapes = read_array(entry / "shapes.npy")
         some = process is not None and kept.any()
         names = process.planes if some else ()
-        planes = {name: np.load(entry / f"{name}.npy", mmap_mode="r") for name in names}
-        values = np.load(entry / "values.npy") if some and process.values else None
-        if len(kept) != len(paths) or len(images) != kept.sum():
+        planes = {name: read_array(entry / f"{name}.npy", mmap_mode="r") for name in names}
+        values = read_array(entry / "values.npy") if some and process.values else None
+        fit = kept.shape == (len(paths),) and len(images) == len(shapes) == kept.sum()
+        if not fit or images.ndim != 3 or images.dtype != np.uint8:
             raise ValueError("its arrays do not fit together")
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError, TypeError) as error:
         raise CacheError(f"The cache in {entry} is damaged: {error}", remedy=f"Delete {entry}.") from error
     if skipped and (not skip_bad or not kept.any()):
         raise DataError(

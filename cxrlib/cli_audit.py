@@ -209,7 +209,7 @@ def _print(found, html: Path) -> None:
     def escape(text: str) -> str:
         return escaped(printable(text))
 
-    console = Console(soft_wrap=False)
+    console = Console(soft_wrap=False, emoji=False)
     facts = found.facts
     console.print(
         f"{escape(facts['name'])}: {facts['images']:,} images of {facts['patients']:,} patients, "

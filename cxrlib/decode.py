@@ -26,6 +26,7 @@ In all of them bone is bright, and a JPEG's or TIFF's EXIF orientation is applie
 from __future__ import annotations
 
 import io
+import logging
 import stat
 import struct
 import warnings
@@ -56,6 +57,7 @@ FITS = ("letterbox", "stretch")
 FORMATS = ("PNG", "JPEG", "TIFF", "BMP")
 _BAD_FILE = "Fetch the file again, or leave it out (skip_bad=True, --skip-bad)."
 _PERCENTILES = (0.1, 99.9)
+logging.getLogger("PIL").setLevel(logging.INFO)  # below, it quotes descriptions and names from EXIF
 
 
 def decode(path: str | Path, *, minimum: int | None = None) -> np.ndarray:

@@ -9,6 +9,7 @@ import io
 import struct
 import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,18 @@ _REMEDY = (
 )
 
 
+@contextmanager
+def silent() -> Iterator[None]:
+    """Keep pydicom from logging: what it says of a damaged file quotes names and dates from its header."""
+    logger = pydicom.config.logger
+    before, logger.disabled = logger.disabled, True
+    try:
+        yield
+    finally:
+        logger.disabled = before
+
+
+@silent()
 def read_dicom(path: Path, data: bytes) -> np.ndarray:
     """The one frame of a DICOM file, as :mod:`cxrlib.decode` says.
 
@@ -63,21 +76,26 @@ def read_dicom(path: Path, data: bytes) -> np.ndarray:
         dataset.file_meta.TransferSyntaxUID = _guessed_syntax(dataset)
     _check_compressed(path, dataset)
     stored = pixel_array(dataset)
+    if stored.shape[:2] != (int(dataset.Rows), int(dataset.Columns)):  # more data than the header says
+        raise DecodeError(f"{path} holds pixels of the shape {stored.shape}.", remedy=_REMEDY)
     interpretation = str(dataset.get("PhotometricInterpretation", "MONOCHROME2")).strip()
-    if interpretation in ("MONOCHROME1", "MONOCHROME2"):
+    if interpretation in ("MONOCHROME1", "MONOCHROME2") and stored.ndim == 2:
         gray = _windowed(dataset, stored)
         gray = 255 - gray if interpretation == "MONOCHROME1" else gray
         padding = _padding(dataset, stored)
         return gray if padding is None else np.where(padding, np.uint8(0), gray)
-    if interpretation == "PALETTE COLOR":
+    if interpretation == "PALETTE COLOR" and stored.ndim == 2:
         return luma(_to_bytes(apply_color_lut(stored, dataset)))
     if stored.ndim == 3 and stored.shape[2] == 3:  # pixel_array has turned YBR into RGB
         return luma(_to_bytes(stored))
     raise DecodeError(
-        f"{path} has the photometric interpretation {interpretation}, which is not supported.", remedy=_REMEDY
+        f"{path} has the photometric interpretation {interpretation} and {stored.ndim} axes, which is not "
+        "supported.",
+        remedy=_REMEDY,
     )
 
 
+@silent()
 def read_header(path: Path, data: bytes, *, stop_before_pixels: bool = True) -> pydicom.Dataset:
     """The elements of a DICOM file; a DecodeError where it would inflate to more than any radiograph."""
     return dcmread(_Bounded(path, data), force=True, stop_before_pixels=stop_before_pixels)

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
+from cxrlib.plot_style import as_text
 from cxrlib.plots import BLACK, BLUE, GREY
 from cxrlib.plots import VERMILLION as ORANGE
 
@@ -92,7 +93,7 @@ def ages(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
             where="mid",
             color=colour,
             linestyle=style,
-            label=f"{view} (n = {len(years):,})",
+            label=f"{as_text(view)} (n = {len(years):,})",
         )
     ax.set(title="Age at the image", xlabel="age (years)", ylabel="share of images of the view")
     ax.legend(frameon=False)
@@ -118,9 +119,11 @@ def prevalence(
         )
     if overall is not None:
         ax.axhline(overall, color=GREY, linestyle=":", zorder=0, label=f"all images: {overall:.1%}")
-    ax.set_xticks(rows, [f"{level}\n({n:,})" for level, n in zip(table.index, table["images"], strict=True)])
+    ax.set_xticks(
+        rows, [f"{as_text(level)}\n({n:,})" for level, n in zip(table.index, table["images"], strict=True)]
+    )
     ax.set_xlim(-0.5, len(rows) - 0.5)
-    ax.set(title=title, xlabel=f"{xlabel} (number of images)")
+    ax.set(title=as_text(title), xlabel=f"{as_text(xlabel)} (number of images)")
     ax.yaxis.set_major_formatter(lambda value, _: f"{value:.1%}" if share.max() < 0.1 else f"{value:.0%}")
     ax.set_ylim(bottom=0)
     ax.legend(frameon=False)
@@ -202,7 +205,7 @@ def differences(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
 
 
 def _words(name: str) -> str:
-    return str(name).replace("_", " ")
+    return as_text(name).replace("_", " ")
 
 
 def _bare(ax: Axes) -> None:

@@ -14,7 +14,19 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator, PercentF
 from cxrlib.attribution import TITLES
 from cxrlib.metrics import Estimate
 from cxrlib.operating_points import OperatingPoint
-from cxrlib.plot_style import BLACK, BLUE, COLOURS, GREEN, GREY, ORANGE, PURPLE, SKY, STYLES, VERMILLION
+from cxrlib.plot_style import (
+    BLACK,
+    BLUE,
+    COLOURS,
+    GREEN,
+    GREY,
+    ORANGE,
+    PURPLE,
+    SKY,
+    STYLES,
+    VERMILLION,
+    as_text,
+)
 
 MARKERS = ("o", "s", "^", "D", "v", "P")
 
@@ -166,7 +178,7 @@ def subgroups(table: pd.DataFrame, overall: Mapping[str, float] | None = None, t
         first = table[(table["division"] == division) & (table["group"] == group)].iloc[0]
         # All healthy images are compared with each subtype: what differs in number is the ill.
         count = f"{first['positives']:,} ill" if division == "subtype" else f"n = {first['n']:,}"
-        labels[at] = f"{division.replace('_', ' ')}: {group} ({count})"
+        labels[at] = f"{as_text(division).replace('_', ' ')}: {as_text(group)} ({count})"
     figure, axes = plt.subplots(
         1, len(measures), figsize=(3.5 * len(measures) + 1.6, 1.5 - 0.31 * at), sharey=True, squeeze=False
     )
@@ -314,7 +326,7 @@ def heat_maps(
     for row, name in enumerate(["image", *(TITLES.get(name, name) for name in maps)]):
         axes[row, 0].set_ylabel(name.replace(" ", "\n"), fontsize=10)
     for ax, text in zip(axes[0], titles or [], strict=False):
-        ax.set_title(text, fontsize=9, fontweight="normal", loc="center", pad=3)
+        ax.set_title(as_text(text), fontsize=9, fontweight="normal", loc="center", pad=3)
     return figure
 
 

@@ -21,7 +21,7 @@ from scipy import ndimage
 from cxrlib.cache import progress_bar
 from cxrlib.cohort import Cohort
 from cxrlib.errors import CheckpointError, ConfigError, DataError
-from cxrlib.storage import allocate, atomic_path, cache_root, locked, published
+from cxrlib.storage import allocate, atomic_path, cache_root, locked, published, read_array
 
 VERSION = 1
 """Raised by one whenever the same weights may give other masks: the cache is keyed by it."""
@@ -260,7 +260,7 @@ def _segment_into(partial: Path, cohort: Cohort, probabilities_of, progress: boo
     state, masks_file = partial / "done.json", partial / "masks.npy"
     try:
         problems = json.loads(state.read_text(encoding="utf-8"))
-        offset = np.load(masks_file, mmap_mode="r").offset
+        offset = read_array(masks_file, mmap_mode="r").offset
     except (OSError, ValueError):
         problems, offset = [], allocate(masks_file, cohort.images.shape)
     with progress_bar(len(cohort), "Finding lungs", progress, initial=len(problems)) as bar:
@@ -279,8 +279,8 @@ def _segment_into(partial: Path, cohort: Cohort, probabilities_of, progress: boo
 
 def _read(entry: Path, cohort: Cohort) -> tuple[np.ndarray, list[str]] | None:
     try:
-        masks = np.load(entry / "masks.npy", mmap_mode="r")
+        masks = read_array(entry / "masks.npy", mmap_mode="r")
         problems = json.loads((entry / "problems.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError, EOFError):
+    except (OSError, ValueError, RecursionError):
         return None
     return (masks, problems) if masks.shape == cohort.images.shape and len(problems) == len(cohort) else None

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import matplotlib.pyplot as plt
 from cycler import cycler
 
+from cxrlib.errors import printable
+
 BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY = (
     "#0072B2",
     "#D55E00",
@@ -52,6 +54,11 @@ def apply_style() -> None:
             "image.cmap": "gray",
         }
     )
+
+
+def as_text(label: object) -> str:
+    """A name from outside as matplotlib is to draw it, letter by letter: ``$`` begins no formula."""
+    return "\n".join(map(printable, str(label).split("\n"))).replace("$", r"\$")
 
 
 def cycled(looks: Sequence) -> list:

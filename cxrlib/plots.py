@@ -31,6 +31,7 @@ from cxrlib.plot_style import (
     STYLES,
     VERMILLION,
     apply_style,
+    as_text,
     cycled,
 )
 
@@ -197,7 +198,7 @@ def intervals(
             1.02, height, format(estimate, spec), transform=ax.get_yaxis_transform(), va="center", fontsize=10
         )
     _references(ax, references, 44)
-    ax.set_yticks(heights, list(rows))
+    ax.set_yticks(heights, list(map(as_text, rows)))
     ax.set_ylim(-0.6, len(rows) - 0.4)
     ax.grid(axis="y", visible=False)
     ax.set(title=title, xlabel=xlabel)
@@ -279,7 +280,7 @@ def image_grid(
             if mask.any() and not mask.all():  # an outline needs an inside and an outside
                 ax.contour(mask, levels=[0.5], colors=[colour], linestyles=[style], linewidths=1.4)
         if titles is not None:
-            ax.set_title(titles[i], fontsize=9, fontweight="normal", loc="center", pad=3)
+            ax.set_title(as_text(titles[i]), fontsize=9, fontweight="normal", loc="center", pad=3)
     figure = axes.flat[0].figure
     if looks:
         lines = [plt.Line2D([], [], color=colour, linestyle=style) for _, colour, style in looks]

@@ -21,7 +21,7 @@ from cxrlib.errors import CacheError, DataError
 from cxrlib.geometry import GEOMETRY_COLUMNS, Geometry
 from cxrlib.parallel import progress_bar, run_jobs
 from cxrlib.pipeline import PREPROCESS_VERSION, PreprocessConfig, Processed, preprocess_image, steps
-from cxrlib.storage import cache_root, locked, published
+from cxrlib.storage import cache_root, locked, published, read_array
 
 __all__ = [
     "PREPROCESS_VERSION", "Geometry", "PreprocessConfig", "Processed", "geometry_of", "marker_masks",
@@ -184,7 +184,7 @@ def marker_masks(cohort: Cohort) -> np.ndarray:
             remedy="Take it through cxrlib.preprocess.preprocess first.",
         )
     try:
-        packed = np.load(Path(str(folder)) / "markers.npy", mmap_mode="r")
+        packed = read_array(Path(str(folder)) / "markers.npy", mmap_mode="r")
         rows = packed[cohort.table["cache_row"].to_numpy(dtype=int)]
     except (OSError, ValueError, IndexError) as error:
         raise CacheError(
@@ -206,8 +206,8 @@ def _from_images(images: np.ndarray, pipeline: _Pipeline, *, workers, progress, 
             with published(entry, needed=len(images) * pipeline.size**2 * 9 // 8) as partial:
                 _build(partial, images, starts, pipeline, workers, progress)
     try:
-        return np.load(entry / "images.npy", mmap_mode="r"), np.load(entry / "values.npy"), entry
-    except (OSError, ValueError, EOFError) as error:
+        return read_array(entry / "images.npy", mmap_mode="r"), read_array(entry / "values.npy"), entry
+    except (OSError, ValueError) as error:
         raise CacheError(f"The cache in {entry} is damaged: {error}", remedy=f"Delete {entry}.") from error
 
 

@@ -23,7 +23,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cxrlib.batch import Batch, Notebook, Outcome, find_notebooks
-from cxrlib.bench_page import add_to_report
+from cxrlib.bench_page import add_reliability, add_to_report
 from cxrlib.errors import ConfigError, printable
 from cxrlib.site import build as site_build
 from cxrlib.site.comparison import STATUSES, Comparison, compare, numbers_in, recorded_numbers
@@ -207,7 +207,8 @@ def render(
     manifest = _manifest(given, listed, outcomes, evidence, command)
     site_build.write_manifest(out / "manifest.json", manifest)
     site_build.write_pages(work / "source", listed, evidence, manifest, comparison, single_file=single_file)
-    add_to_report(work / "source" / "numbers.md", notebooks_dir.parent, out)
+    for add in (add_to_report, add_reliability):
+        add(work / "source" / "numbers.md", notebooks_dir.parent, out)
     site_build.write_text(out / "comparison.json", comparison and comparison.as_json())
     site_build.build(work / "source", out, work, single_file=single_file)
 

@@ -75,7 +75,11 @@ def axes_of(words: Sequence[str]) -> dict[str, list[object]]:
         A word that is no axis, an axis given twice, or a value twice on an axis.
     """
     axes: dict[str, list[object]] = {}
-    for word in (part for given in words for part in shlex.split(given)):
+    try:
+        parts = [part for given in words for part in shlex.split(given)]
+    except ValueError as error:
+        raise ConfigError(f"{words!r}: {error}.", remedy="Write an axis as seed=0,1,2.") from None
+    for word in parts:
         name, equals, values = word.partition("=")
         if not equals or not name.isidentifier() or not all(values.split(",")):
             raise ConfigError(f"{word!r} is no axis of a grid.", remedy="Write it as seed=0,1,2.")

@@ -13,7 +13,7 @@ from matplotlib.ticker import FixedLocator, MaxNLocator, PercentFormatter
 from cxrlib.cohort import Cohort
 from cxrlib.hospitals import word
 from cxrlib.metrics import Estimate
-from cxrlib.plot_style import BLACK, BLUE, COLOURS, GREEN, GREY, PURPLE, STYLES, VERMILLION
+from cxrlib.plot_style import BLACK, BLUE, COLOURS, GREEN, GREY, PURPLE, STYLES, VERMILLION, as_text
 from cxrlib.regions import VIEWS, shown
 from cxrlib.study import Study
 
@@ -157,7 +157,7 @@ def hospitals(studies: Mapping[str, Study]) -> Figure:
             _dot(ax, numbers[key], height, BLUE if inside else VERMILLION, "o" if inside else "D")
         counts = study.runs.drop_duplicates("tested_on").set_index("tested_on")
         labels = [
-            f"{'its own patients' if name == 'internal' else name} ({counts.loc[name, 'images']:,})"
+            f"{'its own patients' if name == 'internal' else as_text(name)} ({counts.loc[name, 'images']:,})"
             for name in names
         ]
         ax.axvline(numbers["internal.test_auc"].value, color=GREY, linestyle=":", linewidth=1.2)
@@ -192,7 +192,7 @@ def _rows(ax: Axes, rows: Mapping[str, Estimate], spec: str) -> None:
     heights = np.arange(len(rows))[::-1].astype(float)
     for height, estimate in zip(heights, rows.values(), strict=True):
         _dot(ax, estimate, height, BLUE, "o", spec)
-    ax.set_yticks(heights, list(rows))
+    ax.set_yticks(heights, list(map(as_text, rows)))
     ax.set_ylim(-0.6, len(rows) - 0.2)
     ax.grid(axis="y", visible=False)
 

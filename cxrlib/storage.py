@@ -110,6 +110,38 @@ def allocate(path: Path, shape: tuple[int, ...], dtype=np.uint8) -> int:
     return offset
 
 
+def read_array(path: str | Path, mmap_mode: str | None = None) -> np.ndarray:
+    """A ``.npy`` file; a ValueError where it is damaged, whatever numpy raises then."""
+    array = _loaded(path, mmap_mode)
+    if not isinstance(array, np.ndarray):
+        raise ValueError(f"{Path(path).name} is no array")
+    return array
+
+
+def read_arrays(path: str | Path) -> dict[str, np.ndarray]:
+    """All arrays of an ``.npz`` file; a ValueError where it is damaged, whatever numpy raises then."""
+    archive = _loaded(path)
+    if isinstance(archive, np.ndarray):
+        raise ValueError(f"{Path(path).name} is no archive")
+    with archive, _as_value_error(path):
+        return {name: archive[name] for name in archive.files}
+
+
+def _loaded(path: str | Path, mmap_mode: str | None = None):
+    with _as_value_error(path):
+        return np.load(path, mmap_mode=mmap_mode, allow_pickle=False)
+
+
+@contextmanager
+def _as_value_error(path: str | Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError):
+        raise
+    except Exception as error:  # BadZipFile, TokenError, EOFError, MemoryError, zlib.error, KeyError, …
+        raise ValueError(f"{Path(path).name} is damaged: {error}") from error
+
+
 def _reserve(descriptor: int, offset: int, size: int) -> bool:
     """Ask the file system for the space at once; False where it cannot do that."""
     if not hasattr(os, "posix_fallocate"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from numbers import Integral, Real
 
 from cxrlib.augment import Augment
 from cxrlib.errors import ConfigError
@@ -66,8 +67,15 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "train_sample", "devices", "num_nodes"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} is {getattr(self, name)}.", remedy="Give at least 1.")
+            if not _whole(getattr(self, name)) or getattr(self, name) < 1:
+                raise ConfigError(f"{name} is {getattr(self, name)!r}.", remedy="Give 1 or more, whole.")
+        if not _whole(self.seed) or not (self.width is None or _whole(self.width)):
+            raise ConfigError(f"seed is {self.seed!r}, width {self.width!r}.", remedy="Give whole numbers.")
+        for name in ("learning_rate", "check_ins", "weight_decay", "dropout", "warmup", "label_smoothing",
+                     "average_decay"):  # fmt: skip
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, Real) or not abs(value) < 1e9:
+                raise ConfigError(f"{name} is {value!r}.", remedy="Give a number.")
         for name in ("learning_rate", "check_ins"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}.", remedy="Give a positive number.")
@@ -82,10 +90,20 @@ class TrainConfig:
     @classmethod
     def from_dict(cls, values: dict) -> TrainConfig:
         """The config that ``asdict`` wrote into a checkpoint; unknown names are an error."""
-        unknown = set(values) - {field.name for field in fields(cls)}
+        known, augment = {field.name for field in fields(cls)}, values.get("augment")
+        unknown = set(values) - known
+        if isinstance(augment, dict):
+            unknown |= {
+                f"augment.{name}" for name in set(augment) - {field.name for field in fields(Augment)}
+            }
+        elif augment is not None:
+            unknown.add(f"augment={augment!r}")
         if unknown:
             raise ConfigError(
-                f"Unknown settings {sorted(unknown)}.", remedy="Use the version that wrote them."
+                f"Unknown settings {sorted(map(str, unknown))}.", remedy="Use the version that wrote them."
             )
-        augment = values.get("augment")
         return cls(**{**values, "augment": Augment(**augment) if augment else None})
+
+
+def _whole(value: object) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool)

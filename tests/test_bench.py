@@ -10,7 +10,7 @@ import torch
 from cxrlib import bench_peers
 from cxrlib.bench import read, run
 from cxrlib.bench_files import nih_files, training_files
-from cxrlib.bench_page import add_to_report, cells, ratios
+from cxrlib.bench_page import add_reliability, add_to_report, cells, ratios
 from cxrlib.bench_profile import best_workers
 from cxrlib.bench_rows import ROWS, Setting, decode_batch, model_ready
 from cxrlib.cache import decode_files
@@ -144,3 +144,27 @@ def test_the_figure_and_the_report_show_every_ratio(tmp_path):
     page.write_text("# Numbers\n")
     add_to_report(page, tmp_path / "out" / "benchmarks", tmp_path / "out")  # nothing recorded there
     assert page.read_text() == "# Numbers\n"
+
+
+def test_the_report_shows_what_failed_to_break_the_package(tmp_path):
+    page = tmp_path / "numbers.md"
+    page.write_text("# Numbers\n")
+    add_reliability(page, tmp_path, tmp_path / "out")
+    assert page.read_text() == "# Numbers\n"
+    rows = [
+        {"name": "fuzz.png", "what": "PNG < files", "tried": 18_000, "failed": 2, "value": 0.5, "unit": "s",
+         "target": 5, "at_least": False, "note": "2 raised"},
+        {"name": "load.a", "what": "kept up", "tried": 1, "failed": 0, "value": 9, "target": 3,
+         "at_least": True},
+        {"name": "mutation.b", "what": "no number", "tried": 10, "failed": 0},
+    ]  # fmt: skip
+    campaigns = {"fuzz": {"command": "python benchmarks/fuzz.py"}}
+    (tmp_path / "benchmarks").mkdir()
+    record = {"rows": rows, "campaigns": campaigns}
+    (tmp_path / "benchmarks" / "reliability.json").write_text(json.dumps(record))
+    add_reliability(page, tmp_path, tmp_path / "out")
+    text = page.read_text()
+    assert "## Reliability" in text and "PNG &lt; files" in text and "18,000" in text and "2 raised" in text
+    assert "0.5 s (at most 5 wanted)" in text and "9 (at least 3 wanted)" in text
+    assert "python benchmarks/fuzz.py" in text
+    assert (tmp_path / "out" / "benchmarks" / "reliability.json").is_file()

@@ -2,6 +2,7 @@
 
 import urllib.error
 import urllib.request
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -72,6 +73,36 @@ def test_an_archive_that_is_damaged_in_spite_of_its_checksum(small_mnist):
     with pytest.raises(DataError, match="val images"):
         load("pneumoniamnist", data_dir=small_mnist, image_size=64, cache_dir=small_mnist / "cache")
     assert not list((small_mnist / "cache").rglob("manifest.json"))
+
+
+def test_a_malicious_archive_writes_nothing_outside_and_unpickles_nothing(small_mnist):
+    """Even one with the right checksum: members are read by name, and never written where theirs says."""
+    path, cache = small_mnist / "pneumoniamnist_64.npz", small_mnist / "a" / "cache"
+    with zipfile.ZipFile(path, "a") as members:
+        for name in ("../../../evil", "/tmp/../evil", "..\\evil", "images.npy/../../evil"):
+            members.writestr(name, b"evil")
+    medmnist._info()["pneumoniamnist"]["MD5_64"] = medmnist.md5(path)
+    assert len(load("pneumoniamnist", data_dir=small_mnist, image_size=64, cache_dir=cache)) == 12
+    assert not [found for found in small_mnist.parent.rglob("*evil*")]
+    with np.load(path) as whole:
+        arrays = {name: whole[name] for name in whole.files if "evil" not in name}
+    arrays["val_labels"] = np.array([{}, {}], dtype=object)
+    np.savez(path, **arrays)
+    medmnist._info()["pneumoniamnist"]["MD5_64"] = medmnist.md5(path)
+    with pytest.raises(DataError, match="pneumoniamnist_64"):
+        load("pneumoniamnist", data_dir=small_mnist, image_size=64, cache_dir=small_mnist / "b")
+
+
+def test_what_a_download_gives_is_kept_only_with_the_right_checksum(small_mnist, monkeypatch):
+    import io
+
+    class Answer(io.BytesIO):
+        headers = {"Content-Length": "4"}  # noqa: RUF012 — as urllib's
+
+    monkeypatch.setattr(urllib.request, "urlopen", lambda *_, **__: Answer(b"evil"))
+    with pytest.raises(DataError, match="MD5 checksum"):
+        medmnist.fetch("pneumoniamnist", small_mnist / "new", image_size=64, progress=False)
+    assert not list((small_mnist / "new").rglob("*"))
 
 
 def test_offline_it_says_what_to_download_and_where_to_put_it(small_mnist, monkeypatch):

@@ -153,7 +153,7 @@ def files(
     table = _named(raw, roles)
     _check_repeated(table, csv, image_column)
     texts = table["label"]
-    table["label"] = _labels(table, label_column, positive)
+    table["label"] = _labels(table, csv, label_column, positive)
     healthy = {str(value): int(count) for value, count in texts[table["label"] == 0].value_counts().items()}
     if len(healthy) > 1 and positive is not None:
         found = ", ".join(f"{value!r} ({count})" for value, count in list(healthy.items())[:10])
@@ -255,7 +255,7 @@ def _named(raw: pd.DataFrame, roles: dict[str, str]) -> pd.DataFrame:
     ours = {*roles, "path", "split", "patient_id", "original_height", "original_width"}
     named = pd.DataFrame({role: raw[column].str.strip() for role, column in roles.items()})
     if "age" in named:
-        named["age"] = pd.to_numeric(named["age"], errors="coerce")
+        named["age"] = pd.to_numeric(named["age"], errors="coerce").replace([np.inf, -np.inf], np.nan)
     others = raw.drop(columns=list(set(roles.values()))).apply(_numbers_where_possible)
     others = others.rename(columns={column: f"csv_{column}" for column in others if column in ours})
     return pd.concat([named, others], axis=1)
@@ -263,10 +263,11 @@ def _named(raw: pd.DataFrame, roles: dict[str, str]) -> pd.DataFrame:
 
 def _numbers_where_possible(column: pd.Series) -> pd.Series:
     numbers = pd.to_numeric(column, errors="coerce")
-    return numbers if numbers.notna().equals(column.notna()) else column
+    whole = numbers.notna().equals(column.notna()) and not np.isinf(numbers).any()
+    return numbers if whole else column
 
 
-def _labels(table: pd.DataFrame, column: str, positive: str | Collection[str] | None) -> pd.Series:
+def _labels(table: pd.DataFrame, csv: Path, column: str, positive: str | Collection[str] | None) -> pd.Series:
     text = table["label"]
     if positive is None:
         numeric = text.str.lower().replace({"true": "1", "false": "0"})
@@ -274,7 +275,7 @@ def _labels(table: pd.DataFrame, column: str, positive: str | Collection[str] | 
             check_labels(numeric, table["image_id"], column)
         except DataError as error:
             raise DataError(
-                error.message,
+                f"{csv}: {error.message}",
                 offenders=error.offenders,
                 remedy="Write 1 for pneumonia and 0 for its absence, or say which value means pneumonia: "
                 "positive=… (in a terminal, --set positive=…), one of "
@@ -282,23 +283,22 @@ def _labels(table: pd.DataFrame, column: str, positive: str | Collection[str] | 
             ) from None
         return pd.to_numeric(numeric).astype(np.int64)
     wanted = {str(p).strip().lower() for p in ([positive] if isinstance(positive, str) else positive)}
-    _check_empty(table, "label", None, column)
+    _check_empty(table, "label", csv, column)
     label = text.str.lower().isin(wanted).astype(np.int64)
     if not label.any():
         raise DataError(
-            f"No row of column {column!r} is {' or '.join(map(repr, sorted(wanted)))}.",
+            f"{csv}: No row of column {column!r} is {' or '.join(map(repr, sorted(wanted)))}.",
             offenders=[f"{value!r}: {n} rows" for value, n in text.value_counts().items()],
             remedy="Give one of the values that occur as positive.",
         )
     return label
 
 
-def _check_empty(table: pd.DataFrame, role: str, csv: Path | None, column: str | None) -> None:
+def _check_empty(table: pd.DataFrame, role: str, csv: Path, column: str | None) -> None:
     empty = table[role].isna() | (table[role] == "")
     if empty.any():
-        where = f" of {csv}" if csv else ""
         raise DataError(
-            f"Column {column or role!r}{where} is empty in {int(empty.sum())} rows.",
+            f"Column {column or role!r} of {csv} is empty in {int(empty.sum())} rows.",
             offenders=table.loc[empty, "image_id"],
             remedy="Fill them in, or drop these rows.",
         )

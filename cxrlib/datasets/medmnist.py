@@ -31,7 +31,7 @@ from cxrlib.cache import atomic_path, cache_root, progress_bar
 from cxrlib.cohort import SPLITS, Cohort
 from cxrlib.datasets._files import limited
 from cxrlib.errors import CacheError, ConfigError, DataError
-from cxrlib.storage import allocate, locked, published
+from cxrlib.storage import allocate, locked, published, read_array
 
 NAMES = ("pneumoniamnist", "chestmnist")
 _LAYOUT = 1
@@ -264,9 +264,9 @@ def _copy_images(members: zipfile.ZipFile, split: str, shape: tuple[int, ...], t
 
 def _cohort(name: str, entry: Path, about: dict, image_size: int, limit: int | None, seed: int) -> Cohort:
     try:
-        images = np.load(entry / "images.npy", mmap_mode="r")
-        labels = np.load(entry / "labels.npy")
-    except (OSError, ValueError, EOFError) as error:
+        images = read_array(entry / "images.npy", mmap_mode="r")
+        labels = read_array(entry / "labels.npy")
+    except (OSError, ValueError) as error:
         raise CacheError(f"The cache in {entry} is damaged: {error}", remedy=f"Delete {entry}.") from error
     counts = about["n_samples"]
     split = np.repeat(SPLITS, [counts[part] for part in SPLITS])

@@ -14,7 +14,7 @@ import numpy as np
 from cxrlib.cache import progress_bar
 from cxrlib.cohort import Cohort
 from cxrlib.datasets import phantom
-from cxrlib.storage import cache_root, locked, published
+from cxrlib.storage import cache_root, locked, published, read_array
 
 CHUNK = 100  # images a job
 _ARRAYS = ("images", "lung_masks", "lesion_masks")
@@ -83,7 +83,7 @@ def _chunk(n, image_size, seed, config, start) -> tuple[np.ndarray, ...]:
 def _read(entry: Path, n: int, image_size: int) -> list[np.ndarray] | None:
     """The stored arrays as read-only memory maps, or None where one is missing or damaged."""
     try:
-        arrays = [np.load(entry / f"{name}.npy", mmap_mode="r") for name in _ARRAYS]
+        arrays = [read_array(entry / f"{name}.npy", mmap_mode="r") for name in _ARRAYS]
     except (OSError, ValueError):
         return None
     whole = all(array.shape == (n, image_size, image_size) and array.dtype == np.uint8 for array in arrays)

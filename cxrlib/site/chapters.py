@@ -11,6 +11,7 @@ import nbformat
 
 from cxrlib.batch import Outcome
 from cxrlib.notebook_worker import PAPERMILL_ERROR
+from cxrlib.site.safe import safe_html, safe_markdown
 
 _PROGRESS = re.compile(r"\d+%\|.*\||━━━|^\d+\w* \[\d\d:\d\d")
 _WIDGETS = ("application/vnd.jupyter.widget-view+json", "application/vnd.jupyter.widget-state+json")
@@ -163,6 +164,9 @@ def _clean_output(output: nbformat.NotebookNode, names: Mapping[str, str]) -> nb
     for kind, content in output.data.items():
         if kind.startswith("text/") and isinstance(content, str):
             output.data[kind] = _neutral(content, names)
+    for kind, safe in (("text/html", safe_html), ("text/markdown", safe_markdown)):
+        if kind in output.data:
+            output.data[kind] = safe(output.data[kind])
     return output
 
 
