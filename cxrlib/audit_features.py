@@ -16,7 +16,7 @@ from cxrlib.cohort import Cohort
 from cxrlib.decode import placed
 from cxrlib.parallel import progress_bar, run_jobs
 from cxrlib.regions import VIEWS, shown
-from cxrlib.storage import atomic_path
+from cxrlib.storage import atomic_path, read_arrays
 
 VERSION = 1
 """Raised by one whenever the same images may give other features: kept chunks are keyed by it."""
@@ -50,7 +50,7 @@ def describe(
     fields = _fields(cohort)
     typical = _typical(cohort.lung_masks)
     starts = range(0, len(cohort), CHUNK)
-    missing = [start for start in starts if not _file(folder, start).is_file()]
+    missing = [start for start in starts if read_arrays(_file(folder, start)) is None]
     with progress_bar(len(cohort), "Looking at images", progress) as bar:
         bar.update(len(cohort) - sum(min(CHUNK, len(cohort) - start) for start in missing))
         batch = 16  # chunks handed out at a time, so that a memory-mapped cohort is never held whole
@@ -64,8 +64,7 @@ def describe(
                 bar.update(done)
     parts = []
     for start in starts:
-        with np.load(_file(folder, start)) as stored:
-            parts.append({name: stored[name] for name in stored.files})
+        parts.append(read_arrays(_file(folder, start)))
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 

@@ -18,7 +18,7 @@ from cxrlib.audit_tables import asked_columns, column_features, levels_by_label
 from cxrlib.cohort import Cohort
 from cxrlib.metrics import Estimate
 from cxrlib.parallel import progress_bar
-from cxrlib.storage import atomic_path
+from cxrlib.storage import atomic_path, read_arrays
 from cxrlib.study_stats import holm
 
 TELLING = 8  # images kept as evidence, half from each end
@@ -267,9 +267,7 @@ def _seen(found: Finding) -> Finding:
 
 
 def _kept(file: Path) -> Held | None:
-    try:
-        with np.load(file) as stored:
-            value, low, high, n, p = stored["numbers"].tolist()
-            return Held(Estimate(value, low, high, int(n)), p, stored["scores"])
-    except (OSError, ValueError, KeyError):
+    if (stored := read_arrays(file)) is None:
         return None
+    value, low, high, n, p = stored["numbers"].tolist()
+    return Held(Estimate(value, low, high, int(n)), p, stored["scores"])

@@ -7,6 +7,9 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+from cxrlib.errors import CxrError
 
 _watching: list[int] = []  # in a worker: the process that it ends with
 
@@ -37,7 +40,8 @@ def run_jobs(
 ) -> Iterator[object]:
     """Yield ``function(*job)`` for each job as they end, from processes with one thread each where it pays.
 
-    ``workers`` None: as many as there are processors to use. ``small``: start no process.
+    ``workers`` None: as many as there are processors to use. ``small``: start no process. A process that is
+    killed, or cannot have the memory it asks for, becomes a CxrError.
     """
     from joblib import Parallel, cpu_count, delayed, parallel_config
 
@@ -47,10 +51,26 @@ def run_jobs(
         return
     # loky starts fresh interpreters (no fork, so threads and CUDA are safe) and does not run the caller's
     # script again, so that it works without an `if __name__ == "__main__"`.
-    with parallel_config(backend="loky", inner_max_num_threads=1):
+    with worker_deaths(workers), parallel_config(backend="loky", inner_max_num_threads=1):
         yield from Parallel(n_jobs=workers, return_as="generator_unordered", batch_size=1)(
             delayed(_in_worker)(os.getpid(), function, *job) for job in jobs
         )
+
+
+@contextmanager
+def worker_deaths(workers: int) -> Iterator[None]:
+    """Turn the death of a worker process, or its want of memory, into a CxrError that says what to do."""
+    from joblib.externals.loky.process_executor import BrokenProcessPool
+
+    try:
+        yield
+    except (BrokenProcessPool, MemoryError) as error:
+        what = "asked for memory that it cannot have" if isinstance(error, MemoryError) else "was killed"
+        raise CxrError(
+            f"One of {workers} worker processes {what}, as happens when the memory is full.",
+            remedy="Use fewer processes (--workers 1, workers=1) or free some memory. What was finished of a "
+            "cache or an audit is kept.",
+        ) from error
 
 
 def _in_worker(parent: int, function: Callable, *job) -> object:
