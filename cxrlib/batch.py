@@ -325,7 +325,7 @@ class Batch:
             "PYDEVD_DISABLE_FILE_VALIDATION": "1",  # else debugpy greets every kernel with a warning
             "JUPYTER_PREFER_ENV_PATH": "1",  # this environment's kernel, not a namesake
             "IPYTHONDIR": str(Path(scratch) / "ipython"),  # nor the user's start-up files and history
-            "JUPYTER_RUNTIME_DIR": str(Path(scratch) / "runtime"),  # connection files go, too
+            "TMPDIR": scratch,  # Jupyter's connection files, too, go with it
         }
         return environment
 

@@ -374,3 +374,14 @@ def test_a_second_report_into_the_same_folder_waits(tmp_path, monkeypatch, caplo
         go_on.set()
         assert (first.result(60), second.result(60)) == (0, 0)
     assert ran == [1, 2]
+
+
+@unix
+def test_commands_killed_at_random_moments_and_run_again_end_as_undisturbed(tmp_path):
+    """Two kills of the campaign; the whole of it takes a quarter of an hour and more."""
+    campaign = ROOT / "benchmarks" / "faults.py"
+    done = subprocess.run(
+        [sys.executable, campaign, "--kills", "1", "--only", "cache", "train", "--keep", tmp_path / "cases"],
+        env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
