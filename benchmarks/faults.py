@@ -194,7 +194,10 @@ def end(child: int, seconds: float = END) -> int | None:
 
 def _kill(child: int, everything: bool) -> None:
     others = psutil.Process(child).children(recursive=True) if everything else []
-    os.killpg(child, signal.SIGKILL)
+    try:
+        os.killpg(child, signal.SIGKILL)
+    except ProcessLookupError:  # so early that it has no group of its own yet
+        os.kill(child, signal.SIGKILL)
     for process in others:
         try:
             process.kill()
