@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import re
+import shutil
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 from cxrlib.errors import CxrError
 
+_SHARED = Path("/dev/shm")
+_marks: list = []  # this process's own, open and locked; see _mark_and_sweep
 _watching: list[int] = []  # in a worker: the process that it ends with
 
 
@@ -49,12 +55,39 @@ def run_jobs(
     if workers <= 1 or small:
         yield from (function(*job) for job in jobs)
         return
+    with suppress(OSError, CxrError):  # a cache that cannot be written hinders no work
+        _mark_and_sweep()
     # loky starts fresh interpreters (no fork, so threads and CUDA are safe) and does not run the caller's
     # script again, so that it works without an `if __name__ == "__main__"`.
     with worker_deaths(workers), parallel_config(backend="loky", inner_max_num_threads=1):
         yield from Parallel(n_jobs=workers, return_as="generator_unordered", batch_size=1)(
             delayed(_in_worker)(os.getpid(), function, *job) for job in jobs
         )
+
+
+def _mark_and_sweep() -> None:
+    """Remove the semaphores and folders in shared memory of processes that were killed with their workers.
+
+    loky clears up after a process that dies, but not where the one that clears up is killed as well. A mark
+    that nobody holds a lock on is of a dead process: other containers' process numbers say nothing here.
+    """
+    from cxrlib.storage import cache_root, locked_at_once
+
+    if _marks or not _SHARED.is_dir():
+        return
+    folder = cache_root() / "workers"
+    folder.mkdir(parents=True, exist_ok=True)
+    for mark in folder.iterdir():
+        with suppress(OSError), open(mark, "r+b") as file:
+            if locked_at_once(file):
+                theirs = re.compile(rf"(sem\.loky|joblib_memmapping_folder)[-_]{int(mark.name)}[-_]")
+                for left in filter(lambda path: theirs.match(path.name), _SHARED.iterdir()):
+                    shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink()
+                mark.unlink()
+    own = folder / str(os.getpid())
+    _marks.append(open(own, "wb"))  # noqa: SIM115 — open as long as this process lives
+    locked_at_once(_marks[0])
+    atexit.register(own.unlink, missing_ok=True)
 
 
 @contextmanager

@@ -72,7 +72,7 @@ def _fresh_file(target: Path):
         handle, name = tempfile.mkstemp(prefix=_WRITING, suffix=target.suffix, dir=target.parent)
         held = os.fdopen(handle, "r+b")
         # Between its making and its locking another process may have taken it for a dead one's.
-        if _locked_at_once(held) is not False and os.fstat(handle).st_nlink:
+        if locked_at_once(held) is not False and os.fstat(handle).st_nlink:
             return held, Path(name)
         held.close()
 
@@ -86,11 +86,11 @@ def _sweep(folder: Path) -> None:
         left = [Path(file.path) for file in found if file.name.startswith(_WRITING) and not file.is_symlink()]
     for path in left:
         with suppress(OSError), open(path, "r+b") as file:
-            if _locked_at_once(file):
+            if locked_at_once(file):
                 path.unlink()
 
 
-def _locked_at_once(file) -> bool | None:
+def locked_at_once(file) -> bool | None:
     """Lock a file unless somebody else has; None where the system cannot say."""
     try:
         import fcntl

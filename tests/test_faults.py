@@ -19,7 +19,7 @@ import torch
 from PIL import Image
 
 import cxrlib
-from cxrlib import storage
+from cxrlib import parallel, storage
 from cxrlib.audit_features import describe
 from cxrlib.audit_probes import Probes
 from cxrlib.audit_rules import PROBES
@@ -219,6 +219,28 @@ def test_a_worker_that_is_killed_is_an_error_and_no_wait():
     with pytest.raises(CxrError, match="memory that it cannot have"):
         list(run_jobs(bytearray, [(1 << 60,)] * 4, workers=2))
     assert sorted(run_jobs(abs, [(-number,) for number in range(4)], workers=2)) == [0, 1, 2, 3]
+
+
+@unix
+def test_shared_memory_of_processes_killed_with_their_workers_is_given_back(tmp_path, monkeypatch):
+    monkeypatch.setenv("CXRLIB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(parallel, "_SHARED", tmp_path / "shm")
+    monkeypatch.setattr(parallel, "_marks", [])
+    for pid in (11, 12, 13):  # dead, alive, and none of ours
+        (tmp_path / "shm" / f"joblib_memmapping_folder_{pid}_abc").mkdir(parents=True)
+        (tmp_path / "shm" / f"sem.loky-{pid}-xyz").touch()
+    marks = tmp_path / "cache" / "workers"
+    marks.mkdir(parents=True)
+    (marks / "11").touch()
+    with open(marks / "12", "wb") as alive:
+        assert storage.locked_at_once(alive)
+        list(run_jobs(abs, [(1,), (2,)], workers=2))
+    left = {path.name for path in (tmp_path / "shm").iterdir()}
+    assert left == {f"{kind}{pid}{end}" for pid in (12, 13) for kind, end in SHARED}
+    assert {path.name for path in marks.iterdir()} == {"12", str(os.getpid())}
+
+
+SHARED = (("joblib_memmapping_folder_", "_abc"), ("sem.loky-", "-xyz"))
 
 
 # --- Full disks ---
