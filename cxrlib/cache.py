@@ -2,9 +2,9 @@
 
 ``cache_root()/decoded/<key>/`` holds ``images.npy`` (uint8, (N, size, size)), ``shapes.npy`` (the files' own
 heights and widths), ``kept.npy`` and ``manifest.json``, ``skipped.csv`` where files were left out, and
-``checksums.json``: a process that finds others than these builds the cache again. The key is a hash of what the
-arrays were made from: each file's path, size and modification time, in order, the image size, the fit, and the
-decoder's version. A file changed without a change of size and time is not noticed.
+``checksums.json``: a process that finds others than these builds the cache again. The key is a hash of what
+the arrays were made from: each file's path, size and modification time, in order, the image size, the fit,
+and the decoder's version. A file changed without a change of size and time is not noticed.
 
 A build works in ``<key>.partial`` and is renamed when it is complete, so a folder without ``.partial`` is a
 whole cache. Killed at any moment, the next build takes up what was done. A lock, which the system lets go of
