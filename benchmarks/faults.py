@@ -51,7 +51,7 @@ from cxrlib.checkpoints import load_checkpoint
 from cxrlib.storage import intact, read_arrays
 
 END = 180  # seconds after which a command counts as hanging
-stopped: list[int] = []  # by Ctrl-C: what was tried by then is recorded
+stopped: list[int] = []  # by Ctrl-C: the activity ends, and what was tried by then is recorded
 LEFT = re.compile(r"^\.cxr-writing-|\.partial$|^allocating_|^work_|^cxrlib-|^joblib_|\.tmp$")
 _TIMES = re.compile(
     r"\b\d+(\.\d+)?( |&nbsp;|\u00a0)?(s|seconds|minutes|min|ms)\b|\d{4}-\d\d-\d\d[T ][\d:.+]+"
@@ -356,7 +356,8 @@ def campaign(name: str, root: Path, kills: int, seed: int) -> tuple[dict, list[s
     wrong = [f"{name}: two undisturbed runs differ in {_difference(*whole)}"] if whole[0] != whole[1] else []
     rng = np.random.default_rng([seed, *name.encode()])
     moments, unhit = 0.95 * (np.arange(kills) + rng.random(kills)) / kills, 0
-    for number, moment in enumerate(moments.tolist()):
+    stopped.clear()
+    for number, moment in enumerate(rng.permutation(moments).tolist()):
         if stopped:
             kills = number
             break
