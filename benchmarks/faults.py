@@ -17,7 +17,6 @@ their work and not into imports.
 from __future__ import annotations
 
 import argparse
-import atexit
 import hashlib
 import json
 import os
@@ -46,7 +45,18 @@ from PIL import Image
 from reliability import OUT, record
 
 import cxrlib
-from cxrlib import audit, audit_page, cache, cli, distributed, lung_network, overfitting, report, results  # noqa: F401
+from cxrlib import (  # noqa: F401
+    audit,
+    audit_page,
+    cache,
+    cli,
+    distributed,
+    lung_network,
+    overfitting,
+    parallel,
+    report,
+    results,
+)
 from cxrlib.checkpoints import load_checkpoint
 from cxrlib.storage import intact, read_arrays
 
@@ -175,7 +185,8 @@ def start(activity: Activity, base: Path, case: Path, number: int) -> int:
 
         traceback.print_exc()
     finally:
-        atexit._run_exitfuncs()  # as where a command ends that is no fork
+        for mark in parallel._marks:  # what atexit does for a command that is no fork
+            Path(mark.name).unlink(missing_ok=True)
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)
