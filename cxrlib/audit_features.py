@@ -14,7 +14,6 @@ import numpy as np
 from cxrlib import audit_signs as signs
 from cxrlib.cohort import Cohort
 from cxrlib.decode import placed
-from cxrlib.errors import CacheError
 from cxrlib.parallel import progress_bar, run_jobs
 from cxrlib.regions import VIEWS, shown
 from cxrlib.storage import atomic_path, read_arrays
@@ -51,7 +50,7 @@ def describe(
     fields = _fields(cohort)
     typical = _typical(cohort.lung_masks)
     starts = range(0, len(cohort), CHUNK)
-    missing = [start for start in starts if not _file(folder, start).is_file()]
+    missing = [start for start in starts if read_arrays(_file(folder, start)) is None]
     with progress_bar(len(cohort), "Looking at images", progress) as bar:
         bar.update(len(cohort) - sum(min(CHUNK, len(cohort) - start) for start in missing))
         batch = 16  # chunks handed out at a time, so that a memory-mapped cohort is never held whole
@@ -63,14 +62,7 @@ def describe(
             ]  # fmt: skip
             for done in run_jobs(_describe_chunk, jobs, workers, small=len(cohort) < 2 * CHUNK):
                 bar.update(done)
-    parts = []
-    for start in starts:
-        try:
-            parts.append(read_arrays(_file(folder, start)))
-        except (OSError, ValueError) as error:
-            raise CacheError(
-                f"{_file(folder, start)} cannot be read: {error}", remedy="Audit again without --resume."
-            ) from error
+    parts = [read_arrays(_file(folder, start)) for start in starts]
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 

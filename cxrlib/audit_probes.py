@@ -267,9 +267,10 @@ def _seen(found: Finding) -> Finding:
 
 
 def _kept(file: Path) -> Held | None:
+    if (stored := read_arrays(file)) is None:
+        return None
     try:
-        stored = read_arrays(file)
         value, low, high, n, p = stored["numbers"].tolist()
         return Held(Estimate(value, low, high, int(n)), p, stored["scores"])
-    except (OSError, ValueError, KeyError, TypeError, OverflowError):
+    except (ValueError, KeyError, TypeError, OverflowError):  # whole, but of something else
         return None

@@ -10,6 +10,7 @@ import ast
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -32,6 +33,7 @@ _NO_INFLUENCE = ("report", "batch.py", "notebook_worker.py", "cli", "console.py"
 _INFLUENCE = ("site/scoreboard",)  # chapter 00 shows its table
 _KEYED_PACKAGES = ("numpy", "pandas", "matplotlib", "scikit-learn", "scikit-image", "torch", "torchvision")
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+_SCRATCH = "scratch"  # where notebooks run, in a folder each
 _STATE = 1  # raised when the stored states below change their meaning
 
 
@@ -191,6 +193,7 @@ class Batch:
             Name to outcome, in the notebooks' order.
         """
         self.state_dir.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(self.state_dir / _SCRATCH, ignore_errors=True)  # of a batch that was killed
         keys = self._keys(notebooks)
         outcomes = {}
         for notebook in notebooks:
@@ -252,8 +255,9 @@ class Batch:
         job = {"input": str(notebook.path), "output": str(self.executed(name))}
         job["parameters"] = self._given_to(notebook)
         log = self.state_dir / f"{name}.log"
+        (self.state_dir / _SCRATCH).mkdir(exist_ok=True)
         with (
-            tempfile.TemporaryDirectory(prefix="cxrlib-") as scratch,
+            tempfile.TemporaryDirectory(prefix=f"{name}-", dir=self.state_dir / _SCRATCH) as scratch,
             log.open("w", encoding="utf-8") as errors,
         ):
             process = subprocess.Popen(
@@ -321,6 +325,7 @@ class Batch:
             "PYDEVD_DISABLE_FILE_VALIDATION": "1",  # else debugpy greets every kernel with a warning
             "JUPYTER_PREFER_ENV_PATH": "1",  # this environment's kernel, not a namesake
             "IPYTHONDIR": str(Path(scratch) / "ipython"),  # nor the user's start-up files and history
+            "TMPDIR": scratch,  # Jupyter's connection files, too, go with it
         }
         return environment
 

@@ -1,9 +1,10 @@
 """Decoded cohorts on disk, as arrays that are mapped into memory and never read whole.
 
 ``cache_root()/decoded/<key>/`` holds ``images.npy`` (uint8, (N, size, size)), ``shapes.npy`` (the files' own
-heights and widths), ``kept.npy`` and ``manifest.json``, and ``skipped.csv`` where files were left out. The
-key is a hash of what the arrays were made from: each file's path, size and modification time, in order, the
-image size, the fit, and the decoder's version.
+heights and widths), ``kept.npy`` and ``manifest.json``, ``skipped.csv`` where files were left out, and
+``checksums.json``: a process that finds others than these builds the cache again. The key is a hash of what
+the arrays were made from: each file's path, size and modification time, in order, the image size, the fit,
+and the decoder's version. A file changed without a change of size and time is not noticed.
 
 A build works in ``<key>.partial`` and is renamed when it is complete, so a folder without ``.partial`` is a
 whole cache. Killed at any moment, the next build takes up what was done. A lock, which the system lets go of
@@ -17,7 +18,6 @@ import hashlib
 import json
 import logging
 import os
-import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -30,7 +30,7 @@ import numpy as np
 from cxrlib.decode import DECODER_VERSION, FITS, decode_with_shape, resize
 from cxrlib.errors import CacheError, ConfigError, DataError, DecodeError
 from cxrlib.parallel import progress_bar, run_jobs
-from cxrlib.storage import allocate, atomic_path, cache_root, locked, published, read_array, read_arrays, sync
+from cxrlib.storage import allocate, atomic_path, cache_root, read_array, read_arrays, stored, sync
 
 __all__ = ["Decoded", "atomic_path", "build_images", "cache_root", "decode_files", "progress_bar"]
 
@@ -167,18 +167,19 @@ def decode_files(
     root = Path(cache_dir) if cache_dir is not None else cache_root()
     key = _key(paths, size, fit, process)
     entry = root / "decoded" / key
-    if not (entry / "manifest.json").is_file() or _mended(entry):
-        with locked(entry):
-            whole = (entry / "manifest.json").is_file()
-            if entry.exists() and (not whole or _mended(entry)):
-                shutil.rmtree(entry)
-            if not entry.exists():
-                _build(entry, paths, size, fit, workers, progress, process)
+    shapes = {"images": (size, size), **(process.planes if process else {})}
+    stored(
+        entry,
+        lambda partial: _build(partial, shapes, paths, size, fit, workers, progress, process),
+        needed=len(paths) * sum(int(np.prod(shape)) for shape in shapes.values()),
+        usable=lambda: not _mended(entry),
+    )
     return _served(entry, paths, skip_bad, process)
 
 
 def _build(
-    entry: Path,
+    partial: Path,
+    shapes_of: Mapping[str, tuple[int, ...]],
     paths: list[str],
     size: int,
     fit: str,
@@ -188,37 +189,32 @@ def _build(
 ) -> None:
     started = time.perf_counter()
     count = len(paths)
-    shapes_of = {"images": (size, size), **(process.planes if process else {})}
-    needed = count * sum(int(np.prod(shape)) for shape in shapes_of.values())
-    with published(entry, needed=needed) as partial:
-        work = {name: _work_file(partial, name, (count, *shape)) for name, shape in shapes_of.items()}
-        state, reasons, shapes, values = _resumed(partial, count, process.values if process else 0)
-        before = int((state != _TODO).sum())
-        if before:
-            log.info("Going on with %s: %d of %d images are done.", partial, before, count)
-        todo = np.flatnonzero(state == _TODO)
-        chunks = [todo[start : start + CHUNK] for start in range(0, len(todo), CHUNK)]
-        files = [(str(path), offset) for path, offset in work.values()]
-        jobs = [([paths[row] for row in rows], rows, size, fit, files, process) for rows in chunks]
-        flushed = time.monotonic()
-        label = "Preprocessing" if process else "Decoding"
-        with progress_bar(count, label, progress, initial=before) as bar:
-            for rows, bad, found, numbers in run_jobs(
-                _decode_chunk, jobs, workers, small=len(todo) < 4 * CHUNK
-            ):
-                state[rows] = _DONE
-                shapes[rows] = found
-                values[rows] = numbers
-                for row, reason in bad:
-                    state[row] = _BAD
-                    reasons[row] = reason
-                bar.update(len(rows))
-                if time.monotonic() - flushed > FLUSH_SECONDS:
-                    _checkpoint(partial, work, state, reasons, shapes, values)
-                    flushed = time.monotonic()
-        _checkpoint(partial, work, state, reasons, shapes, values)
-        facts = {"image_size": size, "fit": fit, "seconds": round(time.perf_counter() - started, 3)}
-        _finish(partial, work, paths, state, reasons, shapes, values, facts)
+    work = {name: _work_file(partial, name, (count, *shape)) for name, shape in shapes_of.items()}
+    state, reasons, shapes, values = _resumed(partial, count, process.values if process else 0)
+    before = int((state != _TODO).sum())
+    if before:
+        log.info("Going on with %s: %d of %d images are done.", partial, before, count)
+    todo = np.flatnonzero(state == _TODO)
+    chunks = [todo[start : start + CHUNK] for start in range(0, len(todo), CHUNK)]
+    files = [(str(path), offset) for path, offset in work.values()]
+    jobs = [([paths[row] for row in rows], rows, size, fit, files, process) for rows in chunks]
+    flushed = time.monotonic()
+    label = "Preprocessing" if process else "Decoding"
+    with progress_bar(count, label, progress, initial=before) as bar:
+        for rows, bad, found, numbers in run_jobs(_decode_chunk, jobs, workers, small=len(todo) < 4 * CHUNK):
+            state[rows] = _DONE
+            shapes[rows] = found
+            values[rows] = numbers
+            for row, reason in bad:
+                state[row] = _BAD
+                reasons[row] = reason
+            bar.update(len(rows))
+            if time.monotonic() - flushed > FLUSH_SECONDS:
+                _checkpoint(partial, work, state, reasons, shapes, values)
+                flushed = time.monotonic()
+    _checkpoint(partial, work, state, reasons, shapes, values)
+    facts = {"image_size": size, "fit": fit, "seconds": round(time.perf_counter() - started, 3)}
+    _finish(partial, work, paths, state, reasons, shapes, values, facts)
 
 
 def _work_file(partial: Path, name: str, shape: tuple[int, ...]) -> tuple[Path, int]:
@@ -233,11 +229,11 @@ def _work_file(partial: Path, name: str, shape: tuple[int, ...]) -> tuple[Path, 
 
 
 def _resumed(partial: Path, count: int, numbers: int) -> tuple:
+    saved = read_arrays(partial / "state.npz")
     try:
-        saved = read_arrays(partial / "state.npz")
         reasons = dict(zip(saved["rows"].tolist(), saved["reasons"].tolist(), strict=True))
         return saved["state"], reasons, saved["shapes"], saved["values"]
-    except (OSError, ValueError, KeyError, TypeError):  # not there, or damaged: begin at the start
+    except (ValueError, KeyError, TypeError):  # not there, or damaged: begin at the start
         return np.zeros(count, np.uint8), {}, np.zeros((count, 2), np.int32), np.zeros((count, numbers))
 
 
@@ -307,8 +303,7 @@ def _finish(partial, work, paths, state, reasons, shapes, values, facts) -> None
         np.save(partial / "values.npy", values[kept])
     np.save(partial / "kept.npy", kept)
     np.save(partial / "shapes.npy", shapes[kept])
-    for leftover in partial.glob("*state.npz*"):  # and what a killed build was just writing
-        leftover.unlink()
+    (partial / "state.npz").unlink()
     manifest = {
         "schema": 1,
         "made_from": os.path.commonpath(paths) if paths else "",

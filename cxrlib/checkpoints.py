@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import logging
 import warnings
 import zipfile
 from pathlib import Path
@@ -13,11 +15,15 @@ from cxrlib.errors import CheckpointError
 
 FORMAT = 1
 
+log = logging.getLogger(__name__)
+
 
 def save_checkpoint(path: str | Path, state: dict) -> None:
     """Write a nested dict of tensors, numbers, strings and lists, whole or not at all."""
+    data = io.BytesIO()  # torch, writing itself, would call a full disk a RuntimeError
+    torch.save({"format": FORMAT, **state}, data)
     with atomic_path(Path(path)) as temporary:
-        torch.save({"format": FORMAT, **state}, temporary)
+        temporary.write_bytes(data.getbuffer())
 
 
 def load_checkpoint(path: str | Path) -> dict:
@@ -35,6 +41,19 @@ def load_checkpoint(path: str | Path) -> dict:
             remedy="Give a last.pt or best.pt that `cxr train` wrote.",
         )
     return state
+
+
+def drop_damaged(folder: Path) -> None:
+    """Remove a stored training of which a checkpoint is damaged: a store holds what can be made again."""
+    names = ("last.pt", "best.pt")
+    try:
+        for name in names:
+            if (folder / name).exists():
+                load_checkpoint(folder / name)
+    except CheckpointError as error:
+        log.warning("%s It is trained again.", error.message)
+        for name in names:
+            (folder / name).unlink(missing_ok=True)
 
 
 def load_state_dict(path: Path) -> dict:
@@ -57,7 +76,7 @@ def load_state_dict(path: Path) -> dict:
 
 
 def _check_archive(path: Path) -> None:
-    """Refuse an archive whose members are larger than the file: torch writes them as they are."""
+    """Refuse an archive whose members are larger than the file, or not as they were written (CRC-32)."""
     with zipfile.ZipFile(path) as archive:
         members = archive.infolist()
     plain = all(member.compress_type == zipfile.ZIP_STORED for member in members)
@@ -65,6 +84,9 @@ def _check_archive(path: Path) -> None:
         raise CheckpointError(
             f"{path} unpacks to more than its size.", remedy="Use a checkpoint that torch.save wrote."
         )
+    with zipfile.ZipFile(path) as archive:
+        if (name := archive.testzip()) is not None:
+            raise ValueError(f"the checksum of {name} is wrong")
 
 
 def _read(path: Path) -> object:

@@ -126,7 +126,7 @@ def load_network(weights: str | Path | None = None) -> LungNet:
 
 def save_weights(network: LungNet, path: str | Path, metadata: dict[str, str] | None = None) -> None:
     """Write the weights as safetensors."""
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     state = {
         name: tensor.contiguous()
@@ -134,7 +134,7 @@ def save_weights(network: LungNet, path: str | Path, metadata: dict[str, str] | 
         if not name.endswith("num_batches_tracked")
     }
     with atomic_path(path) as temporary:
-        save_file(state, temporary, metadata)
+        temporary.write_bytes(save(state, metadata))
 
 
 def lung_probabilities(

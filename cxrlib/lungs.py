@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,7 +20,7 @@ from scipy import ndimage
 from cxrlib.cache import progress_bar
 from cxrlib.cohort import Cohort
 from cxrlib.errors import CheckpointError, ConfigError, DataError
-from cxrlib.storage import allocate, atomic_path, cache_root, locked, published, read_array
+from cxrlib.storage import allocate, atomic_path, cache_root, read_array, stored
 
 VERSION = 1
 """Raised by one whenever the same weights may give other masks: the cache is keyed by it."""
@@ -75,13 +74,11 @@ def segment(
     root = cache_root() if cache_dir is None else Path(cache_dir)
     facts = f"{VERSION} {segmenter} {_weights_hash(weights, segmenter)} {cohort.content_hash()}"
     entry = root / "lungs" / hashlib.sha256(facts.encode()).hexdigest()[:20]
-    with locked(entry):
-        if (found := _read(entry, cohort)) is None:
-            shutil.rmtree(entry, ignore_errors=True)
-            with published(entry, needed=cohort.images.size) as partial:
-                _segment_into(partial, cohort, predict, progress)
-            found = _read(entry, cohort)
-    masks, problems = found
+    stored(
+        entry, lambda partial: _segment_into(partial, cohort, predict, progress), needed=cohort.images.size
+    )
+    masks = read_array(entry / "masks.npy", mmap_mode="r")
+    problems = json.loads((entry / "problems.json").read_text(encoding="utf-8"))
     return cohort.with_images(
         cohort.images,
         lung_masks=masks,
@@ -275,12 +272,3 @@ def _segment_into(partial: Path, cohort: Cohort, probabilities_of, progress: boo
                 temporary.write_text(json.dumps(problems), encoding="utf-8")
             bar.update(len(images))
     state.replace(partial / "problems.json")
-
-
-def _read(entry: Path, cohort: Cohort) -> tuple[np.ndarray, list[str]] | None:
-    try:
-        masks = read_array(entry / "masks.npy", mmap_mode="r")
-        problems = json.loads((entry / "problems.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return None
-    return (masks, problems) if masks.shape == cohort.images.shape and len(problems) == len(cohort) else None

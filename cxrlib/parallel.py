@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import re
+import shutil
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
-from cxrlib.errors import ConfigError
+from cxrlib.errors import ConfigError, CxrError
 
 _PATIENCE = "20s"  # with a Dask scheduler
+_SHARED = Path("/dev/shm")
+_marks: list = []  # this process's own, open and locked; see _mark_and_sweep
 _watching: list[int] = []  # in a worker: the process that it ends with
 
 
@@ -40,7 +47,8 @@ def run_jobs(
 ) -> Iterator[object]:
     """Yield ``function(*job)`` for each job as they end, from processes with one thread each where it pays.
 
-    ``workers`` None: as many as there are processors to use. ``small``: start no process.
+    ``workers`` None: as many as there are processors to use. ``small``: start no process. A process that is
+    killed, or cannot have the memory it asks for, becomes a CxrError.
     """
     from joblib import Parallel, cpu_count, delayed, parallel_config
 
@@ -48,9 +56,11 @@ def run_jobs(
     if workers <= 1 or small:
         yield from (function(*job) for job in jobs)
         return
+    with suppress(OSError, CxrError):  # a cache that cannot be written hinders no work
+        _mark_and_sweep()
     # loky starts fresh interpreters (no fork, so threads and CUDA are safe) and does not run the caller's
     # script again, so that it works without an `if __name__ == "__main__"`.
-    with parallel_config(backend="loky", inner_max_num_threads=1):
+    with worker_deaths(workers), parallel_config(backend="loky", inner_max_num_threads=1):
         yield from Parallel(n_jobs=workers, return_as="generator_unordered", batch_size=1)(
             delayed(_in_worker)(os.getpid(), function, *job) for job in jobs
         )
@@ -102,6 +112,47 @@ def _scheduler(address: str):
         raise ConfigError(
             f"No Dask scheduler answers at {address}, which CXRLIB_SCHEDULER names.",
             remedy="Start one with dask scheduler, or unset CXRLIB_SCHEDULER.",
+        ) from error
+
+
+def _mark_and_sweep() -> None:
+    """Remove the semaphores and folders in shared memory of processes that were killed with their workers.
+
+    loky clears up after a process that dies, but not where the one that clears up is killed as well. A mark
+    that nobody holds a lock on is of a dead process: other containers' process numbers say nothing here.
+    """
+    from cxrlib.storage import cache_root, locked_at_once
+
+    if _marks or not _SHARED.is_dir():
+        return
+    folder = cache_root() / "workers"
+    folder.mkdir(parents=True, exist_ok=True)
+    for mark in folder.iterdir():
+        with suppress(OSError), open(mark, "r+b") as file:
+            if locked_at_once(file):
+                theirs = re.compile(rf"(sem\.loky|joblib_memmapping_folder)[-_]{int(mark.name)}[-_]")
+                for left in filter(lambda path: theirs.match(path.name), _SHARED.iterdir()):
+                    shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink()
+                mark.unlink()
+    own = folder / str(os.getpid())
+    _marks.append(open(own, "wb"))  # noqa: SIM115 — open as long as this process lives
+    locked_at_once(_marks[0])
+    atexit.register(own.unlink, missing_ok=True)
+
+
+@contextmanager
+def worker_deaths(workers: int) -> Iterator[None]:
+    """Turn the death of a worker process, or its want of memory, into a CxrError that says what to do."""
+    from joblib.externals.loky.process_executor import BrokenProcessPool
+
+    try:
+        yield
+    except (BrokenProcessPool, MemoryError) as error:
+        what = "asked for memory that it cannot have" if isinstance(error, MemoryError) else "was killed"
+        raise CxrError(
+            f"One of {workers} worker processes {what}, as happens when the memory is full.",
+            remedy="Use fewer processes (--workers 1, workers=1) or free some memory. What was finished of a "
+            "cache or an audit is kept.",
         ) from error
 
 

@@ -21,7 +21,7 @@ from cxrlib.errors import CacheError, DataError
 from cxrlib.geometry import GEOMETRY_COLUMNS, Geometry
 from cxrlib.parallel import progress_bar, run_jobs
 from cxrlib.pipeline import PREPROCESS_VERSION, PreprocessConfig, Processed, preprocess_image, steps
-from cxrlib.storage import cache_root, locked, published, read_array
+from cxrlib.storage import cache_root, read_array, stored
 
 __all__ = [
     "PREPROCESS_VERSION", "Geometry", "PreprocessConfig", "Processed", "geometry_of", "marker_masks",
@@ -201,14 +201,12 @@ def _from_images(images: np.ndarray, pipeline: _Pipeline, *, workers, progress, 
         digest.update(np.ascontiguousarray(images[start : start + _CHUNK]))
     root = cache_root() if cache_dir is None else Path(cache_dir)
     entry = root / "preprocessed" / digest.hexdigest()[:24]
-    with locked(entry):
-        if not entry.is_dir():
-            with published(entry, needed=len(images) * pipeline.size**2 * 9 // 8) as partial:
-                _build(partial, images, starts, pipeline, workers, progress)
-    try:
-        return read_array(entry / "images.npy", mmap_mode="r"), read_array(entry / "values.npy"), entry
-    except (OSError, ValueError) as error:
-        raise CacheError(f"The cache in {entry} is damaged: {error}", remedy=f"Delete {entry}.") from error
+    stored(
+        entry,
+        lambda partial: _build(partial, images, starts, pipeline, workers, progress),
+        needed=len(images) * pipeline.size**2 * 9 // 8,
+    )
+    return read_array(entry / "images.npy", mmap_mode="r"), read_array(entry / "values.npy"), entry
 
 
 def _build(partial: Path, images, starts: Sequence[int], pipeline, workers, progress) -> None:

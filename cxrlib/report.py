@@ -28,7 +28,7 @@ from cxrlib.errors import ConfigError, printable
 from cxrlib.site import build as site_build
 from cxrlib.site.comparison import STATUSES, Comparison, compare, numbers_in, recorded_numbers
 from cxrlib.site.scoreboard import collect
-from cxrlib.storage import cache_root
+from cxrlib.storage import cache_root, locked
 
 PRESETS = {
     "smoke": "seconds a notebook",
@@ -130,41 +130,41 @@ def run_report(
     work = out / ".build"
     given = options | {"out_dir": str(out / "artifacts")}
     (out / "artifacts").mkdir(exist_ok=True)
+    with locked(work / "report"):  # a second call of the same report waits, then finds nothing to do
+        console.print(
+            f"Report on {given['dataset']}, preset {given['preset']}: "
+            f"{len(selected)} notebook{'s' * (len(selected) != 1)}, {jobs} at a time, "
+            f"{PRESETS[given['preset']]}; those that have not changed are taken from the last run.",
+            highlight=False,
+            soft_wrap=True,
+        )
+        batch = Batch(given, work / "runs", jobs=jobs, fresh=fresh, extra=extra)
+        outcomes = _run(batch, notebooks, selected, console)
 
-    console.print(
-        f"Report on {given['dataset']}, preset {given['preset']}: "
-        f"{len(selected)} notebook{'s' * (len(selected) != 1)}, {jobs} at a time, "
-        f"{PRESETS[given['preset']]}; those that have not changed are taken from the last run.",
-        highlight=False,
-        soft_wrap=True,
-    )
-    batch = Batch(given, work / "runs", jobs=jobs, fresh=fresh, extra=extra)
-    outcomes = _run(batch, notebooks, selected, console)
+        console.print("Rendering the site (about 10 seconds) …", highlight=False)
+        command = command_line(given, extra, jobs, only)
+        comparison = None
+        if old is not None:
+            new = numbers_in(out / "artifacts" / "figures", _recorded_by(outcomes))
+            comparison = compare(old, new, Path(compare_with).expanduser().resolve().name)
+        executed = {name: batch.executed(name) for name in outcomes}
+        render(out, folder, outcomes, executed, given, command, comparison, single_file=single_file)
+        if comparison is not None:
+            _tell(comparison, console)
 
-    console.print("Rendering the site (about 10 seconds) …", highlight=False)
-    command = command_line(given, extra, jobs, only)
-    comparison = None
-    if old is not None:
-        new = numbers_in(out / "artifacts" / "figures", _recorded_by(outcomes))
-        comparison = compare(old, new, Path(compare_with).expanduser().resolve().name)
-    executed = {name: batch.executed(name) for name in outcomes}
-    render(out, folder, outcomes, executed, given, command, comparison, single_file=single_file)
-    if comparison is not None:
-        _tell(comparison, console)
-
-    stopped = [outcome for outcome in outcomes.values() if outcome.status != "done"]
-    for outcome in stopped:
-        error = outcome.error or {}
-        console.print(f"[red]{outcome.name} {outcome.status}[/]: {error.get('name')}", highlight=False)
-        for line in str(error.get("message") or "").splitlines()[:12]:
-            console.print(f"  {printable(line)}", highlight=False, soft_wrap=True, markup=False)
-        again = _alone(command_line(given, extra, jobs, here=True), outcome.name)
-        again = f"  to run it alone: {again} --out {shlex.quote(str(out))}"
-        console.print(again, highlight=False, soft_wrap=True, markup=False)
-    seconds = time.monotonic() - started
-    console.print(f"Open {out / 'index.html'} ({seconds:.0f} s).", highlight=False, soft_wrap=True)
-    if single_file:
-        tell_single_file(out, console)
+        stopped = [outcome for outcome in outcomes.values() if outcome.status != "done"]
+        for outcome in stopped:
+            error = outcome.error or {}
+            console.print(f"[red]{outcome.name} {outcome.status}[/]: {error.get('name')}", highlight=False)
+            for line in str(error.get("message") or "").splitlines()[:12]:
+                console.print(f"  {printable(line)}", highlight=False, soft_wrap=True, markup=False)
+            again = _alone(command_line(given, extra, jobs, here=True), outcome.name)
+            again = f"  to run it alone: {again} --out {shlex.quote(str(out))}"
+            console.print(again, highlight=False, soft_wrap=True, markup=False)
+        seconds = time.monotonic() - started
+        console.print(f"Open {out / 'index.html'} ({seconds:.0f} s).", highlight=False, soft_wrap=True)
+        if single_file:
+            tell_single_file(out, console)
     return 1 if stopped else 0
 
 

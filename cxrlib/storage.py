@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import errno
+import json
 import logging
 import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +20,12 @@ from cxrlib.errors import CacheError
 
 log = logging.getLogger(__name__)
 
+_WRITING = ".cxr-writing-"
+"""How the names of files begin that :func:`atomic_path` has not put in place yet."""
+
+_CHECKSUMS = "checksums.json"
+_swept: set[Path] = set()  # folders in which this process has removed what killed ones left
+_checked: dict[Path, list[tuple]] = {}  # entries that this process has read whole, and their files' times
 _FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
 
 
@@ -35,24 +43,111 @@ def cache_root() -> Path:
 def atomic_path(target: str | Path) -> Iterator[Path]:
     """Yield a path to write to; when the block ends without an error, it becomes ``target`` in one step.
 
-    The file lies beside the target until then, and is removed if the block raises. A full disk becomes a
-    CacheError.
+    The file lies beside the target until then, and is removed if the block raises; what a killed process
+    left in the folder goes when the next one first writes there. A full disk becomes a CacheError.
     """
     target = Path(target)
     _make_folder(target.parent)
+    _sweep(target.parent)
     with _disk_errors(target.parent):
-        handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=target.suffix, dir=target.parent)
-        os.close(handle)
-    work = Path(name)
+        held, work = _fresh_file(target)
     try:
         with _disk_errors(target.parent):
             yield work
             sync(work)
             work.chmod(0o666 & ~_umask())
+            if os.name == "nt":  # where an open file cannot be renamed
+                held.close()
             os.replace(work, target)
             sync(target.parent)
     finally:
+        held.close()
         work.unlink(missing_ok=True)
+
+
+def _fresh_file(target: Path):
+    """An empty file beside the target, open and locked: unlocked ones are those of dead processes."""
+    while True:
+        handle, name = tempfile.mkstemp(prefix=_WRITING, suffix=target.suffix, dir=target.parent)
+        held = os.fdopen(handle, "r+b")
+        # Between its making and its locking another process may have taken it for a dead one's.
+        if locked_at_once(held) is not False and os.fstat(handle).st_nlink:
+            return held, Path(name)
+        held.close()
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what killed processes were writing in a folder, once a process and folder."""
+    if folder in _swept:
+        return
+    _swept.add(folder)
+    with os.scandir(folder) as found:
+        left = [Path(file.path) for file in found if file.name.startswith(_WRITING) and not file.is_symlink()]
+    for path in left:
+        with suppress(OSError), open(path, "r+b") as file:
+            if locked_at_once(file):
+                path.unlink()
+
+
+def locked_at_once(file) -> bool | None:
+    """Lock a file unless somebody else has; None where the system cannot say."""
+    try:
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except (ImportError, OSError):
+        return None
+    return True
+
+
+def stored(
+    entry: Path, build: Callable[[Path], None], needed: int = 0, *, usable: Callable[[], bool] = lambda: True
+) -> None:
+    """See that ``entry`` is there, whole and ``usable``; otherwise have it built, by one process at a time.
+
+    ``build`` fills the folder that it is given, in which it may find what a killed build left. ``needed``:
+    bytes, for the message on a full disk.
+    """
+    if intact(entry) and usable():
+        return
+    with locked(entry):
+        if entry.exists():
+            whole = intact(entry)
+            if whole and usable():  # another process built it meanwhile
+                return
+            if not whole:
+                log.warning("The cache in %s is not as it was written (checksums); it is built again.", entry)
+            shutil.rmtree(entry)
+        with published(entry, needed) as partial:
+            build(partial)
+
+
+def intact(entry: Path) -> bool:
+    """Whether the files of a published folder are those that were published, by size and CRC-32.
+
+    A process reads them for this once (some 2 GB a second), and again when their times have changed.
+    """
+    try:
+        expected = json.loads((entry / _CHECKSUMS).read_text(encoding="utf-8"))
+        files = [entry / name for name in expected]
+        times = [(s.st_size, s.st_mtime_ns, s.st_ino) for s in (file.stat() for file in files)]
+        if _checked.get(entry) != times:
+            if expected != {file.name: _checksum(file) for file in files}:
+                return False
+            _checked[entry] = times
+        return True
+    except (OSError, ValueError, TypeError, AttributeError):
+        return False
+
+
+def _checksum(path: Path) -> list[int]:
+    size = crc = 0
+    with open(path, "rb") as file:
+        while block := file.read(2**20):
+            size, crc = size + len(block), zlib.crc32(block, crc)
+    return [size, crc]
 
 
 @contextmanager
@@ -81,6 +176,11 @@ def published(entry: Path, needed: int = 0) -> Iterator[Path]:
         with _disk_errors(entry.parent, needed):
             partial.mkdir(parents=True, exist_ok=True)
             yield partial
+            (partial / _CHECKSUMS).unlink(missing_ok=True)
+            for left in partial.glob(f"{_WRITING}*"):
+                left.unlink()
+            sums = {file.name: _checksum(file) for file in sorted(partial.iterdir())}
+            (partial / _CHECKSUMS).write_text(json.dumps(sums) + "\n", encoding="utf-8")
             for file in partial.iterdir():
                 sync(file)
             os.replace(partial, entry)
@@ -118,13 +218,16 @@ def read_array(path: str | Path, mmap_mode: str | None = None) -> np.ndarray:
     return array
 
 
-def read_arrays(path: str | Path) -> dict[str, np.ndarray]:
-    """All arrays of an ``.npz`` file; a ValueError where it is damaged, whatever numpy raises then."""
-    archive = _loaded(path)
-    if isinstance(archive, np.ndarray):
-        raise ValueError(f"{Path(path).name} is no archive")
-    with archive, _as_value_error(path):
-        return {name: archive[name] for name in archive.files}
+def read_arrays(path: str | Path) -> dict[str, np.ndarray] | None:
+    """All arrays of an ``.npz`` file; None where it is not there, or damaged (each array has a CRC-32)."""
+    try:
+        archive = _loaded(path)
+        if isinstance(archive, np.ndarray):
+            return None
+        with archive, _as_value_error(path):
+            return {name: archive[name] for name in archive.files}
+    except (OSError, ValueError):
+        return None
 
 
 def _loaded(path: str | Path, mmap_mode: str | None = None):

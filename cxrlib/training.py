@@ -29,7 +29,7 @@ from torch import Tensor
 
 from cxrlib.cache import cache_root
 from cxrlib.callbacks import Callback, Checkpoint, default_callbacks
-from cxrlib.checkpoints import load_checkpoint
+from cxrlib.checkpoints import drop_damaged, load_checkpoint
 from cxrlib.cohort import Cohort, Rows
 from cxrlib.distributed import Share, end_others, gathered, is_lost_process, launch, spread_layers
 from cxrlib.errors import CheckpointError, DataError, TrainingError
@@ -387,6 +387,8 @@ def train_or_load(
     trainer = Trainer(config, callbacks, folder)
     # Of several processes of one training the first holds the lock for all.
     with locked(folder) if is_main_process() else nullcontext():
+        if is_main_process():
+            drop_damaged(folder)
         history = trainer.fit(cohort, resume=True)
     return trainer.model.eval(), history
 

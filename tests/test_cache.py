@@ -299,13 +299,6 @@ def test_a_cache_folder_that_cannot_be_made(files, tmp_path):
             raise CacheError(str(error).replace("\n", " ")) from error
 
 
-def test_a_damaged_cache_says_which_folder_to_delete(files, tmp_path):
-    folder = decode_files(files[:2], SIZE, cache_dir=tmp_path).folder
-    (folder / "images.npy").write_bytes(b"\x93NUMPY")
-    with pytest.raises(CacheError, match=f"Delete {folder}"):
-        build_images(files[:2], SIZE, cache_dir=tmp_path)
-
-
 # --- The rest ---
 
 

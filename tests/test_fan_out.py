@@ -46,7 +46,9 @@ def test_a_study_that_fans_out_trains_the_same_networks(tmp_path, monkeypatch):
     torch.set_num_threads(threads)
     assert len(list((tmp_path / "fanned" / "overfitting").glob("*/last.pt"))) == 2
     for one, other in zip(alone, fanned, strict=True):
-        assert all(torch.equal(a, b) for a, b in zip(one.last.parameters(), other.last.parameters()))
+        assert all(
+            torch.equal(a, b) for a, b in zip(one.last.parameters(), other.last.parameters(), strict=True)
+        )
         told = [run.history.drop(columns=["seconds", "images_per_second"]) for run in (one, other)]
         pd.testing.assert_frame_equal(*told)
 

@@ -194,7 +194,9 @@ PAGE = (WORKER.parent.parent / "cxrlib" / "site" / "pages" / "eight_gpus.md").re
 def test_the_pages_sizes_follow_from_the_shapes():
     from cxrlib.models import build, count_parameters
 
-    rows = json.loads((WORKER.parent.parent / "benchmarks" / "scale.json").read_text(encoding="utf-8"))["rows"]
+    rows = json.loads((WORKER.parent.parent / "benchmarks" / "scale.json").read_text(encoding="utf-8"))[
+        "rows"
+    ]
     rates = {row["name"]: row["ours"] for row in rows}
     names = {"parameters": count_parameters(build("densenet121")), "scale": rates.__getitem__}
     claims = re.findall(r"([\d.,]+)<!-- = (.+?) : (\S+) -->", PAGE)
@@ -211,7 +213,9 @@ def test_the_pages_recorded_numbers_are_those_recorded():
 
 
 def test_the_pages_measurements_are_those_recorded():
-    rows = json.loads((WORKER.parent.parent / "benchmarks" / "scale.json").read_text(encoding="utf-8"))["rows"]
+    rows = json.loads((WORKER.parent.parent / "benchmarks" / "scale.json").read_text(encoding="utf-8"))[
+        "rows"
+    ]
     by_name = {row["name"]: row for row in rows}
     claims = re.findall(r"([\d.e-]+)<!-- scale:([\w.]+):(\w+):(\S+) -->", PAGE)
     assert len(claims) == PAGE.count("<!-- scale:") == 7

@@ -17,7 +17,6 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
-import shutil
 import urllib.error
 import urllib.request
 import zipfile
@@ -31,7 +30,7 @@ from cxrlib.cache import atomic_path, cache_root, progress_bar
 from cxrlib.cohort import SPLITS, Cohort
 from cxrlib.datasets._files import limited
 from cxrlib.errors import CacheError, ConfigError, DataError
-from cxrlib.storage import allocate, locked, published, read_array
+from cxrlib.storage import allocate, read_array, stored
 
 NAMES = ("pneumoniamnist", "chestmnist")
 _LAYOUT = 1
@@ -81,12 +80,13 @@ def load(
     root = Path(cache_dir) if cache_dir is not None else cache_root()
     key = hashlib.sha256(f"{_LAYOUT}\0{name}\0{about['MD5' + suffix]}".encode()).hexdigest()[:24]
     entry = root / "decoded" / key
-    if not (entry / "manifest.json").is_file():
+    shape = (sum(about["n_samples"].values()), image_size, image_size)
+
+    def build(partial: Path) -> None:
         archive = fetch(name, data_dir, image_size=image_size, cache_dir=cache_dir, progress=progress)
-        with locked(entry):
-            if not (entry / "manifest.json").is_file():
-                shutil.rmtree(entry, ignore_errors=True)
-                _unpack(archive, entry, about, image_size, progress)
+        _unpack(archive, partial, about["n_samples"], shape, progress)
+
+    stored(entry, build, needed=int(np.prod(shape, dtype=np.int64)))
     return _cohort(name, entry, about, image_size, limit, seed)
 
 
@@ -216,32 +216,29 @@ def _bytes_bar(size: int, description: str, progress: bool | None):
     return progress_bar(size, description, progress, unit="B", unit_scale=True)
 
 
-def _unpack(archive: Path, entry: Path, about: dict, image_size: int, progress: bool | None) -> None:
+def _unpack(archive: Path, partial: Path, counts: dict, shape: tuple, progress: bool | None) -> None:
     """Copy the images into one array in the cache, a block at a time, and the labels beside it."""
-    counts = about["n_samples"]
-    shape = (sum(counts.values()), image_size, image_size)
     labels = []
-    with published(entry, needed=int(np.prod(shape, dtype=np.int64))) as partial:
-        offset = allocate(partial / "images.npy", shape)
-        bar = progress_bar(shape[0], "Unpacking", progress)
-        images = partial / "images.npy"
-        try:
-            with zipfile.ZipFile(archive) as members, open(images, "r+b") as target, bar:
-                target.seek(offset)
-                for split in SPLITS:
-                    _copy_images(members, split, (counts[split], *shape[1:]), target, bar)
-                    with members.open(f"{split}_labels.npy") as member:
-                        labels.append(np.lib.format.read_array(member, allow_pickle=False))
-                    if len(labels[-1]) != counts[split]:
-                        raise ValueError(f"it has {len(labels[-1])} {split} labels, not {counts[split]}")
-        except (KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
-            raise DataError(
-                f"{archive} is not the file that it should be: {error}",
-                remedy="Delete it and fetch it again.",
-            ) from error
-        np.save(partial / "labels.npy", np.concatenate(labels).astype(np.uint8))
-        manifest = {"schema": 1, "made_from": str(archive), "image_size": image_size, "counts": counts}
-        (partial / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+    offset = allocate(partial / "images.npy", shape)
+    bar = progress_bar(shape[0], "Unpacking", progress)
+    images = partial / "images.npy"
+    try:
+        with zipfile.ZipFile(archive) as members, open(images, "r+b") as target, bar:
+            target.seek(offset)
+            for split in SPLITS:
+                _copy_images(members, split, (counts[split], *shape[1:]), target, bar)
+                with members.open(f"{split}_labels.npy") as member:
+                    labels.append(np.lib.format.read_array(member, allow_pickle=False))
+                if len(labels[-1]) != counts[split]:
+                    raise ValueError(f"it has {len(labels[-1])} {split} labels, not {counts[split]}")
+    except (KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise DataError(
+            f"{archive} is not the file that it should be: {error}",
+            remedy="Delete it and fetch it again.",
+        ) from error
+    np.save(partial / "labels.npy", np.concatenate(labels).astype(np.uint8))
+    manifest = {"schema": 1, "made_from": str(archive), "image_size": shape[1], "counts": counts}
+    (partial / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
 
 
 def _copy_images(members: zipfile.ZipFile, split: str, shape: tuple[int, ...], target, bar) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
@@ -14,7 +13,8 @@ import numpy as np
 from cxrlib.cache import progress_bar
 from cxrlib.cohort import Cohort
 from cxrlib.datasets import phantom
-from cxrlib.storage import cache_root, locked, published, read_array
+from cxrlib.parallel import worker_deaths
+from cxrlib.storage import cache_root, read_array, stored
 
 CHUNK = 100  # images a job
 _ARRAYS = ("images", "lung_masks", "lesion_masks")
@@ -45,16 +45,14 @@ def load(
     key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:20]
     root = cache_root() if cache_dir is None else Path(cache_dir)
     entry = root / "phantom" / key
-    with locked(entry):
-        arrays = _read(entry, n, image_size)
-        if arrays is None:
-            shutil.rmtree(entry, ignore_errors=True)
-            with published(entry, needed=3 * n * image_size**2) as partial:
-                for name, array in zip(
-                    _ARRAYS, _render(n, image_size, seed, config, workers, progress), strict=True
-                ):
-                    np.save(partial / f"{name}.npy", array)
-            arrays = _read(entry, n, image_size)
+
+    def build(partial: Path) -> None:
+        made = _render(n, image_size, seed, config, workers, progress)
+        for name, array in zip(_ARRAYS, made, strict=True):
+            np.save(partial / f"{name}.npy", array)
+
+    stored(entry, build, needed=3 * n * image_size**2)
+    arrays = [read_array(entry / f"{name}.npy", mmap_mode="r") for name in _ARRAYS]
     return phantom.cohort_of(phantom.Rendered(*arrays, phantom.draw_latents(n, seed, config)), seed, config)
 
 
@@ -67,7 +65,7 @@ def _render(n, image_size, seed, config, workers, progress) -> list[np.ndarray]:
         for start in range(0, n, CHUNK)
     )
     made = [[] for _ in _ARRAYS]
-    with progress_bar(n, "rendering phantoms", progress) as bar:
+    with progress_bar(n, "rendering phantoms", progress) as bar, worker_deaths(jobs):
         for chunk in Parallel(n_jobs=jobs, return_as="generator")(chunks):
             for arrays, array in zip(made, chunk, strict=True):
                 arrays.append(array)
@@ -78,16 +76,6 @@ def _render(n, image_size, seed, config, workers, progress) -> list[np.ndarray]:
 def _chunk(n, image_size, seed, config, start) -> tuple[np.ndarray, ...]:
     made = phantom.render(n, image_size=image_size, seed=seed, config=config, start=start)
     return made.images, made.lung_masks, made.lesion_masks
-
-
-def _read(entry: Path, n: int, image_size: int) -> list[np.ndarray] | None:
-    """The stored arrays as read-only memory maps, or None where one is missing or damaged."""
-    try:
-        arrays = [read_array(entry / f"{name}.npy", mmap_mode="r") for name in _ARRAYS]
-    except (OSError, ValueError):
-        return None
-    whole = all(array.shape == (n, image_size, image_size) and array.dtype == np.uint8 for array in arrays)
-    return arrays if whole else None
 
 
 @lru_cache

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import filecmp
 import hashlib
 import json
+import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -70,7 +74,7 @@ def write_sources(
     _empty(out / "notebooks", "*.ipynb", keep=outcomes)
     for name, outcome in outcomes.items():
         notebook = nbformat.v4.new_notebook()
-        if executed[name].is_file():
+        with suppress(OSError, ValueError):  # not there, or cut short when its process was killed
             notebook = nbformat.read(executed[name], as_version=4)
         notebook = chapters.clean(notebook, names)
         write_text(out / "notebooks" / f"{name}.ipynb", nbformat.writes(notebook))
@@ -166,7 +170,13 @@ def _run_sphinx(source: Path, out: Path, work: Path) -> None:
         str(work / "doctrees"),
     ]
     # Not straight into ``out``: myst-nb leaves a folder of images beside the one it renders to.
-    rendered = work / "site"
+    rendered, began, ended = work / "site", work / "rendering", work / "rendered"
+    if began.exists() or (ended.exists() and ended.stat().st_mtime > time.time()):
+        # Killed on the way, or the clock was set back since: Sphinx goes by times, and would take a page cut
+        # short for a new one, or a new source for an old one.
+        for folder in (rendered, work / "doctrees"):
+            shutil.rmtree(folder, ignore_errors=True)
+    began.touch()
     done = subprocess.run(
         [*command, str(source), str(rendered)], capture_output=True, text=True, stdin=subprocess.DEVNULL
     )
@@ -174,19 +184,34 @@ def _run_sphinx(source: Path, out: Path, work: Path) -> None:
     if done.returncode:
         words = " ".join(done.stderr.strip().splitlines()[-1:])
         raise CxrError(f"Sphinx could not render the report: {words}", remedy=f"Read {log}.")
-    shutil.copytree(rendered, out, dirs_exist_ok=True, ignore=shutil.ignore_patterns(".buildinfo*"))
+    _copy_tree(rendered, out, ignore=shutil.ignore_patterns(".buildinfo*"))
     pages = {path.stem for path in source.iterdir()} | {"search"}
     for page in out.glob("*.html"):
         if page.stem not in pages:
             page.unlink()
+    os.replace(began, ended)
+    os.utime(ended)
 
 
 def copy_evidence(figures: Path, out: Path, source: Path) -> None:
     """Put the committed figures where pages link to them (``out``) and where Sphinx looks (``source``)."""
     for target in (out / "figures", source / "figures"):
-        shutil.rmtree(target, ignore_errors=True)
         if figures.is_dir():
-            shutil.copytree(figures, target, ignore=shutil.ignore_patterns(".*"))
+            _copy_tree(figures, target, ignore=shutil.ignore_patterns(".*"))
+        for path in sorted(target.rglob("*"), reverse=True):
+            if not (figures / path.relative_to(target)).exists():
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def _copy_tree(source: Path, target: Path, ignore) -> None:
+    """Copy a folder into another, each file whole or not at all, and only where it differs."""
+
+    def copy(one: str, other: str) -> None:
+        if not (os.path.isfile(other) and filecmp.cmp(one, other, shallow=False)):
+            with atomic_path(other) as work:
+                shutil.copyfile(one, work)
+
+    shutil.copytree(source, target, dirs_exist_ok=True, ignore=ignore, copy_function=copy)
 
 
 def shown(estimate: Estimate) -> str:
