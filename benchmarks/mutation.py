@@ -4,10 +4,10 @@
     python benchmarks/mutation.py                    # all modules, 30-60 minutes on one core
     python benchmarks/mutation.py --only cache       # one of them
 
-mutmut makes the mutants (a number that is one more, ``<`` for ``<=``, an argument left out, …) in a copy of the
-package and runs the tests that reach each. A mutant counts as killed where a test fails, the process dies or
-the time runs out; one that no test reaches, and one that the tests pass, survives. Of a module with more than
-``--most`` mutants a sample is tried, drawn with the seed. Functions under a decorator are not mutated by
+mutmut makes the mutants (a number that is one more, ``<`` for ``<=``, an argument left out, …) in a copy of
+the package and runs the tests that reach each. A mutant counts as killed where a test fails, the process dies
+or the time runs out; one that no test reaches, and one that the tests pass, survives. Of a module with more
+than ``--most`` mutants a sample is tried, drawn with the seed. Functions under a decorator are not mutated by
 mutmut; of those there are a few properties and context managers, and ``pixel_free``, whose decorator (one
 thread) is taken off in the copy and done by the environment.
 

@@ -138,7 +138,10 @@ def patient_folds(patients, folds: int, *, seed: int = 0) -> np.ndarray:
     if folds < 2:
         raise DataError(f"{folds} folds leave nothing to train on.", remedy="Use 2 or more.")
     codes, unique = pd.factorize(np.asarray(patients).astype(str))
-    digests = (hashlib.sha256(f"fold:{seed}:{patient}".encode()).digest() for patient in unique)
+    digests = (
+        hashlib.sha256(f"fold:{seed}:{patient}".encode("utf-8", "surrogateescape")).digest()
+        for patient in unique
+    )
     return np.array([int.from_bytes(digest[:8], "big") % folds for digest in digests], dtype=np.int64)[codes]
 
 
