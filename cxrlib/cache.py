@@ -44,7 +44,6 @@ FLUSH_SECONDS = 5.0
 """At most this much work is lost when a build is killed."""
 
 _LAYOUT = 1
-_TEXT = {"encoding": "utf-8", "errors": "surrogateescape"}  # names of files are bytes
 _TODO, _DONE, _BAD = 0, 1, 2
 
 
@@ -84,9 +83,14 @@ class Process(Protocol):
     the uint8 arrays made beside each image, by name, and ``values`` how many numbers.
     """
 
-    key: str
-    planes: Mapping[str, tuple[int, ...]]
-    values: int
+    @property
+    def key(self) -> str: ...
+
+    @property
+    def planes(self) -> Mapping[str, tuple[int, ...]]: ...
+
+    @property
+    def values(self) -> int: ...
 
     def __call__(
         self, image: np.ndarray, row: int, shape: tuple[int, int], size: int
@@ -164,9 +168,9 @@ def decode_files(
     """
     if fit not in FITS:
         raise ConfigError(f"There is no fit called {fit!r}.", remedy=f"Use one of {', '.join(FITS)}.")
-    paths = [os.path.abspath(path) for path in paths]
+    files = [os.path.abspath(path) for path in paths]
     root = Path(cache_dir) if cache_dir is not None else cache_root()
-    key = _key(paths, size, fit, process)
+    key = _key(files, size, fit, process)
     entry = root / "decoded" / key
     if not (entry / "manifest.json").is_file() or _mended(entry):
         with locked(entry):
@@ -174,8 +178,8 @@ def decode_files(
             if entry.exists() and (not whole or _mended(entry)):
                 shutil.rmtree(entry)
             if not entry.exists():
-                _build(entry, paths, size, fit, workers, progress, process)
-    return _served(entry, paths, skip_bad, process)
+                _build(entry, files, size, fit, workers, progress, process)
+    return _served(entry, files, skip_bad, process)
 
 
 def _build(
@@ -233,7 +237,9 @@ def _work_file(partial: Path, name: str, shape: tuple[int, ...]) -> tuple[Path, 
     return work, int(np.load(work, mmap_mode="r").offset)
 
 
-def _resumed(partial: Path, count: int, numbers: int) -> tuple:
+def _resumed(
+    partial: Path, count: int, numbers: int
+) -> tuple[np.ndarray, dict[int, str], np.ndarray, np.ndarray]:
     try:
         with np.load(partial / "state.npz") as saved:
             reasons = dict(zip(saved["rows"].tolist(), saved["reasons"].tolist(), strict=True))
@@ -242,7 +248,14 @@ def _resumed(partial: Path, count: int, numbers: int) -> tuple:
         return np.zeros(count, np.uint8), {}, np.zeros((count, 2), np.int32), np.zeros((count, numbers))
 
 
-def _checkpoint(partial: Path, work: dict, state, reasons: dict[int, str], shapes, values) -> None:
+def _checkpoint(
+    partial: Path,
+    work: dict[str, tuple[Path, int]],
+    state: np.ndarray,
+    reasons: dict[int, str],
+    shapes: np.ndarray,
+    values: np.ndarray,
+) -> None:
     # The pixels first: what the state calls done must be on the disk, even if the power fails.
     for path, _ in work.values():
         sync(path)
@@ -252,8 +265,13 @@ def _checkpoint(partial: Path, work: dict, state, reasons: dict[int, str], shape
 
 
 def _decode_chunk(
-    paths: list[str], rows: np.ndarray, size: int, fit: str, files: list[tuple], process: Process | None
-) -> tuple:
+    paths: list[str],
+    rows: np.ndarray,
+    size: int,
+    fit: str,
+    files: list[tuple[str, int]],
+    process: Process | None,
+) -> tuple[np.ndarray, list[tuple[int, str]], np.ndarray, np.ndarray]:
     """Decode files into their rows of the work files.
 
     Returns (rows, [(row, reason)], heights and widths, values).
@@ -291,7 +309,16 @@ def _runs(rows: np.ndarray) -> list[tuple[int, int]]:
     return [(start, stop) for start, stop in pairwise(edges) if stop > start]
 
 
-def _finish(partial, work, paths, state, reasons, shapes, values, facts) -> None:
+def _finish(
+    partial: Path,
+    work: dict[str, tuple[Path, int]],
+    paths: list[str],
+    state: np.ndarray,
+    reasons: dict[int, str],
+    shapes: np.ndarray,
+    values: np.ndarray,
+    facts: dict[str, object],
+) -> None:
     kept = state == _DONE
     for name, (path, _) in work.items():
         if kept.all():
@@ -300,7 +327,9 @@ def _finish(partial, work, paths, state, reasons, shapes, values, facts) -> None
             _copy_rows(path, partial / f"{name}.npy", kept)
             path.unlink()
     if not kept.all():
-        with open(partial / "skipped.csv", "w", newline="", **_TEXT) as file:
+        with open(
+            partial / "skipped.csv", "w", newline="", encoding="utf-8", errors="surrogateescape"
+        ) as file:
             writer = csv.writer(file)
             writer.writerow(("path", "reason"))
             writer.writerows((paths[row], reasons[row]) for row in sorted(reasons))
@@ -336,10 +365,10 @@ def _served(entry: Path, paths: list[str], skip_bad: bool, process: Process | No
         skipped = _read_skipped(entry)
         images = np.load(entry / "images.npy", mmap_mode="r") if kept.any() else np.zeros((0, 1, 1), np.uint8)
         shapes = np.load(entry / "shapes.npy")
-        some = process is not None and kept.any()
-        names = process.planes if some else ()
+        made = process if kept.any() else None
+        names = made.planes if made else ()
         planes = {name: np.load(entry / f"{name}.npy", mmap_mode="r") for name in names}
-        values = np.load(entry / "values.npy") if some and process.values else None
+        values = np.load(entry / "values.npy") if made and made.values else None
         if len(kept) != len(paths) or len(images) != kept.sum():
             raise ValueError("its arrays do not fit together")
     except (OSError, ValueError, EOFError) as error:
@@ -359,8 +388,8 @@ def _read_skipped(entry: Path) -> list[tuple[str, str]]:
     path = entry / "skipped.csv"
     if not path.is_file():
         return []
-    with open(path, newline="", **_TEXT) as file:
-        return [tuple(row) for row in csv.reader(file)][1:]
+    with open(path, newline="", encoding="utf-8", errors="surrogateescape") as file:
+        return [(name, reason) for name, reason in csv.reader(file)][1:]
 
 
 def _mended(entry: Path) -> bool:

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
 import os
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 
+T = TypeVar("T")
 _watching: list[int] = []  # in a worker: the process that it ends with
 
 
-def progress_bar(total: int, description: str, progress: bool | None, unit: str = "image", **options):
+def progress_bar(
+    total: int, description: str, progress: bool | None, unit: str = "image", **options: Any
+) -> tqdm[Any]:
     """A tqdm bar that goes when it is done; ``progress`` None shows it on a terminal or in a notebook only.
 
     Of several processes of one training only the first shows it.
@@ -33,8 +41,8 @@ def is_main_process() -> bool:
 
 
 def run_jobs(
-    function: Callable, jobs: Sequence[tuple], workers: int | None, *, small: bool = False
-) -> Iterator[object]:
+    function: Callable[..., T], jobs: Sequence[tuple], workers: int | None, *, small: bool = False
+) -> Iterator[T]:
     """Yield ``function(*job)`` for each job as they end, from processes with one thread each where it pays.
 
     ``workers`` None: as many as there are processors to use. ``small``: start no process.
@@ -53,7 +61,7 @@ def run_jobs(
         )
 
 
-def _in_worker(parent: int, function: Callable, *job) -> object:
+def _in_worker(parent: int, function: Callable[..., T], *job: object) -> T:
     if not _watching and os.name != "nt":
         _watching.append(parent)
         threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
