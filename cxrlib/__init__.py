@@ -10,7 +10,7 @@ __version__ = "0.1.0"
 __all__ = ["Cohort", "CxrError", "CxrWarning", "__version__", "load"]
 
 
-def __getattr__(name: str):
+def __getattr__(name: str) -> object:
     # Imported when asked for, so that `import cxrlib` and `cxr --help` stay under a second.
     if name == "Cohort":
         from cxrlib.cohort import Cohort

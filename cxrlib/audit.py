@@ -150,7 +150,9 @@ def sample_patients(patients: np.ndarray, images: int | None, seed: int = 0) -> 
     if images is None or images >= len(patients):
         return np.ones(len(patients), bool)
     names, codes, sizes = np.unique(np.asarray(patients).astype(str), return_inverse=True, return_counts=True)
-    draws = [hashlib.sha256(f"sample:{seed}:{name}".encode()).digest() for name in names]
+    draws = [
+        hashlib.sha256(f"sample:{seed}:{name}".encode("utf-8", "surrogateescape")).digest() for name in names
+    ]
     order = sorted(range(len(names)), key=draws.__getitem__)
     enough = int(np.searchsorted(np.cumsum(sizes[order]), images)) + 1
     return np.isin(codes, order[:enough])

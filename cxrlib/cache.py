@@ -43,7 +43,6 @@ FLUSH_SECONDS = 5.0
 """At most this much work is lost when a build is killed."""
 
 _LAYOUT = 1
-_TEXT = {"encoding": "utf-8", "errors": "surrogateescape"}  # names of files are bytes
 _TODO, _DONE, _BAD = 0, 1, 2
 
 
@@ -83,9 +82,14 @@ class Process(Protocol):
     the uint8 arrays made beside each image, by name, and ``values`` how many numbers.
     """
 
-    key: str
-    planes: Mapping[str, tuple[int, ...]]
-    values: int
+    @property
+    def key(self) -> str: ...
+
+    @property
+    def planes(self) -> Mapping[str, tuple[int, ...]]: ...
+
+    @property
+    def values(self) -> int: ...
 
     def __call__(
         self, image: np.ndarray, row: int, shape: tuple[int, int], size: int
@@ -163,18 +167,18 @@ def decode_files(
     """
     if fit not in FITS:
         raise ConfigError(f"There is no fit called {fit!r}.", remedy=f"Use one of {', '.join(FITS)}.")
-    paths = [os.path.abspath(path) for path in paths]
+    files = [os.path.abspath(path) for path in paths]
     root = Path(cache_dir) if cache_dir is not None else cache_root()
-    key = _key(paths, size, fit, process)
+    key = _key(files, size, fit, process)
     entry = root / "decoded" / key
     shapes = {"images": (size, size), **(process.planes if process else {})}
     stored(
         entry,
-        lambda partial: _build(partial, shapes, paths, size, fit, workers, progress, process),
-        needed=len(paths) * sum(int(np.prod(shape)) for shape in shapes.values()),
+        lambda partial: _build(partial, shapes, files, size, fit, workers, progress, process),
+        needed=len(files) * sum(int(np.prod(shape)) for shape in shapes.values()),
         usable=lambda: not _mended(entry),
     )
-    return _served(entry, paths, skip_bad, process)
+    return _served(entry, files, skip_bad, process)
 
 
 def _build(
@@ -228,7 +232,9 @@ def _work_file(partial: Path, name: str, shape: tuple[int, ...]) -> tuple[Path, 
     return work, int(read_array(work, mmap_mode="r").offset)
 
 
-def _resumed(partial: Path, count: int, numbers: int) -> tuple:
+def _resumed(
+    partial: Path, count: int, numbers: int
+) -> tuple[np.ndarray, dict[int, str], np.ndarray, np.ndarray]:
     saved = read_arrays(partial / "state.npz")
     try:
         reasons = dict(zip(saved["rows"].tolist(), saved["reasons"].tolist(), strict=True))
@@ -237,7 +243,14 @@ def _resumed(partial: Path, count: int, numbers: int) -> tuple:
         return np.zeros(count, np.uint8), {}, np.zeros((count, 2), np.int32), np.zeros((count, numbers))
 
 
-def _checkpoint(partial: Path, work: dict, state, reasons: dict[int, str], shapes, values) -> None:
+def _checkpoint(
+    partial: Path,
+    work: dict[str, tuple[Path, int]],
+    state: np.ndarray,
+    reasons: dict[int, str],
+    shapes: np.ndarray,
+    values: np.ndarray,
+) -> None:
     # The pixels first: what the state calls done must be on the disk, even if the power fails.
     for path, _ in work.values():
         sync(path)
@@ -247,8 +260,13 @@ def _checkpoint(partial: Path, work: dict, state, reasons: dict[int, str], shape
 
 
 def _decode_chunk(
-    paths: list[str], rows: np.ndarray, size: int, fit: str, files: list[tuple], process: Process | None
-) -> tuple:
+    paths: list[str],
+    rows: np.ndarray,
+    size: int,
+    fit: str,
+    files: list[tuple[str, int]],
+    process: Process | None,
+) -> tuple[np.ndarray, list[tuple[int, str]], np.ndarray, np.ndarray]:
     """Decode files into their rows of the work files.
 
     Returns (rows, [(row, reason)], heights and widths, values).
@@ -286,7 +304,16 @@ def _runs(rows: np.ndarray) -> list[tuple[int, int]]:
     return [(start, stop) for start, stop in pairwise(edges) if stop > start]
 
 
-def _finish(partial, work, paths, state, reasons, shapes, values, facts) -> None:
+def _finish(
+    partial: Path,
+    work: dict[str, tuple[Path, int]],
+    paths: list[str],
+    state: np.ndarray,
+    reasons: dict[int, str],
+    shapes: np.ndarray,
+    values: np.ndarray,
+    facts: dict[str, object],
+) -> None:
     kept = state == _DONE
     for name, (path, _) in work.items():
         if kept.all():
@@ -295,7 +322,9 @@ def _finish(partial, work, paths, state, reasons, shapes, values, facts) -> None
             _copy_rows(path, partial / f"{name}.npy", kept)
             path.unlink()
     if not kept.all():
-        with open(partial / "skipped.csv", "w", newline="", **_TEXT) as file:
+        with open(
+            partial / "skipped.csv", "w", newline="", encoding="utf-8", errors="surrogateescape"
+        ) as file:
             writer = csv.writer(file)
             writer.writerow(("path", "reason"))
             writer.writerows((paths[row], reasons[row]) for row in sorted(reasons))
@@ -332,10 +361,10 @@ def _served(entry: Path, paths: list[str], skip_bad: bool, process: Process | No
             read_array(entry / "images.npy", mmap_mode="r") if kept.any() else np.zeros((0, 1, 1), np.uint8)
         )
         shapes = read_array(entry / "shapes.npy")
-        some = process is not None and kept.any()
-        names = process.planes if some else ()
+        made = process if kept.any() else None
+        names = made.planes if made else ()
         planes = {name: read_array(entry / f"{name}.npy", mmap_mode="r") for name in names}
-        values = read_array(entry / "values.npy") if some and process.values else None
+        values = read_array(entry / "values.npy") if made and made.values else None
         fit = kept.shape == (len(paths),) and len(images) == len(shapes) == kept.sum()
         if not fit or images.ndim != 3 or images.dtype != np.uint8:
             raise ValueError("its arrays do not fit together")
@@ -356,8 +385,8 @@ def _read_skipped(entry: Path) -> list[tuple[str, str]]:
     path = entry / "skipped.csv"
     if not path.is_file():
         return []
-    with open(path, newline="", **_TEXT) as file:
-        return [tuple(row) for row in csv.reader(file)][1:]
+    with open(path, newline="", encoding="utf-8", errors="surrogateescape") as file:
+        return [(name, reason) for name, reason in csv.reader(file)][1:]
 
 
 def _mended(entry: Path) -> bool:

@@ -6,9 +6,11 @@ import hashlib
 import mmap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike, DTypeLike
 
 from cxrlib.errors import DataError
 
@@ -35,19 +37,19 @@ class Rows:
         int, shape (K,): positions in it.
     """
 
-    def __init__(self, array: np.ndarray | Rows, rows: np.ndarray):
+    def __init__(self, array: np.ndarray | Rows, rows: np.ndarray) -> None:
         rows = np.asarray(rows, dtype=np.int64)
-        self._array, self._rows = (
-            (array._array, array._rows[rows]) if isinstance(array, Rows) else (array, rows)
-        )
-        self.shape = (len(rows), *array.shape[1:])
-        self.dtype, self.ndim = array.dtype, array.ndim
+        self._array: np.ndarray = array._array if isinstance(array, Rows) else array
+        self._rows: np.ndarray = array._rows[rows] if isinstance(array, Rows) else rows
+        self.shape: tuple[int, ...] = (len(rows), *array.shape[1:])
+        self.dtype: np.dtype = array.dtype
+        self.ndim: int = array.ndim
         self._read = 0
 
     def __len__(self) -> int:
         return len(self._rows)
 
-    def __getitem__(self, key) -> np.ndarray:
+    def __getitem__(self, key: Any) -> np.ndarray:
         found = np.asarray(self._array[self._rows[key]])
         self._read += found.nbytes
         if self._read > MAPPED:
@@ -55,15 +57,16 @@ class Rows:
             self._read = 0
         return found
 
-    def __array__(self, dtype=None, copy=None) -> np.ndarray:
+    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> np.ndarray:
         return self[:] if dtype is None else self[:].astype(dtype)
 
 
 def _give_back(array: np.ndarray) -> None:
-    while isinstance(array, np.ndarray):
-        array = array.base
-    if isinstance(array, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
-        array.madvise(mmap.MADV_DONTNEED)
+    base: object = array
+    while isinstance(base, np.ndarray):
+        base = base.base
+    if isinstance(base, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+        base.madvise(mmap.MADV_DONTNEED)
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,14 +154,14 @@ class Cohort:
         there = np.flatnonzero(self.table["split"] == name)
         if not lazy:
             return self.take(there)
-        changes = {"table": self.table.iloc[there], "lung_masks": None, "lesion_masks": None}
-        return replace(self, images=Rows(self.images, there), **changes)
+        images = cast(np.ndarray, Rows(self.images, there))  # stands for one
+        return replace(self, images=images, table=self.table.iloc[there], lung_masks=None, lesion_masks=None)
 
-    def with_images(self, images: np.ndarray, **changes) -> Cohort:
+    def with_images(self, images: np.ndarray, **changes: Any) -> Cohort:
         """The same table with other images (and, through ``changes``, other masks or info)."""
         return replace(self, images=images, **changes)
 
-    def with_columns(self, **columns) -> Cohort:
+    def with_columns(self, **columns: Any) -> Cohort:
         """The same images with these columns of the table added or replaced."""
         return replace(self, table=self.table.assign(**columns))
 
@@ -190,23 +193,23 @@ def concatenate(cohorts: Sequence[Cohort], name: str = "joined") -> Cohort:
             f"{len(cohorts)} cohorts of sizes {sorted(sizes)} cannot be joined.",
             remedy="Load all of them with the same image_size.",
         )
-    masks = {
-        role: None
-        if any(getattr(cohort, role) is None for cohort in cohorts)
-        else np.concatenate([getattr(cohort, role) for cohort in cohorts])
-        for role in ("lung_masks", "lesion_masks")
-    }
+
+    def joined(masks: list[np.ndarray | None]) -> np.ndarray | None:
+        there = [one for one in masks if one is not None]
+        return np.concatenate(there) if len(there) == len(masks) else None
+
     return Cohort(
         np.concatenate([cohort.images for cohort in cohorts]),
         pd.concat([cohort.table for cohort in cohorts], join="inner", ignore_index=True),
-        **masks,
+        joined([cohort.lung_masks for cohort in cohorts]),
+        joined([cohort.lesion_masks for cohort in cohorts]),
         name=name,
         info={"joined": [cohort.name for cohort in cohorts]},
     )
 
 
 def split_by_patient(
-    patient_ids, fractions: tuple[float, float, float] = (0.7, 0.1, 0.2), *, seed: int = 0
+    patient_ids: ArrayLike, fractions: tuple[float, float, float] = (0.7, 0.1, 0.2), *, seed: int = 0
 ) -> np.ndarray:
     """Give each patient a split from a hash of their id and the seed, so that row order cannot matter.
 

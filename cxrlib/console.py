@@ -46,13 +46,13 @@ def typed(value: str) -> object:
         return value
 
 
-def plain(value) -> str:
+def plain(value: object) -> str:
     if isinstance(value, dict):
         return "; ".join(f"{key}: {plain(inner)}" for key, inner in value.items())
     return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
-def print_json(value) -> None:
+def print_json(value: object) -> None:
     typer.echo(json.dumps(value, indent=1, default=str))
 
 

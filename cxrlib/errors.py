@@ -36,7 +36,7 @@ class CxrError(Exception):
         The files, rows or columns concerned. The first ten are listed, the rest counted.
     """
 
-    def __init__(self, message: str, *, remedy: str = "", offenders: Iterable[object] = ()):
+    def __init__(self, message: str, *, remedy: str = "", offenders: Iterable[object] = ()) -> None:
         self.message = message
         self.remedy = remedy
         self.offenders = [str(offender) for offender in offenders]
@@ -51,7 +51,9 @@ class CxrError(Exception):
             lines.append(f"What to do: {_shortened(self.remedy)}")
         return "\n".join(lines)
 
-    def __reduce__(self):  # exceptions with keyword arguments do not survive a process pool without this
+    def __reduce__(
+        self,
+    ) -> tuple[object, ...]:  # exceptions with keyword arguments do not survive a process pool without this
         return _rebuild, (type(self), self.message, self.remedy, self.offenders)
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
 from PIL import Image
 
 from cxrlib.decode import placed
@@ -61,23 +63,23 @@ class Geometry:
         """Where the part lies in the processed image: top, left, height, width in its pixels."""
         # Sizes in whole pixels, as the image had them when it was resized.
         shape = (max(1, round(self.crop_height)), max(1, round(self.crop_width)))
-        return placed(*shape, self.size, self.fit)
+        return placed(shape[0], shape[1], self.size, self.fit)
 
-    def to_processed_points(self, points) -> np.ndarray:
+    def to_processed_points(self, points: ArrayLike) -> np.ndarray:
         """(…, 2) float points of the original -> of the processed image. May lie outside."""
         sx, tx, sy, ty = self._affine
         return np.asarray(points, np.float64) * (sx, sy) + (tx, ty)
 
-    def to_original_points(self, points) -> np.ndarray:
+    def to_original_points(self, points: ArrayLike) -> np.ndarray:
         """(…, 2) float points of the processed image -> of the original."""
         sx, tx, sy, ty = self._affine
         return (np.asarray(points, np.float64) - (tx, ty)) / (sx, sy)
 
-    def to_processed_box(self, box) -> tuple[float, float, float, float]:
+    def to_processed_box(self, box: Sequence[float]) -> tuple[float, float, float, float]:
         """(x0, y0, x1, y1) of the original -> of the processed image, cut at its edges."""
         return _clipped(self.to_processed_points(_corners(box)), self.size, self.size)
 
-    def to_original_box(self, box) -> tuple[float, float, float, float]:
+    def to_original_box(self, box: Sequence[float]) -> tuple[float, float, float, float]:
         """(x0, y0, x1, y1) of the processed image -> of the original, cut at its edges."""
         return _clipped(self.to_original_points(_corners(box)), self.height, self.width)
 
@@ -117,7 +119,7 @@ class Geometry:
             )
 
 
-def _corners(box) -> np.ndarray:
+def _corners(box: Sequence[float]) -> np.ndarray:
     x0, y0, x1, y1 = box
     return np.array([[x0, y0], [x1, y1]], np.float64)
 

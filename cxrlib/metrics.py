@@ -11,8 +11,10 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
+from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from cxrlib.errors import ConfigError, CxrWarning, DataError
 from cxrlib.resampling import METRICS, Ranked, checked, curve_band, draw_patients, patient_codes
@@ -88,35 +90,35 @@ class DeLong:
     p_value: float
 
 
-def auc(labels, scores) -> float:
+def auc(labels: ArrayLike, scores: ArrayLike) -> float:
     """Area under the ROC curve; tied scores count one half. ``labels`` 0/1 and ``scores``, shape (N,)."""
     return _point(labels, scores, "auc")
 
 
-def average_precision(labels, scores) -> float:
+def average_precision(labels: ArrayLike, scores: ArrayLike) -> float:
     """Mean of the precision at each threshold, weighted by the gain in recall (no interpolation)."""
     return _point(labels, scores, "average_precision")
 
 
-def sensitivity(labels, scores, threshold: float = 0.5) -> float:
+def sensitivity(labels: ArrayLike, scores: ArrayLike, threshold: float = 0.5) -> float:
     """Share of the positives whose score is at least the threshold."""
     return _point(labels, scores, "sensitivity", threshold)
 
 
-def specificity(labels, scores, threshold: float = 0.5) -> float:
+def specificity(labels: ArrayLike, scores: ArrayLike, threshold: float = 0.5) -> float:
     """Share of the negatives whose score is below the threshold."""
     return _point(labels, scores, "specificity", threshold)
 
 
-def accuracy(labels, scores, threshold: float = 0.5) -> float:
+def accuracy(labels: ArrayLike, scores: ArrayLike, threshold: float = 0.5) -> float:
     """Share of all rows that fall on the right side of the threshold."""
     return _point(labels, scores, "accuracy", threshold)
 
 
 def bootstrap(
-    labels,
-    scores,
-    patients=None,
+    labels: ArrayLike,
+    scores: ArrayLike,
+    patients: ArrayLike | None = None,
     metrics: Sequence[str] = METRICS,
     threshold: float = 0.5,
     replicates: int = 2000,
@@ -157,9 +159,9 @@ def bootstrap(
 
 
 def bootstrap_mean(
-    labels,
-    list_of_scores,
-    patients=None,
+    labels: ArrayLike,
+    list_of_scores: Sequence[ArrayLike],
+    patients: ArrayLike | None = None,
     metrics: Sequence[str] = METRICS,
     threshold: float | Sequence[float] = 0.5,
     replicates: int = 2000,
@@ -183,10 +185,10 @@ def bootstrap_mean(
 
 
 def bootstrap_difference(
-    labels,
-    scores_a,
-    scores_b,
-    patients=None,
+    labels: ArrayLike,
+    scores_a: ArrayLike,
+    scores_b: ArrayLike,
+    patients: ArrayLike | None = None,
     metrics: Sequence[str] = METRICS,
     threshold: float | Sequence[float] = 0.5,
     replicates: int = 2000,
@@ -206,7 +208,13 @@ def bootstrap_difference(
     }
 
 
-def evaluate(labels, scores, patients=None, threshold: float = 0.5, **options) -> dict[str, Estimate]:
+def evaluate(
+    labels: ArrayLike,
+    scores: ArrayLike,
+    patients: ArrayLike | None = None,
+    threshold: float = 0.5,
+    **options: Any,
+) -> dict[str, Estimate]:
     """All five metrics with intervals by patient; options as for :func:`bootstrap`."""
     return bootstrap(labels, scores, patients, METRICS, threshold, **options)
 
@@ -225,14 +233,15 @@ def over_seeds(estimates: Sequence[Estimate | float]) -> Estimate:
     if not np.isfinite(values).all():
         raise DataError(f"The runs to average are {values}.", remedy="Leave out the runs that failed.")
     sizes = {run.n for run in runs}
-    lows, highs = values, values
-    if all(run.low is not None and run.high is not None for run in runs):
-        lows, highs = ([np.mean([run.low for run in runs])], [np.mean([run.high for run in runs])])
+    limits = [(run.low, run.high) for run in runs if run.low is not None and run.high is not None]
+    low, high = min(values), max(values)
+    if len(limits) == len(runs):
+        low, high = (float(np.mean(side)) for side in zip(*limits, strict=True))
     n = sizes.pop() if len(sizes) == 1 else None
-    return Estimate(float(np.mean(values)), float(min(lows)), float(max(highs)), n, seeds=len(runs))
+    return Estimate(float(np.mean(values)), float(low), float(high), n, seeds=len(runs))
 
 
-def delong(labels, scores_a, scores_b, level: float = 0.95) -> DeLong:
+def delong(labels: ArrayLike, scores_a: ArrayLike, scores_b: ArrayLike, level: float = 0.95) -> DeLong:
     """Test whether two models' AUCs on the same rows differ.
 
     The covariance is DeLong's [1]_, computed from midranks in O(N log N) [2]_. Rows are taken as independent:
@@ -275,7 +284,9 @@ def delong(labels, scores_a, scores_b, level: float = 0.95) -> DeLong:
     )
 
 
-def choose_threshold(labels, scores, rule: str = "youden", at: float | None = None) -> float:
+def choose_threshold(
+    labels: ArrayLike, scores: ArrayLike, rule: str = "youden", at: float | None = None
+) -> float:
     """A threshold for these scores; give it the validation split, never the test split.
 
     Parameters
@@ -319,6 +330,7 @@ def choose_threshold(labels, scores, rule: str = "youden", at: float | None = No
     elif rule == "accuracy":
         best = int(np.argmax(hits + rejected))
     else:
+        assert at is not None  # refused above
         best = int(np.flatnonzero(sensitivities >= at - 1e-12)[-1])
         best = int(np.flatnonzero(rejected == rejected[best])[0])
     if best == 0:
@@ -340,13 +352,21 @@ def proportion(successes: float, total: int, level: float = 0.95) -> Estimate:
     return Estimate(share, max(0.0, centre - half), min(1.0, centre + half), int(total))
 
 
-def _point(labels, scores, metric: str, threshold: float = 0.5) -> float:
-    labels, (scores,) = checked(labels, [scores], metrics=(metric,))
-    ranked = Ranked.of(labels, scores, np.arange(len(labels)), threshold)
+def _point(labels: ArrayLike, scores: ArrayLike, metric: str, threshold: float = 0.5) -> float:
+    labels, rows = checked(labels, [scores], metrics=(metric,))
+    ranked = Ranked.of(labels, rows[0], np.arange(len(labels)), threshold)
     return float(ranked.measure(np.ones((1, len(labels)), dtype=np.int64), (metric,))[0, 0])
 
 
-def _replicates(labels, list_of_scores, patients, metrics, threshold, replicates, seed):
+def _replicates(
+    labels: ArrayLike,
+    list_of_scores: Sequence[ArrayLike],
+    patients: ArrayLike | None,
+    metrics: Sequence[str],
+    threshold: float | Sequence[float],
+    replicates: int,
+    seed: int,
+) -> tuple[np.ndarray, np.ndarray, int]:
     """Metrics of S models: as they are, (S, M); in each replicate, (R, S, M), NaN where undefined; and N."""
     unknown = [name for name in metrics if name not in METRICS]
     if unknown:

@@ -12,16 +12,23 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from cxrlib.errors import ConfigError, CxrError
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
 
 _PATIENCE = "20s"  # with a Dask scheduler
 _SHARED = Path("/dev/shm")
 _marks: list = []  # this process's own, open and locked; see _mark_and_sweep
+T = TypeVar("T")
 _watching: list[int] = []  # in a worker: the process that it ends with
 
 
-def progress_bar(total: int, description: str, progress: bool | None, unit: str = "image", **options):
+def progress_bar(
+    total: int, description: str, progress: bool | None, unit: str = "image", **options: Any
+) -> tqdm[Any]:
     """A tqdm bar that goes when it is done; ``progress`` None shows it on a terminal or in a notebook only.
 
     Of several processes of one training only the first shows it.
@@ -43,8 +50,8 @@ def is_main_process() -> bool:
 
 
 def run_jobs(
-    function: Callable, jobs: Sequence[tuple], workers: int | None, *, small: bool = False
-) -> Iterator[object]:
+    function: Callable[..., T], jobs: Sequence[tuple], workers: int | None, *, small: bool = False
+) -> Iterator[T]:
     """Yield ``function(*job)`` for each job as they end, from processes with one thread each where it pays.
 
     ``workers`` None: as many as there are processors to use. ``small``: start no process. A process that is
@@ -156,7 +163,7 @@ def worker_deaths(workers: int) -> Iterator[None]:
         ) from error
 
 
-def _in_worker(parent: int, function: Callable, *job) -> object:
+def _in_worker(parent: int, function: Callable[..., T], *job: object) -> T:
     if not _watching and os.name != "nt":
         _watching.append(parent)
         threading.Thread(target=_end_with, args=(parent,), daemon=True).start()

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from cxrlib.errors import ConfigError, DataError
 
@@ -18,7 +19,9 @@ _NEEDS = {"sensitivity": (1,), "specificity": (0,), "accuracy": ()}  # the class
 _CHUNK = 1 << 16  # replicates × rows held at once: small enough to stay in the processor's cache
 
 
-def checked(labels, list_of_scores, metrics: Sequence[str] = ("auc",)) -> tuple[np.ndarray, np.ndarray]:
+def checked(
+    labels: ArrayLike, list_of_scores: Sequence[ArrayLike], metrics: Sequence[str] = ("auc",)
+) -> tuple[np.ndarray, np.ndarray]:
     """Labels as int64 (N,) and scores as float64 (S, N), or a DataError that says what is wrong with them.
 
     The classes that ``metrics`` need must be there.
@@ -53,11 +56,11 @@ def checked(labels, list_of_scores, metrics: Sequence[str] = ("auc",)) -> tuple[
             offenders=[f"row {row}: {labels[row]!r}" for row in wrong],
             remedy="Write 1 for pneumonia and 0 for its absence, or drop those rows.",
         )
-    wrong = np.argwhere(~np.isfinite(scores))
-    if len(wrong):
+    infinite = np.argwhere(~np.isfinite(scores))
+    if len(infinite):
         raise DataError(
-            f"{len(wrong)} scores are not finite.",
-            offenders=[f"row {row}: {scores[model, row]}" for model, row in wrong],
+            f"{len(infinite)} scores are not finite.",
+            offenders=[f"row {row}: {scores[model, row]}" for model, row in infinite],
             remedy="Look for a diverged model or a missing prediction before measuring.",
         )
     labels = values.astype(np.int64)
@@ -71,7 +74,9 @@ def checked(labels, list_of_scores, metrics: Sequence[str] = ("auc",)) -> tuple[
     return labels, scores
 
 
-def patient_codes(labels: np.ndarray, scores: np.ndarray, patients) -> tuple[np.ndarray, int]:
+def patient_codes(
+    labels: np.ndarray, scores: np.ndarray, patients: ArrayLike | None
+) -> tuple[np.ndarray, int]:
     """For each row its patient, 0 … P − 1, and P, numbered so that the order of the rows cannot matter."""
     if patients is None:
         order = np.lexsort((*scores, labels))  # rows that agree in everything are interchangeable
@@ -128,11 +133,11 @@ def draw_patients(n_patients: int, n_rows: int, replicates: int, seed: int) -> I
 
 
 def curve_band(
-    labels,
-    scores,
-    patients=None,
+    labels: ArrayLike,
+    scores: ArrayLike,
+    patients: ArrayLike | None = None,
     kind: str = "roc",
-    grid=None,
+    grid: ArrayLike | None = None,
     replicates: int = 500,
     level: float = 0.95,
     seed: int = 0,
@@ -149,11 +154,11 @@ def curve_band(
     """
     if kind not in ("roc", "precision_recall"):
         raise ConfigError(f"There is no curve {kind!r}.", remedy="Use 'roc' or 'precision_recall'.")
-    labels, (scores,) = checked(labels, [scores])
+    labels, rows = checked(labels, [scores])
     grid = np.linspace(0, 1, 201) if grid is None else np.asarray(grid, dtype=float)
-    codes, n_patients = patient_codes(labels, [scores], patients)
-    order = np.argsort(-scores, kind="stable")
-    last_of_tie = np.append(np.diff(scores[order]) != 0, True)
+    codes, n_patients = patient_codes(labels, rows, patients)
+    order = np.argsort(-rows[0], kind="stable")
+    last_of_tie = np.append(np.diff(rows[0][order]) != 0, True)
     positive = labels[order]
     curves = []
     for counts in draw_patients(n_patients, len(labels), replicates, seed):

@@ -9,14 +9,16 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 from sklearn.compose import make_column_transformer
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.impute import MissingIndicator, SimpleImputer
 from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline, make_union
+from sklearn.pipeline import FeatureUnion, Pipeline, make_pipeline, make_union
 from sklearn.preprocessing import OneHotEncoder, SplineTransformer, StandardScaler
 from threadpoolctl import threadpool_limits
 
@@ -56,7 +58,7 @@ class PixelFree:
 
 
 # One thread: the fits are small, and on a busy machine threads that wait for each other take minutes.
-@threadpool_limits.wrap(limits=1)
+@threadpool_limits.wrap(limits=1)  # type: ignore[untyped-decorator]
 def pixel_free(
     table: pd.DataFrame,
     columns: Sequence[str] = NIH_COLUMNS,
@@ -126,19 +128,22 @@ def pixel_free(
 
 
 def feature_by_feature(
-    table: pd.DataFrame, columns: Sequence[str] = NIH_COLUMNS, **options
+    table: pd.DataFrame, columns: Sequence[str] = NIH_COLUMNS, **options: Any
 ) -> dict[str, PixelFree]:
     """:func:`pixel_free` for each column alone, and for all together under ``"metadata"``."""
     alone = {column: pixel_free(table, (column,), **{**options, "shuffles": 0}) for column in columns}
     return {"metadata": pixel_free(table, columns, **options), **alone}
 
 
-def patient_folds(patients, folds: int, *, seed: int = 0) -> np.ndarray:
+def patient_folds(patients: ArrayLike, folds: int, *, seed: int = 0) -> np.ndarray:
     """A fold for each row, from a hash of its patient and the seed. int64, shape (N,), 0 … folds − 1."""
     if folds < 2:
         raise DataError(f"{folds} folds leave nothing to train on.", remedy="Use 2 or more.")
     codes, unique = pd.factorize(np.asarray(patients).astype(str))
-    digests = (hashlib.sha256(f"fold:{seed}:{patient}".encode()).digest() for patient in unique)
+    digests = (
+        hashlib.sha256(f"fold:{seed}:{patient}".encode("utf-8", "surrogateescape")).digest()
+        for patient in unique
+    )
     return np.array([int.from_bytes(digest[:8], "big") % folds for digest in digests], dtype=np.int64)[codes]
 
 
@@ -147,7 +152,7 @@ def encode(table: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
 
     A missing category becomes the level ``"missing"``; a missing number stays NaN.
     """
-    encoded = {}
+    encoded: dict[str, pd.Series] = {}
     for column in columns:
         values = table[column]
         if pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values):
@@ -168,10 +173,10 @@ def _choose(features: pd.DataFrame, labels: np.ndarray, inner: np.ndarray) -> st
         )
         for kind in ("logistic", "trees")
     }
-    return max(aucs, key=aucs.get)
+    return max(aucs, key=aucs.__getitem__)
 
 
-def _fit(kind: str, features: pd.DataFrame, labels: np.ndarray):
+def _fit(kind: str, features: pd.DataFrame, labels: np.ndarray) -> Pipeline:
     # Few of a table's rows are distinct: one weighted row for each gives the same likelihood in less time.
     rows = features.assign(_label=labels).groupby([*features.columns, "_label"], observed=True, dropna=False)
     distinct = rows.size().rename("_weight").reset_index()
@@ -181,7 +186,7 @@ def _fit(kind: str, features: pd.DataFrame, labels: np.ndarray):
     return model.fit(values, distinct["_label"].to_numpy(), **weights)
 
 
-def _logistic(features: pd.DataFrame):
+def _logistic(features: pd.DataFrame) -> Pipeline:
     numbers = [column for column in features if isinstance(features[column].dtype, np.dtype)]
     categories = [column for column in features if column not in numbers]
     splines = [(_spline(features[column]), [column]) for column in numbers]
@@ -190,7 +195,7 @@ def _logistic(features: pd.DataFrame):
     return make_pipeline(transformer, LogisticRegression(max_iter=500))
 
 
-def _spline(values: pd.Series):
+def _spline(values: pd.Series) -> FeatureUnion:
     # Counts and ages are skewed: knots at quantiles of the images put them where the images are.
     known = values.dropna().to_numpy() if values.notna().any() else np.zeros(1)
     knots = np.unique(np.quantile(known, np.linspace(0, 1, 5)))
@@ -204,7 +209,7 @@ def _spline(values: pd.Series):
     return make_union(spline, MissingIndicator(features="all"))
 
 
-def _trees():
+def _trees() -> Pipeline:
     # Shallow and heavily shrunk: the signal is weak and the columns are few.
     trees = HistGradientBoostingClassifier(
         learning_rate=0.08,
@@ -219,7 +224,7 @@ def _trees():
     return make_pipeline(trees)
 
 
-def _score(model, features: pd.DataFrame, prevalence: float) -> np.ndarray:
+def _score(model: Pipeline, features: pd.DataFrame, prevalence: float) -> np.ndarray:
     probability = np.clip(model.predict_proba(features)[:, 1], 1e-6, 1 - 1e-6)
     return np.log(probability / (1 - probability)) - np.log(prevalence / (1 - prevalence))
 

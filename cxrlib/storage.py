@@ -7,14 +7,17 @@ import json
 import logging
 import os
 import shutil
+import sys
 import tempfile
 import time
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from cxrlib.errors import CacheError
 
@@ -190,7 +193,7 @@ def published(entry: Path, needed: int = 0) -> Iterator[Path]:
         raise
 
 
-def allocate(path: Path, shape: tuple[int, ...], dtype=np.uint8) -> int:
+def allocate(path: Path, shape: tuple[int, ...], dtype: DTypeLike = np.uint8) -> int:
     """Make a ``.npy`` file of zeros whose disk space is really reserved; return the offset of its data.
 
     A sparse file on a disk that fills up would kill the process that writes to its memory map (SIGBUS).
@@ -258,10 +261,8 @@ def _reserve(descriptor: int, offset: int, size: int) -> bool:
     return True
 
 
-def _lock(handle, entry: Path) -> None:
-    try:
-        import fcntl
-    except ImportError:  # Windows
+def _lock(handle: IO[bytes], entry: Path) -> None:
+    if sys.platform == "win32":
         import msvcrt
 
         while True:
@@ -271,6 +272,8 @@ def _lock(handle, entry: Path) -> None:
                 return
             except OSError:
                 time.sleep(0.2)
+    import fcntl
+
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -83,6 +83,15 @@ def test_agrees_with_scikit_learn_ties_included(rows):
     assert average_precision(labels, scores) == pytest.approx(average_precision_score(labels, scores))
 
 
+def test_a_higher_threshold_calls_fewer_positive():
+    assert sensitivity(LABELS, SCORES, 0.85) == pytest.approx(1 / 3)
+    assert specificity(LABELS, SCORES, 0.85) == 1
+    assert accuracy(LABELS, SCORES, 0.85) == pytest.approx(4 / 6)
+    assert [measure(LABELS, SCORES) for measure in (sensitivity, specificity, accuracy)] == [
+        measure(LABELS, SCORES, 0.5) for measure in (sensitivity, specificity, accuracy)
+    ]
+
+
 # The bootstrap
 
 
@@ -201,6 +210,34 @@ def test_a_model_does_not_differ_from_itself():
 def test_evaluate_gives_all_five():
     labels, scores, patients = clustered()
     assert tuple(evaluate(labels, scores, patients, replicates=50)) == METRICS
+
+
+def test_evaluate_hands_its_threshold_and_options_on():
+    labels, scores, patients = clustered()
+    options = {"replicates": 50, "level": 0.5, "seed": 3}
+    assert evaluate(labels, scores, patients, 1.2, **options) == bootstrap(
+        labels, scores, patients, METRICS, 1.2, **options
+    )
+    assert evaluate(labels, scores, patients, **options) == evaluate(labels, scores, patients, 0.5, **options)
+
+
+def test_every_estimate_says_over_how_many_rows():
+    labels, scores, patients = clustered()
+    found = [
+        bootstrap(labels, scores, patients, ("auc",), replicates=20),
+        bootstrap_mean(labels, [scores], patients, ("auc",), replicates=20),
+        bootstrap_difference(labels, scores, -scores, patients, ("auc",), replicates=20),
+    ]
+    assert [one["auc"].n for one in found] == [len(labels)] * 3
+
+
+def test_a_metric_that_needs_one_class_has_an_interval_where_there_is_one():
+    assert bootstrap([1, 1, 1], [0.2, 0.6, 0.7], metrics=("sensitivity",), replicates=50)[
+        "sensitivity"
+    ].value == pytest.approx(2 / 3)
+    with pytest.raises(ConfigError, match="0 replicates"):
+        bootstrap(LABELS, SCORES, replicates=0)
+    assert bootstrap(LABELS, SCORES, metrics=("accuracy",), replicates=1)["accuracy"].n == 6
 
 
 @pytest.mark.parametrize("kind", ["roc", "precision_recall"])
@@ -345,9 +382,11 @@ def test_over_estimates_the_limits_are_averaged():
     assert found == Estimate(pytest.approx(0.92), pytest.approx(0.85), pytest.approx(0.96), 100, 2)
 
 
-def test_over_no_seeds_is_an_error():
-    with pytest.raises(DataError):
+def test_over_no_seeds_or_a_failed_one_is_an_error():
+    with pytest.raises(DataError, match="no run"):
         over_seeds([])
+    with pytest.raises(DataError, match="nan"):
+        over_seeds([0.9, float("nan")])
 
 
 def test_wilson_interval_of_a_textbook_example():
@@ -358,12 +397,25 @@ def test_wilson_interval_of_a_textbook_example():
     assert proportion(0, 20).high == pytest.approx(0.1611, abs=5e-5)
 
 
+@pytest.mark.parametrize(("successes", "total"), [(-1, 5), (6, 5), (0, 0), (0, -1)])
+def test_what_is_no_share_is_refused(successes, total):
+    with pytest.raises(DataError, match=f"{successes} of {total}"):
+        proportion(successes, total)
+
+
+def test_one_of_one_is_a_share():
+    found = proportion(1, 1)  # Wilson: low = 1 / (1 + z²)
+    assert (found.value, found.low, found.high, found.n) == (1, pytest.approx(1 / (1 + 1.959964**2)), 1, 1)
+
+
 def test_an_estimate_reads_as_one_writes_it():
     assert str(Estimate(0.9812, 0.9701, 0.9899, 624)) == "0.981 (0.970–0.990)"
     assert f"{Estimate(0.9341, 0.912, 0.951):.1%}" == "93.4% (91.2%–95.1%)"
     assert f"{Estimate(0.01, -0.008, 0.028):+.3f}" == "+0.010 (−0.008 to +0.028)"
     assert str(Estimate(183.24)) == "183.2"
     assert Estimate(0.5, n=7).as_dict() == {"value": 0.5, "n": 7}
+    whole = {"value": 0.5, "low": 0.4, "high": 0.6, "n": 7, "seeds": 3}
+    assert Estimate(**whole).as_dict() == whole
 
 
 # Bad input

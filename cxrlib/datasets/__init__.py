@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -55,7 +56,7 @@ class Source:
     kaggle: str | None = None
 
 
-def _load_phantom(**options) -> Cohort:
+def _load_phantom(**options: Any) -> Cohort:
     from cxrlib.datasets import phantom_store  # imported when asked for: rendering brings scipy with it
 
     return phantom_store.load(**options)
@@ -155,7 +156,7 @@ def load(
     workers: int | None = None,
     progress: bool | None = None,
     limit: int | None = None,
-    **options,
+    **options: Any,
 ) -> Cohort:
     """Load a dataset as a :class:`~cxrlib.cohort.Cohort`.
 
@@ -251,7 +252,7 @@ def fetch(
     raise ConfigError(what[source.needs], remedy=f"Load it: load({name!r}) or cxr data show {name}.")
 
 
-def verify(name: str, data_dir: str | Path | None = None, **options) -> list[dict[str, object]]:
+def verify(name: str, data_dir: str | Path | None = None, **options: Any) -> list[dict[str, object]]:
     """Check a source's files: counts, readability, checksums, duplicates.
 
     ``options``: ``workers``, ``progress``, ``image_size`` (MedMNIST), and those of ``load`` (folder).
@@ -288,7 +289,7 @@ def image_files(paths: Iterable[str | Path]) -> list[Path]:
 
 
 def decode_files(
-    paths: Iterable[str | Path], size: int, **options
+    paths: Iterable[str | Path], size: int, **options: Any
 ) -> tuple[np.ndarray, np.ndarray, list[tuple[str, str]]]:
     """Decode files to uint8 (K, size, size): (images, which were kept, (path, reason) of the others).
 

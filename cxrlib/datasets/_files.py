@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -53,14 +54,14 @@ def images_below(folder: Path) -> list[Path]:
     return found
 
 
-def _is_new(folder: str, seen: set) -> bool:
+def _is_new(folder: str, seen: set[tuple[int, int]]) -> bool:
     facts = os.stat(folder)
     size = len(seen)
     seen.add((facts.st_dev, facts.st_ino))
     return len(seen) > size
 
 
-def _is_dir(entry: os.DirEntry) -> bool:
+def _is_dir(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
     except OSError:  # a link that leads to itself: decoding will say so
@@ -91,7 +92,7 @@ def cohort_from_files(
     limit: int | None = None,
     fit: str = "letterbox",
     allow_shared_patients: bool = False,
-    **decoding,
+    **decoding: Any,
 ) -> Cohort:
     """Decode the files in column ``path`` and make the cohort of those that could be read.
 
@@ -107,11 +108,12 @@ def cohort_from_files(
     info = {**info, "image_size": image_size, "fit": fit, "seed": seed, "limit": limit, "skipped": skipped}
     if skipped:
         info["skipped_csv"] = str(decoded.folder / "skipped.csv")
-    shared = {"allow_shared_patients": allow_shared_patients}
-    return Cohort(decoded.images, table, name=name, info=info, **shared)
+    return Cohort(decoded.images, table, name=name, info=info, allow_shared_patients=allow_shared_patients)
 
 
-def masks_from_files(paths, *, image_size: int, fit: str = "letterbox", **decoding) -> np.ndarray:
+def masks_from_files(
+    paths: Sequence[str | Path], *, image_size: int, fit: str = "letterbox", **decoding: Any
+) -> np.ndarray:
     """Decode mask files into uint8 0/1, shape (N, image_size, image_size); every one must be readable."""
     masks = decode_files(paths, image_size, fit=fit, **decoding).images
     # Half of the pixel's area: the resize is antialiased, so 128 is where the outline runs.

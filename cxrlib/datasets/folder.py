@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Collection
 from csv import reader
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -57,7 +58,7 @@ def load(
     fit: str = "letterbox",
     limit: int | None = None,
     allow_shared_patients: bool = False,
-    **decoding,
+    **decoding: Any,
 ) -> Cohort:
     """The images that a CSV lists.
 

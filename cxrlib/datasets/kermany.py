@@ -25,6 +25,7 @@ from __future__ import annotations
 import re
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -53,7 +54,7 @@ def load(
     seed: int = 0,
     fit: str = "letterbox",
     limit: int | None = None,
-    **decoding,
+    **decoding: Any,
 ) -> Cohort:
     """The radiographs in their official split.
 

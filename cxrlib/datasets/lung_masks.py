@@ -17,6 +17,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -38,7 +39,7 @@ def load(
     seed: int = 0,
     fit: str = "letterbox",
     limit: int | None = None,
-    **decoding,
+    **decoding: Any,
 ) -> Cohort:
     """The radiographs that have a mask, split by patient.
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -32,7 +33,7 @@ def load(
     seed: int = 0,
     fit: str = "letterbox",
     limit: int | None = None,
-    **decoding,
+    **decoding: Any,
 ) -> Cohort:
     """The images that the folder holds, with NIH's table.
 

@@ -13,6 +13,7 @@ RSNA labels: Shih et al., Radiology: Artificial Intelligence 2019, doi:10.1148/r
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -105,7 +106,7 @@ def metadata(csv: str | Path | None = None, *, check: bool = True) -> pd.DataFra
     table["age_recorded"] = parse_ages(table["age_recorded"])
     table["age"] = credible_ages(table["age_recorded"])
     listed = table["findings"].str.get_dummies("|").astype(bool)
-    unknown = sorted(set(listed) - {*FINDINGS, "No Finding"})
+    unknown = sorted(set(map(str, listed)) - {*FINDINGS, "No Finding"})
     if unknown:
         raise DataError(
             f"Column 'Finding Labels' of {path.name} names findings that ChestX-ray14 does not have.",
@@ -224,19 +225,20 @@ def official_split(folder: str | Path) -> pd.Series | None:
         Only one of the lists is there, or an image is on both.
     """
     folder = Path(folder)
-    found = {}
-    for split, name in (("train_val", "train_val_list"), ("test", "test_list")):
+    found: dict[str, Path | None] = {}
+    for part, name in (("train_val", "train_val_list"), ("test", "test_list")):
         candidates = [folder / f"{name}{ending}" for ending in (".txt", "_NIH.txt")]
-        found[split] = next((path for path in candidates if path.is_file()), None)
-    if not any(found.values()):
+        found[part] = next((path for path in candidates if path.is_file()), None)
+    there = {part: path for part, path in found.items() if path is not None}
+    if not there:
         return None
-    if not all(found.values()):
-        have = next(path for path in found.values() if path)
+    if len(there) < len(found):
+        have = next(iter(there.values()))
         raise DataError(
             f"{have} is there and its counterpart is not.",
             remedy="Put both train_val_list.txt and test_list.txt in the folder, or neither.",
         )
-    lists = [pd.Series(split, index=path.read_text().split()) for split, path in found.items()]
+    lists = [pd.Series(part, index=path.read_text().split()) for part, path in there.items()]
     split = pd.concat(lists).rename("split").rename_axis("image_id")
     repeated = split.index[split.index.duplicated()].unique()
     if len(repeated):
@@ -276,7 +278,7 @@ def _read(path: Path) -> pd.DataFrame:
         ) from error
 
 
-def _require(table: pd.DataFrame, columns, path: Path) -> None:
+def _require(table: pd.DataFrame, columns: Iterable[str], path: Path) -> None:
     missing = [column for column in columns if column not in table]
     if missing:
         raise DataError(

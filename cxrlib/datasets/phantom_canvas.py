@@ -33,7 +33,7 @@ class Grid:
     ``ax`` is abs(x).
     """
 
-    def __init__(self, size: int, pose: Pose, midline: np.ndarray):
+    def __init__(self, size: int, pose: Pose, midline: np.ndarray) -> None:
         self.size = size
         self.pose = pose
         self.cm = float(0.5 * (pose.width + pose.height) / size)
@@ -80,7 +80,7 @@ def _span(middle: float, reach: float, size: int) -> slice:
 class Pose:
     """The affine map from image to patient: centre (x, y), width and height in cm, rotation in radians."""
 
-    def __init__(self, x: float, y: float, width: float, height: float, angle: float):
+    def __init__(self, x: float, y: float, width: float, height: float, angle: float) -> None:
         self.x, self.y, self.width, self.height, self.angle = x, y, width, height, angle
 
     def matrix(self) -> tuple[float, float, float, float]:

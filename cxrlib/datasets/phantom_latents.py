@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, fields, replace
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 
@@ -116,7 +117,7 @@ class PhantomConfig:
             )
 
     @classmethod
-    def from_knobs(cls, **knobs) -> PhantomConfig:
+    def from_knobs(cls, **knobs: Any) -> PhantomConfig:
         """A config from keyword arguments, with a ConfigError that lists the knobs there are."""
         names = [f.name for f in fields(cls)]
         unknown = sorted(set(knobs) - set(names))
@@ -134,7 +135,7 @@ class PhantomConfig:
 
 def _number(name: str, value: object, low: float, high: float) -> float:
     try:
-        number = float(value)  # type: ignore[arg-type]
+        number = float(value)
     except (TypeError, ValueError):
         number = float("nan")
     if isinstance(value, str) or not low <= number <= high:
@@ -150,7 +151,7 @@ class Streams:
     The generator is shared: finish with one stream before asking for the next.
     """
 
-    def __init__(self, seed: int):
+    def __init__(self, seed: int) -> None:
         if not isinstance(seed, int | np.integer) or not 0 <= seed < 2**63:
             raise ConfigError(
                 f"The phantom's seed is {seed!r}.", remedy="Give an integer from 0 to 2**63 - 1."

@@ -38,7 +38,9 @@ _PORTABLE = _glyphs("PORTABLE")
 _LETTERS = {letter: _glyphs(letter) for letter in "LR"}
 
 
-def _stamp(size: int, bitmap: np.ndarray, centre: tuple[float, float], height: float, angle: float = 0.0):
+def _stamp(
+    size: int, bitmap: np.ndarray, centre: tuple[float, float], height: float, angle: float = 0.0
+) -> tuple[slice, slice, np.ndarray, np.ndarray]:
     """Where a bitmap of this height (share of the image) falls: row slice, column slice, coverage 0 to 1."""
     rows, columns = bitmap.shape
     cell = height / rows
