@@ -96,6 +96,23 @@ def test_missing_values_are_a_level_of_their_own():
         assert shortcuts.pixel_free(table, (column,), folds=2, replicates=10).auc.value > 0.7
 
 
+def test_a_columns_importance_is_what_shuffling_it_costs():
+    table, asked = _table(strength=0.8), {"folds": 2, "replicates": 10, "shuffles": 2}
+    found = shortcuts.pixel_free(table, ("view", "age"), **asked)
+    assert found.auc.value - 0.55 < found.importance["view"] < found.auc.value - 0.45
+    assert abs(found.importance["age"]) < 0.02
+    assert found.importance == shortcuts.pixel_free(table, ("view", "age"), **asked).importance
+    assert shortcuts.pixel_free(table, ("view",), folds=2, replicates=10).importance == {}
+
+
+def test_numbers_stay_numbers_and_the_rest_become_categories():
+    table = pd.DataFrame({"age": [1, 2, 3], "bedside": [True, False, True], "view": ["AP", None, "PA"]})
+    encoded = shortcuts.encode(table, ("age", "bedside", "view"))
+    assert encoded["age"].dtype == float
+    assert list(encoded["bedside"].cat.categories) == ["False", "True"]
+    assert list(encoded["view"]) == ["AP", "missing", "PA"]
+
+
 def test_feature_by_feature_has_each_column_and_all_together():
     result = shortcuts.feature_by_feature(_table(strength=0.4), ("view", "age"), folds=2, replicates=10)
     assert list(result) == ["metadata", "view", "age"]
