@@ -172,7 +172,9 @@ PARTS = {"table": table, "folder": folder, "soak": soak, "audit": audit}
 
 def measured(name: str, root: Path) -> dict:
     """One part in a process of its own, with the peak of its resident set and its children's."""
-    environment = {**os.environ, "CXRLIB_CACHE": str(root / "cache"), "OMP_NUM_THREADS": "1"}
+    (root / "tmp").mkdir()  # its own, so that what others leave is not counted
+    environment = {**os.environ, "CXRLIB_CACHE": str(root / "cache"), "TMPDIR": str(root / "tmp")}
+    environment["OMP_NUM_THREADS"] = "1"
     process = subprocess.Popen(
         [sys.executable, __file__, "--one", name, "--folder", str(root)],
         env=environment, stdout=subprocess.PIPE, text=True,
