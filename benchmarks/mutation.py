@@ -44,7 +44,7 @@ MODULES = {
         ["cxrlib.cohort.*", "*split*"],
         ["cohort", "leakage", "kermany", "nih", "nih_tables", "folder", "determinism"],
     ),
-    "cache": (["cache"], ["*"], ["cache"]),
+    "cache": (["cache"], ["*"], ["cache", "preprocess"]),
     "shortcuts": (["shortcuts"], ["*"], ["shortcuts", "determinism"]),
 }
 SLOW = [

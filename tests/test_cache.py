@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -139,6 +140,41 @@ def test_skipping_bad_files_keeps_the_others_in_order_and_lists_them(some_bad, t
         rows = list(csv.DictReader(file))
     assert [row["path"] for row in rows] == [path for path, _ in decoded.skipped]
     assert set(rows[0]) == {"path", "reason"} and len(rows) == 14
+
+
+@dataclass(frozen=True)
+class Framed:
+    """Cuts an image to its corner, and notes the corner's negative, the row and the file's height."""
+
+    key: str = "framed"
+    values: int = 2
+
+    @property
+    def planes(self):
+        return {"negative": (SIZE, SIZE), "line": (3,)}
+
+    def __call__(self, image, row, shape, size):
+        corner = image[:size, :size]
+        return corner, (255 - corner, corner[0, :3]), (row, shape[0])
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_what_a_process_makes_of_each_file_stays_with_it(some_bad, tmp_path, workers):
+    decoded = decode_files(
+        some_bad, SIZE, skip_bad=True, workers=workers, process=Framed(), cache_dir=tmp_path
+    )
+    good = np.flatnonzero(decoded.kept)
+    assert len(good) == 286 and decoded.values.tolist() == [[row, 24] for row in good]
+    for place, row in enumerate(good):
+        corner = decode(some_bad[row])[:SIZE, :SIZE]
+        assert np.array_equal(decoded.images[place], corner)
+        assert np.array_equal(decoded.planes["negative"][place], 255 - corner)
+        assert np.array_equal(decoded.planes["line"][place], corner[0, :3])
+    for said in ("is empty (0 bytes)", "does not exist", "is truncated"):
+        assert any(said in reason for _, reason in decoded.skipped)
+    processes = (None, Framed(), Framed("other"))
+    made = [decode_files(some_bad[1:4], SIZE, process=each, cache_dir=tmp_path) for each in processes]
+    assert len({one.folder for one in made}) == 3
 
 
 def test_skipping_after_the_error_decodes_only_the_bad_files_again(some_bad, tmp_path, monkeypatch):
