@@ -7,6 +7,7 @@ import pytest
 from cxrlib import shortcuts
 from cxrlib.datasets import nih_tables
 from cxrlib.errors import DataError
+from cxrlib.metrics import bootstrap
 
 
 def _table(n=2000, strength=0.0, seed=0):
@@ -105,6 +106,22 @@ def test_a_columns_importance_is_what_shuffling_it_costs():
     assert shortcuts.pixel_free(table, ("view",), folds=2, replicates=10).importance == {}
 
 
+def test_scores_are_log_odds_over_the_prevalence_of_patients_held_out_together():
+    table = _table(strength=0.8)
+    found = shortcuts.pixel_free(table, ("view",), folds=3, replicates=10, seed=4)
+    assert np.array_equal(found.folds, shortcuts.patient_folds(table["patient_id"], 3, seed=4))
+    bedside = (table["view"] == "AP").to_numpy()
+    expected = np.log(0.9 / 0.1)  # nine in ten of those with AP are ill, of as many ill as healthy
+    assert np.allclose(found.scores, np.where(bedside, expected, -expected), atol=0.4)
+    options = {"metrics": ("auc",), "replicates": 10, "seed": 4}
+    assert found.auc == bootstrap(table["label"], found.scores, table["patient_id"], **options)["auc"]
+
+
+def test_a_column_that_never_changes_says_nothing():
+    found = shortcuts.pixel_free(_table(400).assign(age=50.0), ("age",), folds=2, replicates=10)
+    assert abs(found.auc.value - 0.5) < 0.06
+
+
 def test_numbers_stay_numbers_and_the_rest_become_categories():
     table = pd.DataFrame({"age": [1, 2, 3], "bedside": [True, False, True], "view": ["AP", None, "PA"]})
     encoded = shortcuts.encode(table, ("age", "bedside", "view"))
@@ -117,6 +134,7 @@ def test_feature_by_feature_has_each_column_and_all_together():
     result = shortcuts.feature_by_feature(_table(strength=0.4), ("view", "age"), folds=2, replicates=10)
     assert list(result) == ["metadata", "view", "age"]
     assert result["view"].auc.value > result["age"].auc.value
+    assert all(found.folds.max() == 1 for found in result.values())
 
 
 def test_without_patient_ids_each_row_is_a_patient():
