@@ -66,6 +66,15 @@ def test_the_audits_benchmark_is_quoted_as_recorded():
     assert f"found and\nnamed in {found[0]} of {found[1]}" in README
 
 
+def test_the_search_on_kermany_is_quoted_as_recorded():
+    found = json.loads((ROOT / "benchmarks" / "kermany.json").read_text(encoding="utf-8"))["test"]["numbers"]
+    auc, accuracy = (
+        "{value:{f}} ({low:{f}}–{high:{f}})".format(**found[name], f=form)
+        for name, form in (("auc", ".3f"), ("accuracy", ".1%"))
+    )
+    assert f"{auc} and {accuracy}" in README
+
+
 def test_the_audit_in_the_readme_is_the_recorded_one():
     record = recorded("phantom", "08_audit_your_own_data", "own_folder")
     names = {
