@@ -102,7 +102,8 @@ def memory(given) -> list[dict]:
     return [
         {
             "name": "memory.throughput",
-            "what": f"training images a second from {NIH:,} images on disk against {SMALL:,} in memory",
+            "what": f"training images a second from {NIH:,} images in a mapped file against {SMALL:,} "
+            "in memory",
             "ours": round(float(np.median(rates["large"])), 1),
             "peer": round(float(np.median(rates["small"])), 1),
             "ratio": round(float(np.median(ratios)), 3),

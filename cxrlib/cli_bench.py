@@ -35,7 +35,7 @@ def bench(
     Example: cxr bench --out benchmarks/results.json
     """
     from cxrlib.bench import Setting, run
-    from cxrlib.bench_page import cells, ratios, save
+    from cxrlib.bench_page import cells, measured, ratios, save
 
     data = os.environ.get("CXRLIB_DATA")
     tell = lambda name: typer.echo(f"measuring {name} …", err=True)  # noqa: E731
@@ -46,10 +46,14 @@ def bench(
         record, left = run(setting, only or (), out, minutes, tell)
     if out is not None and cells(record):
         save(ratios(record), out.with_suffix(".png"))
+        typer.echo(f"Wrote {out} and {out.with_suffix('.png')}.", err=True)
     if as_json:
         print_json(record)
     else:
         print_table(["row", "ours", "peer", "ratio (range)", "wanted", "data"], cells(record))
+        for row in measured(record):
+            typer.echo(f"{row['name']}: {row['what']}.")
+        typer.echo("A ratio is how many times the peer's rate ours is: more is better.")
     if left:
         options = " ".join(f"--only {name}" for name in left)
         typer.echo(f"no time was left for: {', '.join(left)}; go on with: cxr bench {options}", err=True)
