@@ -55,10 +55,11 @@ def test_damaged_input_ends_in_a_result_or_an_error_that_names_it(fuzz, name, tm
             way, error = fuzz.tried(read, path)
             assert way in (fuzz.RESULT, fuzz.TOLD), (number, error)
             ways.append(way)
-        whole = tmp_path / f"whole{ending}"
-        whole.write_bytes(seeds[0])
-        assert fuzz.tried(read, whole)[0] == fuzz.RESULT
-    assert fuzz.TOLD in ways
+        for number, seed in enumerate(seeds):  # undamaged ones, of which some are meant to be read
+            path = tmp_path / f"whole{number}{ending}"
+            path.write_bytes(seed)
+            ways.append(fuzz.tried(read, path)[0])
+    assert set(ways) == {fuzz.TOLD, fuzz.RESULT}
 
 
 def test_an_input_is_made_again_from_its_number(fuzz):
@@ -88,8 +89,7 @@ def test_a_damaged_cache_is_made_anew(tmp_path, kind):
     }[kind]  # fmt: skip
     path = tmp_path / "state.npz"
     path.write_bytes(data)
-    with pytest.raises(ValueError):
-        read_arrays(path)
+    assert read_arrays(path) is None
     if kind != "array":
         with pytest.raises(ValueError):
             read_array(path)
