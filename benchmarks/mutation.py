@@ -38,7 +38,7 @@ TARGET = 0.8
 
 # module -> (files that are mutated, which mutants of them, tests)
 MODULES = {
-    "metrics": (["metrics"], ["*"], ["metrics"]),
+    "metrics": (["metrics", "delong"], ["*"], ["metrics"]),
     "splits": (
         ["cohort", "leakage", "datasets/kermany", "datasets/nih", "datasets/nih_tables", "datasets/folder"],
         ["cxrlib.cohort.*", "*split*"],

@@ -319,22 +319,18 @@ def _section(found: Finding, pictures: _Pictures | Mapping) -> str:
         else f"<p><b>What to do.</b> {_escaped(probe.advice)}</p>"
     )
     tables = "".join(_levels(column, levels) for column, levels in found.detail.get("levels", {}).items())
-    examples = found.detail.get("examples") or found.detail.get("files", ())
-    listed = "".join(
-        f"<li>{_escaped(', '.join(e) if isinstance(e, list) else e)}</li>" for e in examples[:10]
-    )
-    if len(examples) > 10:
-        listed += (
-            f"<li>… and {len(examples) - 10} more, in audit.json</li>" if "files" in found.detail else ""
-        )
-    evidence = pictures.of(found) if pictures else ""
+    files = found.detail.get("files", ())
+    shown = (files or found.detail.get("examples", ()))[:10]
+    listed = "".join(f"<li>{_escaped(', '.join(e) if isinstance(e, list) else e)}</li>" for e in shown)
+    if len(files) > 10:
+        listed += f"<li>… and {len(files) - 10} more, in audit.json</li>"
     opened = " open" if found.severity in ("severe", "warning") else ""
     return (
         f'<details id="{_anchor(found)}"{opened}><summary>'
         f'<span class="{found.severity}">{found.severity}</span> '
         f"<b>{_escaped(probe.title)}</b></summary><p><b>Shown.</b> {_escaped(probe.what)}</p>"
         f"<p><b>Found.</b> {_escaped(sentence(found))}</p>{advice}{tables}"
-        f"{f'<ul>{listed}</ul>' if listed else ''}{evidence}</details>"
+        f"{f'<ul>{listed}</ul>' if listed else ''}{pictures.of(found) if pictures else ''}</details>"
     )
 
 

@@ -25,7 +25,7 @@ from importlib import metadata
 from pathlib import Path
 
 from cxrlib.errors import ConfigError, CxrError
-from cxrlib.notebook_worker import last_started
+from cxrlib.notebook_worker import violent_end
 from cxrlib.storage import atomic_path
 
 # What draws the report has no say in a notebook's numbers; all else in the package may have.
@@ -287,7 +287,7 @@ class Batch:
         if self._stopped.is_set():
             raise CxrError(f"{name} was interrupted.", remedy="Run the report again: it goes on from here.")
         if "status" not in last:
-            last = {"status": "died", "error": _violent_end(code, log, self.executed(name))}
+            last = {"status": "died", "error": violent_end(code, log, self.executed(name))}
         seconds = round(time.monotonic() - started, 1)
         outcome = Outcome(name, last["status"], seconds, key, last.get("error"), files=self._files(name))
         with atomic_path(self.state_dir / f"{name}.json") as path:
@@ -392,16 +392,3 @@ def _files_key(folder: Path) -> str:
                 name = f"{path.relative_to(folder)}:{facts.st_size}:{facts.st_mtime_ns}"
                 digest.update(name.encode("utf-8", "surrogateescape"))
     return digest.hexdigest()
-
-
-def _violent_end(code: int, log: Path, executed: Path) -> dict[str, object]:
-    """What can be said of a worker that ended without a word."""
-    cause = f"signal {-code}" if code < 0 else f"exit status {code}"
-    if code == -9:
-        cause += ": killed, often because the memory was full"
-    tail = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-3:]
-    message = f"The notebook's process ended with {cause}." + ("\n" + "\n".join(tail) if tail else "")
-    cell = None
-    with suppress(OSError, ValueError):
-        cell = last_started(json.loads(executed.read_text(encoding="utf-8"))["cells"])
-    return {"name": "ProcessDied", "message": message, "cell": cell}

@@ -6,9 +6,11 @@ carries the mean and spread of its training images along, so that a checkpoint n
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -37,6 +39,21 @@ class Classifier(nn.Module):
         """Use the mean and standard deviation of the training pixels, on the 0–255 scale."""
         self.mean.fill_(mean)
         self.std.fill_(max(std, 1.0))
+
+    def normalise_by(self, images: np.ndarray) -> None:
+        """Use the mean and standard deviation of these images: uint8, (N, H, W)."""
+        mean = float(images.mean())
+        # Image by image: the array's own std would copy it eightfold.
+        self.set_normalisation(mean, math.sqrt(np.mean([np.square(one - mean).mean() for one in images])))
+
+
+def averaged(model: Classifier, decay: float):
+    """The exponential moving average of a network's weights and statistics; None for no decay."""
+    if not decay:
+        return None
+    from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+    return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
 
 
 class LeNet(nn.Sequential):

@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 PAPERMILL_ERROR = "papermill-error-cell-tag"
@@ -67,6 +68,19 @@ def last_started(cells: list[dict]) -> int | None:
         if cell["cell_type"] == "code" and cell["metadata"].get("papermill", {}).get("start_time")
     ]
     return started[-1] if started else None
+
+
+def violent_end(code: int, log: Path, executed: Path) -> dict[str, object]:
+    """What can be said of a worker that ended without a word."""
+    cause = f"signal {-code}" if code < 0 else f"exit status {code}"
+    if code == -9:
+        cause += ": killed, often because the memory was full"
+    tail = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-3:]
+    message = f"The notebook's process ended with {cause}." + ("\n" + "\n".join(tail) if tail else "")
+    cell = None
+    with suppress(OSError, ValueError):
+        cell = last_started(json.loads(executed.read_text(encoding="utf-8"))["cells"])
+    return {"name": "ProcessDied", "message": message, "cell": cell}
 
 
 def _failure(status: str, name: str, message: str, job: Mapping[str, object]) -> dict[str, object]:

@@ -86,7 +86,7 @@ def fan_out(function: Callable, jobs: Sequence[tuple]) -> None:
     ConfigError
         ``CXRLIB_JOBS`` is no number, the scheduler does not answer, or ``distributed`` is not installed.
     """
-    address, wanted = os.environ.get("CXRLIB_SCHEDULER"), os.environ.get("CXRLIB_JOBS", "1")
+    address, wanted = os.environ.get("CXRLIB_SCHEDULER"), os.environ.get("CXRLIB_JOBS") or "1"
     if not (wanted.isascii() and wanted.isdigit() and int(wanted)):
         raise ConfigError(
             f"CXRLIB_JOBS is {wanted!r}.", remedy="Set it to how many trainings run at a time, such as 4."

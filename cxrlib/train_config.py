@@ -8,6 +8,9 @@ from numbers import Integral, Real
 from cxrlib.augment import Augment
 from cxrlib.errors import ConfigError
 
+#: What must be the same when a training is resumed; the rest (epochs, devices, …) may change.
+FIXED_ON_RESUME = ("model", "width", "dropout", "batch_size", "seed", "average_decay")
+
 
 @dataclass(frozen=True)
 class TrainConfig:

@@ -35,13 +35,10 @@ from cxrlib.distributed import Share, end_others, gathered, is_lost_process, lau
 from cxrlib.errors import CheckpointError, DataError, TrainingError
 from cxrlib.inference import predict_logits
 from cxrlib.metrics import auc
-from cxrlib.models import Classifier, build
+from cxrlib.models import Classifier, averaged, build
 from cxrlib.parallel import is_main_process
 from cxrlib.storage import locked
-from cxrlib.train_config import TrainConfig
-
-#: What must be the same when a training is resumed; the rest (epochs, devices, …) may change.
-FIXED_ON_RESUME = ("model", "width", "dropout", "batch_size", "seed", "average_decay")
+from cxrlib.train_config import FIXED_ON_RESUME, TrainConfig
 
 
 class Trainer:
@@ -336,17 +333,14 @@ class Trainer:
             weights=config.weights,
             image_size=cohort.images.shape[1],
         )
-        mean = float(self._sample.images.mean())
-        # Image by image: the array's own std would copy it eightfold.
-        spread = math.sqrt(np.mean([np.square(image - mean).mean() for image in self._sample.images]))
-        self.raw_model.set_normalisation(mean, spread)
+        self.raw_model.normalise_by(self._sample.images)
         if self.share.step > 1:
             self.raw_model = spread_layers(self.raw_model, self.share, self.fabric.device)
         optimizer = torch.optim.AdamW(
             self.raw_model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
         )
         self.wrapped, self.optimizer = self.fabric.setup(self.raw_model, optimizer)
-        self.averaged = _averaged(self.raw_model, config.average_decay)
+        self.averaged = averaged(self.raw_model, config.average_decay)
         self.positive_weight = None
         if config.class_weighted:
             positives = int(self._train.labels.sum())
@@ -399,14 +393,6 @@ def artefact_folder(cohort: Cohort, config: TrainConfig, store: str | Path | Non
         json.dumps([cohort.content_hash(), asdict(config)], sort_keys=True).encode()
     ).hexdigest()
     return (cache_root() / "models" if store is None else Path(store)) / f"{config.model}-{key[:16]}"
-
-
-def _averaged(model: Classifier, decay: float):
-    if not decay:
-        return None
-    from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-
-    return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
 
 
 def _seed(*parts: int) -> int:

@@ -31,8 +31,9 @@ def test_jobs_run_at_the_same_time_in_processes_of_their_own(tmp_path, monkeypat
     assert len(processes) == 2 and str(os.getpid()) not in processes
 
 
-def test_nothing_is_done_ahead_unless_asked_for(tmp_path, monkeypatch):
-    monkeypatch.delenv("CXRLIB_JOBS", raising=False)
+@pytest.mark.parametrize("jobs", ["1", ""])
+def test_nothing_is_done_ahead_unless_asked_for(tmp_path, monkeypatch, jobs):
+    monkeypatch.setenv("CXRLIB_JOBS", jobs)
     fan_out(leave_a_note, [(tmp_path, "a"), (tmp_path, "b")])
     assert not list(tmp_path.iterdir())
 
@@ -62,7 +63,7 @@ def test_a_dask_scheduler_is_used_where_one_is_named(tmp_path, monkeypatch):
     assert len(list(tmp_path.iterdir())) == 2
 
 
-@pytest.mark.parametrize("jobs", ["many", "0", "-1", ""])
+@pytest.mark.parametrize("jobs", ["many", "0", "-1", "2.5"])
 def test_a_number_of_jobs_that_is_none_is_named(monkeypatch, jobs):
     monkeypatch.setenv("CXRLIB_JOBS", jobs)
     with pytest.raises(ConfigError, match="CXRLIB_JOBS"):
