@@ -1,4 +1,4 @@
-"""What can be predicted without looking at the lungs: for now, from the table alone.
+"""What can be predicted from the table alone, without looking at an image.
 
 A pixel-free classifier sees the columns that come with an image and no pixel of it. What it reaches is what a
 network could reach by recognising the projection, the patient's age or the ward instead of the disease.
@@ -202,7 +202,7 @@ def _spline(values: pd.Series) -> FeatureUnion:
     if len(knots) < 2:
         knots = np.array([knots[0], knots[0] + 1])
     spline = make_pipeline(
-        SimpleImputer(strategy="constant", fill_value=float(np.median(known))),
+        SimpleImputer(strategy="constant", fill_value=float(np.median(known)), keep_empty_features=True),
         SplineTransformer(knots=knots[:, None], extrapolation="constant"),
         StandardScaler(),
     )

@@ -142,13 +142,74 @@ def test_without_patient_ids_each_row_is_a_patient():
     assert shortcuts.pixel_free(table, ("view",), replicates=10).auc.value > 0.6
 
 
-def test_bad_requests_are_named():
+def test_bad_requests_are_named_with_what_to_do():
     table = _table(200)
-    with pytest.raises(DataError, match="'site'"):
+    with pytest.raises(DataError, match="'site'") as caught:
         shortcuts.pixel_free(table, ("site",))
-    with pytest.raises(DataError, match="No columns"):
-        shortcuts.pixel_free(table, ())
-    with pytest.raises(DataError, match="one class"):
+    assert (
+        caught.value.remedy == "Name some of its columns: 'image_id', 'patient_id', 'label', 'view', 'age'."
+    )
+    with pytest.raises(DataError, match="No columns") as caught:
+        shortcuts.pixel_free(table.assign(**{f"c{i:02}": 0 for i in range(20)}), ())
+    assert caught.value.remedy.endswith("'c05', 'c06'.")  # the first twelve
+    with pytest.raises(DataError, match=r"fold 1 of 5 holds only one class\.\n.*Use fewer folds, or a table"):
         shortcuts.pixel_free(table.assign(label=0), ("view",))
-    with pytest.raises(DataError, match="folds"):
+    with pytest.raises(DataError, match=r"1 folds leave nothing to train on\.\n.*Use 2 or more"):
         shortcuts.pixel_free(table, ("view",), folds=1)
+
+
+def test_a_known_table_gives_the_numbers_it_gave():
+    """Folds, choices, both classifiers and the score, each to five digits."""
+    table = _table(900, strength=0.3, seed=5)
+    older = np.abs(table["age"] - 50) + 25 * table["label"]
+    table["age"] = older.where(np.arange(900) % 7 != 0)
+    found = shortcuts.pixel_free(table, ["view", "age"], replicates=20)
+    assert found.columns == ("view", "age")
+    assert found.chosen == ("logistic", "trees", "logistic", "logistic", "logistic")
+    assert np.bincount(found.folds).tolist() == [204, 188, 162, 144, 202]
+    assert found.auc.value == pytest.approx(0.961823, abs=1e-5)
+    assert found.scores[[0, 1, 7, 450, 899]].tolist() == pytest.approx(
+        [0.77446, 3.21229, -0.65915, -4.87424, 3.75269], abs=1e-4
+    )
+    features = shortcuts.encode(table, ("view", "age"))
+    expected = {
+        "logistic": [0.712603, 0.992268, 0.000471, 0.969552],
+        "trees": [0.685329, 0.959723, 0.018047, 0.959723],
+    }
+    for kind, said in expected.items():
+        model = shortcuts._fit(kind, features, table["label"].to_numpy())
+        assert model.predict_proba(features[:4])[:, 1].tolist() == pytest.approx(said, abs=1e-5)
+
+
+def test_a_score_is_zero_where_the_model_says_the_prevalence():
+    class Model:
+        def predict_proba(self, features):
+            return np.stack([1 - features, features], axis=1)
+
+    scores = shortcuts._score(Model(), np.array([0.1, 0.5, 0.0, 1.0]), 0.1)
+    surely = np.log((1 - 1e-6) / 1e-6)
+    assert np.allclose(scores, np.array([np.log(1 / 9), 0, -surely, surely]) - np.log(1 / 9))
+
+
+def test_a_number_that_is_missing_counts_as_the_median_and_as_missing():
+    values = pd.Series([1.0, 2.0, 4.0, 8.0, 100.0, np.nan])
+    told = shortcuts._spline(values).fit_transform(values.to_frame())
+    assert told[5, :-1] == pytest.approx(told[2, :-1]) and told[:, -1].tolist() == [0, 0, 0, 0, 0, 1]
+    assert told[:, :-1].mean(0) == pytest.approx(0) and told[:, :-1].std(0) == pytest.approx(1)
+    # no value at all, and one value alone
+    for empty in (pd.Series([np.nan] * 4), pd.Series([3.0, 3.0, np.nan])):
+        told = shortcuts._spline(empty).fit_transform(empty.to_frame())
+        assert np.isfinite(told).all() and told[:, -1].tolist() == empty.isna().tolist()
+
+
+def test_the_simpler_classifier_where_there_is_too_little_to_choose_by():
+    rng = np.random.default_rng(0)
+    age = rng.normal(size=400)
+    features = pd.DataFrame({"age": age, "other": rng.normal(size=400)})
+    labels = (age * features["other"] > 0).astype(int).to_numpy()  # of both together: trees are better
+    inner = np.arange(400) % 4 == 0
+    assert shortcuts._choose(features, labels, inner) == "trees"
+    few = labels.copy()
+    few[~inner] = 0
+    few[np.flatnonzero(~inner)[:4]] = 1  # four ill to train on
+    assert shortcuts._choose(features, few, inner) == "logistic"
