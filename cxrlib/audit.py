@@ -22,7 +22,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from threadpoolctl import threadpool_limits
 
 from cxrlib.audit_features import VERSION as FEATURES
 from cxrlib.audit_features import describe
@@ -33,6 +32,7 @@ from cxrlib.audit_stats import PERMUTATIONS, balanced_folds
 from cxrlib.cohort import Cohort
 from cxrlib.errors import DataError
 from cxrlib.lungs import segment
+from cxrlib.parallel import one_thread
 
 __all__ = ["SCHEMA", "Audit", "Finding", "audit_cohort", "sample_patients"]
 
@@ -70,7 +70,7 @@ class Audit:
 
 
 # One thread: the products are small, and threads that wait for each other take longer on a busy machine.
-@threadpool_limits.wrap(limits=1)
+@one_thread
 def audit_cohort(
     cohort: Cohort,
     *,
@@ -139,9 +139,9 @@ def audit_cohort(
     findings.extend(leaks)
     findings.sort(key=_rank)
     limits += _counted_healthy(cohort)
-    splits = cohort.table["split"].value_counts() if has_split else {}
-    facts = _facts(cohort, features["lungs_found"]) | {"splits": {str(k): int(v) for k, v in splits.items()}}
-    return Audit(tuple(findings), facts, tuple(limits), settings)
+    splits: Mapping = cohort.table["split"].value_counts().to_dict() if has_split else {}
+    known = _facts(cohort, features["lungs_found"]) | {"splits": {str(k): int(v) for k, v in splits.items()}}
+    return Audit(tuple(findings), known, tuple(limits), settings)
 
 
 def sample_patients(patients: np.ndarray, images: int | None, seed: int = 0) -> np.ndarray:
@@ -164,7 +164,7 @@ def _rank(found: Finding) -> tuple:
     return SEVERITIES.index(found.severity), groups.index(found.probe.group), strength
 
 
-def _file_facts(cohort: Cohort, workers, progress) -> tuple[pd.DataFrame, list[str]]:
+def _file_facts(cohort: Cohort, workers: int | None, progress: bool | None) -> tuple[pd.DataFrame, list[str]]:
     """Facts of the files, or what is known without them, and what is not."""
     paths = existing_paths(cohort.table)
     if paths is not None:

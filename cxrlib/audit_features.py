@@ -6,14 +6,16 @@ that was cut off goes on where it stopped.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from cxrlib import audit_signs as signs
 from cxrlib.cohort import Cohort
 from cxrlib.decode import placed
+from cxrlib.errors import CacheError, DataError
 from cxrlib.parallel import progress_bar, run_jobs
 from cxrlib.regions import VIEWS, shown
 from cxrlib.storage import atomic_path, read_arrays
@@ -45,10 +47,23 @@ def describe(
     Returns
     -------
     probe -> float32, (N, D); and ``thumbnail``, uint8 (N, 64, 64), by which duplicates are recognised.
+
+    Raises
+    ------
+    DataError
+        The cohort has no lung masks.
+    CacheError
+        Chunks went from the folder meanwhile.
     """
+    masks = cohort.lung_masks
+    if masks is None:
+        raise DataError(
+            f"The cohort {cohort.name!r} has no lung masks.",
+            remedy="Make them: cxrlib.lungs.segment(cohort).",
+        )
     folder.mkdir(parents=True, exist_ok=True)
     fields = _fields(cohort)
-    typical = _typical(cohort.lung_masks)
+    typical = _typical(masks)
     starts = range(0, len(cohort), CHUNK)
     missing = [start for start in starts if read_arrays(_file(folder, start)) is None]
     with progress_bar(len(cohort), "Looking at images", progress) as bar:
@@ -56,18 +71,27 @@ def describe(
         batch = 16  # chunks handed out at a time, so that a memory-mapped cohort is never held whole
         for first in range(0, len(missing), batch):
             jobs = [
-                (np.array(cohort.images[s : s + CHUNK]), np.array(cohort.lung_masks[s : s + CHUNK]), typical,
+                (np.array(cohort.images[s : s + CHUNK]), np.array(masks[s : s + CHUNK]), typical,
                  fields[s : s + CHUNK], str(_file(folder, s)))
                 for s in missing[first : first + batch]
             ]  # fmt: skip
             for done in run_jobs(_describe_chunk, jobs, workers, small=len(cohort) < 2 * CHUNK):
                 bar.update(done)
-    parts = [read_arrays(_file(folder, start)) for start in starts]
+    kept = [read_arrays(_file(folder, start)) for start in starts]
+    parts = [part for part in kept if part is not None]
+    if len(parts) < len(kept):
+        raise CacheError(
+            f"{len(kept) - len(parts)} of {len(kept)} files that were in {folder} are gone or damaged.",
+            remedy="Give the audit a folder that nothing else changes, and start it again.",
+        )
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 def describe_images(
-    images: np.ndarray, masks: np.ndarray, typical: np.ndarray, fields=None
+    images: np.ndarray,
+    masks: np.ndarray,
+    typical: np.ndarray,
+    fields: Sequence[tuple[int, int, int, int]] | None = None,
 ) -> dict[str, np.ndarray]:
     """The same for arrays: uint8 images and 0/1 masks (N, S, S), and the mask for images without one.
 
@@ -75,13 +99,14 @@ def describe_images(
     """
     import pandas as pd
 
-    there = masks.reshape(len(masks), -1).any(1)
+    there = np.asarray(masks.reshape(len(masks), -1).any(1))
     filled = np.where(there[:, None, None], masks, typical)
     names = [str(row) for row in range(len(images))]
     table = pd.DataFrame({"image_id": names, "patient_id": names, "label": 0, "split": "test"})
     cohort = Cohort(images, table, filled)
     found = {view: _looked(shown(cohort, view).images, view, filled) for view in LOOKS}
-    fields = fields or [(0, 0, *images.shape[1:])] * len(images)
+    height, width = images.shape[1:]
+    fields = fields or [(0, 0, height, width)] * len(images)
     rows = [_signs(*one) for one in zip(images, filled, there, fields, strict=True)]
     found |= {name: np.stack([row[name] for row in rows]) for name in SIGNS}
     found["lungs_found"] = there
@@ -89,7 +114,9 @@ def describe_images(
     return found
 
 
-def _signs(image: np.ndarray, mask: np.ndarray, own: bool, field: tuple) -> dict[str, np.ndarray]:
+def _signs(
+    image: np.ndarray, mask: np.ndarray, own: bool, field: tuple[int, int, int, int]
+) -> dict[str, np.ndarray]:
     top, left, height, width = field
     image = image[top : top + height, left : left + width]
     mask = mask[top : top + height, left : left + width]
@@ -148,8 +175,8 @@ def _blocks(images: np.ndarray, cells: int) -> np.ndarray:
 
 def _fields(cohort: Cohort) -> list[tuple[int, int, int, int]]:
     """Where each image lies within its letterbox: padding is this project's doing, not the data's."""
-    size = cohort.images.shape[1]
-    whole = (0, 0, *cohort.images.shape[1:])
+    size, width = cohort.images.shape[1:]
+    whole = (0, 0, size, width)
     columns = ("original_height", "original_width")
     moved = "preprocess" in cohort.info or "window_top" in cohort.table
     if moved or cohort.info.get("fit") != "letterbox" or not set(columns) <= set(cohort.table):
@@ -168,8 +195,14 @@ def _typical(masks: np.ndarray) -> np.ndarray:
     return ((y[:, None] / 0.6) ** 2 + (x[None, :] / 0.7) ** 2 < 1).astype(np.uint8)
 
 
-def _describe_chunk(images, masks, typical, fields, target: str) -> int:
-    made = describe_images(images, masks, typical, fields)
+def _describe_chunk(
+    images: np.ndarray,
+    masks: np.ndarray,
+    typical: np.ndarray,
+    fields: Sequence[tuple[int, int, int, int]],
+    target: str,
+) -> int:
+    made: dict[str, Any] = describe_images(images, masks, typical, fields)
     with atomic_path(target) as temporary, open(temporary, "wb") as file:
         np.savez(file, **made)
     return len(images)

@@ -8,6 +8,7 @@ import os
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -44,7 +45,7 @@ def file_facts(
     cannot be read has missing values.
     """
     jobs = [(list(paths[start : start + _CHUNK]),) for start in range(0, len(paths), _CHUNK)]
-    made = {}
+    made: dict[str, dict[str, Any]] = {}
     with progress_bar(len(paths), "Reading headers", progress, unit="file") as bar:
         for rows in run_jobs(_facts_of, jobs, workers, small=len(jobs) < 4):
             made |= rows
@@ -52,14 +53,14 @@ def file_facts(
     return pd.DataFrame([made[path] for path in paths])
 
 
-def _facts_of(paths: list[str]) -> dict[str, dict]:
+def _facts_of(paths: list[str]) -> dict[str, dict[str, Any]]:
     return {path: _facts(path) for path in paths}
 
 
-def _facts(path: str) -> dict[str, object]:
+def _facts(path: str) -> dict[str, Any]:
     try:
         data = file_bytes(Path(path))
-        facts = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+        facts: dict[str, Any] = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             facts |= _dicom(path, data) if is_dicom(Path(path), data) else _raster(data)
@@ -103,7 +104,7 @@ def _dicom(path: str, data: bytes) -> dict[str, object]:
         }  # fmt: skip
 
 
-def duplicates(thumbnails: np.ndarray, digests: Sequence[str] | None = None) -> pd.DataFrame:
+def duplicates(thumbnails: np.ndarray, digests: Sequence[str] | pd.Series | None = None) -> pd.DataFrame:
     """Pairs of images that are one picture.
 
     Pictures are compared by a hash of 256 signs of their cosine transform, and pairs whose hashes differ in

@@ -14,6 +14,7 @@ import re
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -77,7 +78,7 @@ def numbers(audit: Audit) -> dict[str, Estimate]:
     return named
 
 
-def content(audit: Audit, **made_from) -> dict:
+def content(audit: Audit, **made_from: Any) -> dict:
     """What ``audit.json`` holds; ``made_from``: of :func:`cxrlib.results.provenance`.
 
     :func:`cxrlib.results.read_record` reads it too, for its ``numbers``.
@@ -101,15 +102,13 @@ def content(audit: Audit, **made_from) -> dict:
 
 
 def write(
-    audit: Audit, cohort: Cohort, out: str | Path, *, pictures: bool = True, **made_from
+    audit: Audit, cohort: Cohort, out: str | Path, *, pictures: bool = True, **made_from: Any
 ) -> tuple[Path, Path]:
     """Write ``audit.json`` and ``audit.html`` into ``out``; each appears whole or not at all."""
     out = Path(out)
     text = json.dumps(content(audit, **made_from), indent=1, ensure_ascii=False, allow_nan=False, default=str)
-    for name, body in (
-        ("audit.json", text + "\n"),
-        ("audit.html", page(audit, cohort if pictures else None)),
-    ):
+    bodies = {"audit.json": text + "\n", "audit.html": page(audit, cohort if pictures else None)}
+    for name, body in bodies.items():
         with atomic_path(out / name) as temporary:
             temporary.write_text(body, encoding="utf-8", errors="replace")
     return out / "audit.json", out / "audit.html"
@@ -176,7 +175,7 @@ def page(audit: Audit, cohort: Cohort | None) -> str:
     facts = audit.facts
     # Text in the pixels may name the patient: such an image is on no page that goes around.
     named = {name for found in audit.findings for name in found.detail.get("files", ())}
-    pictures = {} if cohort is None else _Pictures(cohort, named)
+    pictures = None if cohort is None else _Pictures(cohort, named)
     splits = "".join(f", {name} {count:,}" for name, count in facts["splits"].items())
     parts = [
         f"<h1>Audit of {_escaped(facts['name'])}</h1>",
@@ -297,7 +296,7 @@ def _scorecard(audit: Audit) -> str:
         if found.auc is None:
             cells = f"<td>{found.images:,} images</td><td></td><td></td><td></td>"
         else:
-            values = (found.auc, _bar(found), share_of(found), _p(found.p_holm))
+            values = (found.auc, _bar(found.auc, found.severity), share_of(found), _p(found.p_holm))
             cells = "".join(f"<td>{value}</td>" for value in values)
         rows.append(
             f'<tr><td><span class="{found.severity}">{found.severity}</span></td><td>{title}</td>{cells}</tr>'
@@ -311,7 +310,7 @@ def _scorecard(audit: Audit) -> str:
     )
 
 
-def _section(found: Finding, pictures: _Pictures | Mapping) -> str:
+def _section(found: Finding, pictures: _Pictures | None) -> str:
     probe = found.probe
     advice = (
         ""
@@ -343,13 +342,12 @@ def _levels(column: str, levels: list[Mapping]) -> str:
     return f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
 
 
-def _bar(found: Finding) -> str:
+def _bar(auc: Estimate, severity: str) -> str:
     """The interval from ½ to 1 as a bar, and the AUC as a tick in it."""
-    low, value, high = (
-        min(max(200 * (x - 0.5), 0), 100) for x in (found.auc.low, found.auc.value, found.auc.high)
-    )
+    ends = (auc.value if x is None else x for x in (auc.low, auc.value, auc.high))
+    low, value, high = (min(max(200 * (x - 0.5), 0), 100) for x in ends)
     return (
-        f'<div class="bar"><i class="{found.severity}" '
+        f'<div class="bar"><i class="{severity}" '
         f'style="left:{low:.1f}%;width:{max(high - low, 1):.1f}%"></i>'
         f'<u style="left:{value:.1f}%"></u></div>'
     )
@@ -365,7 +363,9 @@ def _anchor(found: Finding) -> str:
     return "f-" + "".join(c if c.isascii() and c.isalnum() else f"-{ord(c):x}-" for c in found.probe.name)
 
 
-def _p(value: float) -> str:
+def _p(value: float | None) -> str:
+    if value is None:
+        return "–"
     return "< 0.001" if value < 0.001 else f"{value:.3f}" if value < 0.1 else f"{value:.2f}"
 
 

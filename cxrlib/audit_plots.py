@@ -8,6 +8,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import PercentFormatter
 
 from cxrlib.audit import Audit
+from cxrlib.metrics import Estimate
 from cxrlib.plot_style import BLACK, COLOURS, GREY, ORANGE, SKY, VERMILLION, as_text
 from cxrlib.results import Record, project_root, read_record
 
@@ -24,18 +25,18 @@ _PLAIN = {"marker": "lead letter", "portable": "burned-in text"}
 
 def scorecard(audit: Audit) -> Figure:
     """The AUC of every probe with its interval, worst finding on top."""
-    found = [one for one in audit.findings if one.auc is not None][::-1]
+    found = [(one, one.auc) for one in audit.findings if one.auc is not None][::-1]
     figure, ax = plt.subplots(figsize=(8, 0.29 * len(found) + 1.4), layout="constrained")
-    for row, one in enumerate(found):
+    for row, (one, auc) in enumerate(found):
         colour, marker, _ = LOOKS[one.severity]
-        ax.plot([one.auc.low, one.auc.high], [row, row], color=colour, linewidth=2.4, linestyle="-")
-        ax.plot(one.auc.value, row, marker, color=colour, markersize=7, markeredgecolor=BLACK)
+        ax.plot(_limits(auc), [row, row], color=colour, linewidth=2.4, linestyle="-")
+        ax.plot(auc.value, row, marker, color=colour, markersize=7, markeredgecolor=BLACK)
     ax.axvline(0.5, color=BLACK, linewidth=1, linestyle="-")
-    whole = audit["whole"].auc.value
+    whole = next(auc.value for one, auc in found if one.probe.name == "whole")
     ax.axvline(whole, color=GREY, linewidth=1, linestyle=":")
     ax.annotate(" whole image", (whole, 1), xycoords=("data", "axes fraction"), xytext=(0, 3),
                 textcoords="offset points", ha="center", fontsize=9, color=GREY)  # fmt: skip
-    ax.set_yticks(range(len(found)), [as_text(one.probe.title) for one in found], fontsize=9.5)
+    ax.set_yticks(range(len(found)), [as_text(one.probe.title) for one, _ in found], fontsize=9.5)
     ax.set(xlabel="AUC on held-out patients, 95% interval", xlim=(min(0.4, ax.get_xlim()[0]), 1.0))
     ax.grid(axis="y", visible=False)
     handles = [
@@ -65,7 +66,8 @@ def detection(record: Record) -> Figure:
             x = [agreement for agreement, _ in points]
             ax.plot(x, [one.value for _, one in points], color=colour, label=label, **look)
             if measure == "found_share":
-                ax.fill_between(x, [one.low for _, one in points], [one.high for _, one in points],
+                limits = [_limits(one) for _, one in points]
+                ax.fill_between(x, [low for low, _ in limits], [high for _, high in limits],
                                 color=colour, alpha=0.18, linewidth=0)  # fmt: skip
         ax.set_title(_PLAIN.get(name, name), fontsize=11)
         ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
@@ -82,7 +84,7 @@ def detection(record: Record) -> Figure:
     return figure
 
 
-def detected(record: Record, name: str, measure: str = "found_share") -> list[tuple[float, object]]:
+def detected(record: Record, name: str, measure: str = "found_share") -> list[tuple[float, Estimate]]:
     """(agreement, share of cohorts) of one confounder, by agreement."""
     points = []
     for key, estimate in record.numbers.items():
@@ -91,3 +93,9 @@ def detected(record: Record, name: str, measure: str = "found_share") -> list[tu
             _, _, agreement = confounder.partition(".agreement_")
             points.append((float(agreement) / 100 if agreement else 0.9, estimate))
     return sorted(points, key=lambda point: point[0])
+
+
+def _limits(estimate: Estimate) -> tuple[float, float]:
+    """Of its interval; the estimate itself where it has none."""
+    low, high = estimate.low, estimate.high
+    return estimate.value if low is None else low, estimate.value if high is None else high

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -83,7 +84,7 @@ class Probes:
         self.progress = progress
         self.held: dict[str, tuple[Probe, Held, bool, dict]] = {}
 
-    def ask(self, probe: Probe, features: Callable[[], np.ndarray], **detail) -> Held:
+    def ask(self, probe: Probe, features: Callable[[], np.ndarray], **detail: object) -> Held:
         """Have the label predicted for held-out patients, or take what was found before."""
         held, reused = self._hold(probe.name, features, self.cohort.labels)
         self.held[probe.name] = (probe, held, reused, detail)
@@ -101,7 +102,8 @@ class Probes:
         held = held_out(
             features(), labels, self.cohort.patients, seed=self.seed, permutations=self.permutations
         )
-        numbers = [held.auc.value, held.auc.low, held.auc.high, held.auc.n, held.p_value]
+        auc = held.auc
+        numbers = np.asarray([auc.value, auc.low, auc.high, auc.n, held.p_value])
         with atomic_path(file) as temporary, open(temporary, "wb") as stream:
             np.savez(stream, numbers=numbers, scores=held.scores)
         return held, False
@@ -124,21 +126,20 @@ def ask_all(
     table, labels = probes.cohort.table, probes.cohort.labels
     source = source if source in table and table[source].nunique() > 1 else None
     columns, left_out = asked_columns(table, without=[source] if source else [])
-    groups = {"dimensions": DIMENSIONS, "encoding": ENCODING, "file_size": SIZE}
     groups = {
         name: [c for c in group if c in facts and facts[c].nunique(dropna=False) > 1]
-        for name, group in groups.items()
+        for name, group in (("dimensions", DIMENSIONS), ("encoding", ENCODING), ("file_size", SIZE))
     }
     jobs: list[tuple[Probe, Callable[[], np.ndarray], dict]] = []
     for name in (*LOOKS, *SIGNS):
-        jobs.append((PROBES[name], lambda n=name: _shaped(n, features[n]), {}))
+        jobs.append((PROBES[name], partial(_shaped, name, features[name]), {}))
     for name, group in groups.items():
         if group:
             levels = {column: levels_by_label(facts[column], labels) for column in group}
-            jobs.append((PROBES[name], lambda g=group: column_features(facts, g), {"levels": levels}))
+            jobs.append((PROBES[name], partial(column_features, facts, group), {"levels": levels}))
     for column in columns:
         levels = {column: levels_by_label(table[column], labels)}
-        jobs.append((column_probe(column), lambda c=column: column_features(table, [c]), {"levels": levels}))
+        jobs.append((column_probe(column), partial(column_features, table, [column]), {"levels": levels}))
     if source:
         detail = {"levels": {source: levels_by_label(table[source], labels, _SOURCES)}}
         jobs.append((PROBES["source"], lambda: column_features(table, [source]), detail))
@@ -189,7 +190,7 @@ def _judged(probes: Probes) -> dict[str, Finding]:
     """A finding for each probe, corrected together."""
     corrected = holm([held.p_value for _, held, _, _ in probes.held.values()])
     whole = probes.held["whole"][1].auc
-    room = whole.value - 0.5 if whole.low > 0.5 else None
+    room = whole.value - 0.5 if whole.low is not None and whole.low > 0.5 else None
     findings = {}
     for (name, (probe, held, reused, detail)), p_holm in zip(probes.held.items(), corrected, strict=True):
         share = None if room is None else (held.auc.value - 0.5) / room
@@ -214,12 +215,14 @@ def _explained(probes: Probes, findings: dict[str, Finding]) -> dict[str, Findin
     excess is a warning at most; a view that merely shows a sign is not let off, but told which it shows.
     """
     labels = probes.cohort.labels
-    findings, causes = dict(findings), []
+    findings = dict(findings)
+    aucs = {name: found.auc.value for name, found in findings.items() if found.auc is not None}
+    causes: list[str] = []
     flagged = [f for f in findings.values() if f.severity in ("severe", "warning")]
     named = [f for f in flagged if f.probe.group in ("sign", "file")]
     views = [f for f in flagged if f.probe.group == "view"]
-    for found in [*sorted(named, key=lambda f: -f.auc.value), *views]:
-        own, excess = probes.held[found.probe.name][1].scores, found.auc.value - 0.5
+    for found in [*sorted(named, key=lambda f: -aucs[f.probe.name]), *views]:
+        own, excess = probes.held[found.probe.name][1].scores, aucs[found.probe.name] - 0.5
         left = {cause: within(labels, own, probes.held[cause][1].scores) - 0.5 for cause in causes}
         cause = min(left, key=lambda c: abs(left[c]), default=None)
         if cause is not None and abs(left[cause]) < 0.6 * excess:

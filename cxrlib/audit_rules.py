@@ -206,7 +206,7 @@ def judged(probe: Probe, auc: Estimate, p_holm: float, share: float | None) -> s
         return "fine"
     if probe.sees == "yes":
         return "note"
-    strong = auc.low >= SEVERE_AUC and (share is None or share >= SEVERE_SHARE)
+    strong = auc.low is not None and auc.low >= SEVERE_AUC and (share is None or share >= SEVERE_SHARE)
     if strong:
         return "severe" if probe.sees == "no" else "warning"
     return "warning" if auc.value >= WARNING_AUC and probe.sees == "no" else "note"

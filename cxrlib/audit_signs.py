@@ -72,13 +72,13 @@ def writing(image: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     found = (
         ndimage.binary_dilation(np.isin(groups, numbers), np.ones((3, 3), bool)) if numbers else near & False
     )
-    sided = [
+    letter, text = (
         np.array(
             [strength, there := strength > 0.3, there and place < 0.5, there and place > 0.5], np.float32
         )
         for strength, place, _ in best.values()
-    ]
-    return *sided, found
+    )
+    return letter, text, found
 
 
 def borders(image: np.ndarray) -> np.ndarray:

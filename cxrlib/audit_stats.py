@@ -7,6 +7,7 @@ matrices: the p-value is that of the fitted procedure, not of scores taken as gi
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -111,7 +112,7 @@ def aucs(labels: np.ndarray, scores: np.ndarray) -> np.ndarray:
     )
 
 
-def sequential_p(found: float, blocks) -> float:
+def sequential_p(found: float, blocks: Iterable[np.ndarray]) -> float:
     """Share of permutations at least as good; stops at the 20th (then the p-value is 20 over their
     number)."""
     seen = better = 0
@@ -123,7 +124,7 @@ def sequential_p(found: float, blocks) -> float:
     return (better + 1) / (seen + 1)
 
 
-def permuted_labels(labels: np.ndarray, patients: np.ndarray, count: int, seed: int):
+def permuted_labels(labels: np.ndarray, patients: np.ndarray, count: int, seed: int) -> Iterator[np.ndarray]:
     """Blocks (N, P ≤ 250) of labels dealt anew: patients with equally many images swap all their labels.
 
     What is exchangeable without an effect is patients, not images: those of one patient resemble each other
@@ -213,7 +214,9 @@ def within(labels: np.ndarray, scores: np.ndarray, other: np.ndarray, bins: int 
     return right / pairs if pairs else 0.5
 
 
-def _fold(features: np.ndarray, test: np.ndarray, shrinkage: float):
+def _fold(
+    features: np.ndarray, test: np.ndarray, shrinkage: float
+) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
     """Held-out rows, training rows, and the matrices that take the ones' centred labels to the others'
     scores."""
     train = ~test

@@ -33,8 +33,9 @@ NOT_ASKED = (
 
 def asked_columns(table: pd.DataFrame, *, without: Sequence[str] = ()) -> tuple[list[str], dict[str, str]]:
     """The columns to ask, and why each of the others is left out (roles are not mentioned)."""
-    asked, left_out = [], {}
-    for column in table:
+    asked: list[str] = []
+    left_out: dict[str, str] = {}
+    for column in table.columns:
         if column in NOT_ASKED or column in without:
             continue
         known = table[column].dropna()
@@ -98,5 +99,6 @@ def levels_by_label(values: pd.Series, labels: np.ndarray, most: int = 6) -> lis
     ]
 
 
-def _indicators(values: pd.Series):
+def _indicators(values: pd.Series) -> np.ndarray:
+    """0/1, (levels, N)."""
     return pd.get_dummies(values, dtype=float).to_numpy().T

@@ -23,6 +23,7 @@ from dataclasses import asdict, dataclass, field
 from graphlib import CycleError, TopologicalSorter
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 from cxrlib.errors import ConfigError, CxrError
 from cxrlib.notebook_worker import violent_end
@@ -247,12 +248,13 @@ class Batch:
         return outcome if outcome.key == key and outcome.status == "done" and there else None
 
     def _run_one(self, notebook: Notebook, key: str) -> Outcome:
-        name, started, last = notebook.name, time.monotonic(), {}
+        name, started = notebook.name, time.monotonic()
+        last: dict[str, Any] = {}  # the worker's last word
         if self._stopped.is_set():
             raise CxrError(f"{name} was not started.", remedy="Run the report again: it goes on from here.")
         self.on_start(name)
         self._forget(name)
-        job = {"input": str(notebook.path), "output": str(self.executed(name))}
+        job: dict[str, object] = {"input": str(notebook.path), "output": str(self.executed(name))}
         job["parameters"] = self._given_to(notebook)
         log = self.state_dir / f"{name}.log"
         (self.state_dir / _SCRATCH).mkdir(exist_ok=True)
@@ -277,6 +279,7 @@ class Batch:
                 start_new_session=True,  # Ctrl-C reaches only this process, which ends the others
             )
             self._running[name] = process
+            assert process.stdout is not None  # a pipe
             for line in process.stdout:
                 with suppress(ValueError):
                     last = json.loads(line)
@@ -374,8 +377,8 @@ def _environment_key(notebooks_dir: Path) -> str:
             digest.update(f"{name}={metadata.version(name)}".encode())
     evidence = notebooks_dir.parent / "figures"
     files = [p for p in package.rglob("*") if p.is_file() and "__pycache__" not in p.parts]
-    inside = lambda path: path.relative_to(package).as_posix()  # noqa: E731
-    files = [p for p in files if not inside(p).startswith(_NO_INFLUENCE) or inside(p).startswith(_INFLUENCE)]
+    inside = {path: path.relative_to(package).as_posix() for path in files}
+    files = [p for p in files if not inside[p].startswith(_NO_INFLUENCE) or inside[p].startswith(_INFLUENCE)]
     for path in sorted(files) + sorted(evidence.rglob("*.json")):
         digest.update(path.name.encode() + path.read_bytes())
     return digest.hexdigest()

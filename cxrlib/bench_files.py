@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from itertools import cycle, islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -34,6 +35,7 @@ def training_files(
     """
     from cxrlib.cache import decode_files
 
+    drawn = side or 224  # pixels of a phantom
     count, folder = images + held_out(images), work / f"training-{images}-{side or 'own'}"
     if side is None and data is not None:
         from cxrlib.datasets import kermany
@@ -43,9 +45,8 @@ def training_files(
         sources, labels = table["path"].tolist(), table["label"].to_numpy()
         what = "Kermany, JPEG of 224 pixels"
     else:
-        side = side or 224
         sources, labels = phantoms(count)
-        what = f"phantoms, JPEG of {side} pixels"
+        what = f"phantoms, JPEG of {drawn} pixels"
     files = []
     for row, (source, label) in enumerate(zip(sources, labels, strict=True)):
         part = "train" if row < images else "val"
@@ -54,7 +55,7 @@ def training_files(
         if not target.is_file():
             target.parent.mkdir(parents=True, exist_ok=True)
             if isinstance(source, np.ndarray):
-                _written(source, target, side, quality=95)
+                _written(source, target, drawn, quality=95)
             else:
                 shutil.copyfile(source, target)
     decoded = decode_files(files, pixels, cache_dir=work / "cache", progress=False)
@@ -107,6 +108,6 @@ def phantoms(count: int) -> tuple[list[np.ndarray], np.ndarray]:
     return list(cohort.images), cohort.labels
 
 
-def _written(image: np.ndarray, target: Path, side: int, **options) -> None:
+def _written(image: np.ndarray, target: Path, side: int, **options: Any) -> None:
     resized = Image.fromarray(image).resize((side, side), Image.Resampling.BILINEAR)
     resized.save(target, **options)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter
 
 from cxrlib.plot_style import BLUE, GREY, VERMILLION, apply_style
@@ -50,8 +51,8 @@ def ratios(record: dict, ax: Axes | None = None) -> Axes:
         ax.plot([row["low"], row["high"]], [height] * 2, "-|", color=BLUE, linewidth=2, markersize=7)
         ax.plot(row["target"], height, "|", color=VERMILLION, markersize=20, markeredgewidth=2.4, zorder=3)
         face = BLUE if row["ratio"] >= row["target"] else "white"
-        look = {"markerfacecolor": face, "markeredgecolor": BLUE, "markersize": 9, "markeredgewidth": 1.6}
-        ax.plot(row["ratio"], height, "o", zorder=4, **look)
+        ax.plot(row["ratio"], height, "o", zorder=4, markerfacecolor=face, markeredgecolor=BLUE, markersize=9,
+                markeredgewidth=1.6)  # fmt: skip
         ax.text(
             1.02, height, f"{row['ratio']:.3g} ({row['low']:.3g}–{row['high']:.3g})",
             transform=ax.get_yaxis_transform(), va="center", fontsize=10,
@@ -64,10 +65,10 @@ def ratios(record: dict, ax: Axes | None = None) -> Axes:
     ax.grid(axis="y", visible=False)
     ax.set(title="Speed against the peer", xlabel="times the peer's rate: median, smallest and largest pair")
     marks = [
-        plt.Line2D([], [], linestyle="", marker="o", color=BLUE, label="reached"),
-        plt.Line2D([], [], linestyle="", marker="o", color=BLUE, markerfacecolor="white", label="missed"),
-        plt.Line2D([], [], linestyle="", marker="|", color=VERMILLION, markersize=14, markeredgewidth=2.4,
-                   label="aimed at"),
+        Line2D([], [], linestyle="", marker="o", color=BLUE, label="reached"),
+        Line2D([], [], linestyle="", marker="o", color=BLUE, markerfacecolor="white", label="missed"),
+        Line2D([], [], linestyle="", marker="|", color=VERMILLION, markersize=14, markeredgewidth=2.4,
+               label="aimed at"),
     ]  # fmt: skip
     ax.figure.legend(handles=marks, loc="outside lower center", ncols=3)
     return ax
@@ -75,9 +76,10 @@ def ratios(record: dict, ax: Axes | None = None) -> Axes:
 
 def save(ax: Axes, path: Path) -> None:
     """Write the figure, and close it."""
+    figure = ax.figure.figure  # the whole figure, also of a subfigure's axis
     with atomic_path(path) as temporary:
-        ax.figure.savefig(temporary, format="png", dpi=150, bbox_inches="tight", metadata={"Software": None})
-    plt.close(ax.figure)
+        figure.savefig(temporary, format="png", dpi=150, bbox_inches="tight", metadata={"Software": None})
+    plt.close(figure)
 
 
 def add_to_report(page: Path, root: Path, out: Path) -> None:

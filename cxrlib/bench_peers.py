@@ -10,6 +10,7 @@ import math
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,7 +28,7 @@ MEAN, STD = 0.48, 0.24
 class RandomGamma:
     """transforms v2 has no random gamma; its own ``adjust_gamma`` with a draw before it."""
 
-    def __call__(self, image):
+    def __call__(self, image: Any) -> Any:  # whatever transforms v2 takes
         from torchvision.transforms.v2 import functional
 
         exponent = (2 * torch.rand(()).item() - 1) * AUGMENT.gamma
@@ -76,7 +77,7 @@ def nih_dataset(folder: Path, names: list[str], pixels: int) -> Dataset:
 class _Images(Dataset):
     """The image of each sample, without the rest of its dict."""
 
-    def __init__(self, samples: Dataset):
+    def __init__(self, samples: Subset):
         self.samples = samples
 
     def __len__(self) -> int:
@@ -88,8 +89,15 @@ class _Images(Dataset):
 
 def loader(dataset: Dataset, workers: int, *, shuffle: bool = True, batch_size: int = 64) -> DataLoader:
     """A DataLoader whose workers stay from epoch to epoch, so that their start is not counted."""
-    options = {"persistent_workers": True, "multiprocessing_context": "spawn"} if workers else {}
-    return DataLoader(dataset, batch_size, shuffle=shuffle, num_workers=workers, drop_last=shuffle, **options)
+    return DataLoader(
+        dataset,
+        batch_size,
+        shuffle=shuffle,
+        num_workers=workers,
+        drop_last=shuffle,
+        persistent_workers=workers > 0,
+        multiprocessing_context="spawn" if workers else None,
+    )
 
 
 def rate(batches: DataLoader) -> float:
@@ -115,7 +123,8 @@ def train_on(
     images, started = 0, time.perf_counter()
     for x, y in batches:
         optimizer.zero_grad(set_to_none=True)
-        F.binary_cross_entropy_with_logits(made(x).squeeze(1), y.float()).backward()
+        loss = F.binary_cross_entropy_with_logits(made(x).squeeze(1), y.float())
+        loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         images += len(x)
     return images / (time.perf_counter() - started)

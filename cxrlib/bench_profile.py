@@ -28,12 +28,14 @@ def parts_of_a_step(
     from cxrlib.models import build
 
     config = recipe(model, "full")
+    augment = config.augment
+    assert augment is not None  # every recipe has one
     made = build(model, width=config.width, dropout=config.dropout, image_size=images.shape[1]).train()
     optimizer = torch.optim.AdamW(made.parameters(), config.learning_rate)
     targets = torch.arange(batch).remainder(2).float()
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
-    spent = defaultdict(list)
+    spent: dict[str, list[float]] = defaultdict(list)
     try:
         for turn in range(repeats + 1):
             clock = _Clock(spent if turn else defaultdict(list))  # the first turn warms up
@@ -41,14 +43,14 @@ def parts_of_a_step(
             x = torch.from_numpy(np.ascontiguousarray(images[rows])).unsqueeze(1).float()
             clock("gather")
             draws = torch.rand(12, batch, generator=torch.Generator().manual_seed(turn))
-            x = config.augment._move(x, draws[:5])
+            x = augment._move(x, draws[:5])
             clock("move")
-            x = config.augment._expose(x, draws[5:8]).clamp(0, 255)
+            x = augment._expose(x, draws[5:8]).clamp(0, 255)
             clock("expose")
             loss = F.binary_cross_entropy_with_logits(made(x), targets)
             clock("forward")
             optimizer.zero_grad(set_to_none=True)
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             clock("backward")
             optimizer.step()
             clock("step")

@@ -16,11 +16,19 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from cxrlib.bench_files import nih_files, training_files
 from cxrlib.cohort import Cohort
+
+if TYPE_CHECKING:
+    import torch
+    from torch.utils.data import Dataset
+
+    from cxrlib.train_config import TrainConfig
+    from cxrlib.training import Trainer
 
 BATCH = 64
 SECONDS_ALLOWED = 1.0
@@ -77,7 +85,7 @@ def compared(
     unit: str,
     data: str,
     repeats: int,
-    **more,
+    **more: Any,
 ) -> dict:
     """A row: two rates (more is better) measured by turns, and the ratios of the pairs."""
     ours(), peer()
@@ -89,7 +97,9 @@ def compared(
     return _row(name, what, np.array(pairs), target=target, unit=unit, data=data, **more)
 
 
-def _row(name: str, what: str, pairs: np.ndarray, *, target: float, unit: str, data: str, **more) -> dict:
+def _row(
+    name: str, what: str, pairs: np.ndarray, *, target: float, unit: str, data: str, **more: Any
+) -> dict:
     ratios = pairs[:, 0] / pairs[:, 1]
     mine, theirs = (float(f"{value:.4g}") for value in np.median(pairs, axis=0))
     ratio, low, high = (float(f"{value:.4g}") for value in (np.median(ratios), ratios.min(), ratios.max()))
@@ -162,7 +172,7 @@ def _arrays(setting: Setting) -> Iterator[dict]:
         few = paths[: min(len(paths), 96)]
         dataset = nih_dataset(few[0].parent, [path.name for path in few], size)
 
-        def passes(workers: int, dataset=dataset) -> Callable[[], float]:
+        def passes(workers: int, dataset: Dataset = dataset) -> Callable[[], float]:
             batches = loader(dataset, workers, shuffle=False)
             return lambda: rate(batches)
 
@@ -231,7 +241,7 @@ def _training(setting: Setting) -> Iterator[dict]:
     for model in setting.models:
         config = recipe(model, "full", epochs=1, train_sample=64, batch_size=BATCH)
 
-        def ours(config=config, cohort: Cohort | None = None) -> float:
+        def ours(config: TrainConfig = config, cohort: Cohort | None = None) -> float:
             cohort = sources[""][0] if cohort is None else cohort
             return float(Trainer(config, callbacks=[]).fit(cohort)["images_per_second"].iloc[-1])
 
@@ -250,7 +260,12 @@ def _training(setting: Setting) -> Iterator[dict]:
                 continue
             folder = image_folder(files[0].parents[1], setting.pixels)
 
-            def passes(workers: int, folder=folder, made=made, optimizer=optimizer) -> Callable[[], float]:
+            def passes(
+                workers: int,
+                folder: Dataset = folder,
+                made: torch.nn.Module = made,
+                optimizer: torch.optim.Optimizer = optimizer,
+            ) -> Callable[[], float]:
                 batches = loader(folder, workers)
                 return lambda: train_on(iter(batches), made, optimizer)
 
@@ -260,7 +275,7 @@ def _training(setting: Setting) -> Iterator[dict]:
                 f"training {model} at {setting.pixels} pixels from the cache, against torchvision's "
                 f"ImageFolder, DataLoader ({workers} workers, the best of 0, 1 and 2) and transforms v2: "
                 "same network, same augmentation",
-                lambda cohort=cohort, ours=ours: ours(cohort=cohort), peer,
+                partial(ours, cohort=cohort), peer,
                 target=2.0, unit="images/s", data=data, repeats=setting.repeats, workers=workers,
             )  # fmt: skip
 
@@ -276,7 +291,7 @@ def _time_to_goal(setting: Setting) -> Iterator[dict]:
     class Reached(Callback):
         """Stops at 82% accuracy on the test images. What is measured is a time; no network is chosen."""
 
-        def on_check_in(self, trainer) -> None:
+        def on_check_in(self, trainer: Trainer) -> None:
             right = (predict(trainer.model, test.images) >= 0.5) == test.labels
             trainer.should_stop = bool(right.mean() >= GOAL)
 

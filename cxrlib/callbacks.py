@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from torch import Generator, Tensor
 
 from cxrlib.checkpoints import load_checkpoint, save_checkpoint
-from cxrlib.errors import CheckpointError, TrainingError
+from cxrlib.errors import CheckpointError, ConfigError, TrainingError
 
 if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+    from tqdm import tqdm
+
     from cxrlib.training import Trainer
 
 
@@ -82,7 +85,7 @@ def default_callbacks(
 class ProgressBar(Callback):
     """A bar over the steps with the last check-in beside it."""
 
-    bar = None
+    bar: tqdm[Any] | None = None
 
     def on_train_start(self, trainer: Trainer) -> None:
         from tqdm.auto import tqdm
@@ -97,9 +100,12 @@ class ProgressBar(Callback):
         )
 
     def on_step_end(self, trainer: Trainer) -> None:
-        self.bar.update(trainer.step - self.bar.n)
+        if self.bar is not None:
+            self.bar.update(trainer.step - self.bar.n)
 
     def on_check_in(self, trainer: Trainer) -> None:
+        if self.bar is None:
+            return
         last = trainer.history.iloc[-1]
         self.bar.set_postfix_str(f"val loss {last['val_loss']:.3f}, AUC {last['val_auc']:.3f}")
 
@@ -111,11 +117,13 @@ class ProgressBar(Callback):
 class TensorBoard(Callback):
     """Writes every check-in to ``out_dir/tensorboard``: open it with ``tensorboard --logdir``."""
 
-    writer = None
+    writer: SummaryWriter | None = None
 
     def on_train_start(self, trainer: Trainer) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
+        if trainer.out_dir is None:
+            raise ConfigError("TensorBoard's logs have nowhere to go.", remedy="Give the Trainer an out_dir.")
         if trainer.fabric.global_rank == 0:
             self.writer = SummaryWriter(trainer.out_dir / "tensorboard", purge_step=trainer.step or None)
 
@@ -183,6 +191,7 @@ class Checkpoint(Callback):
 
     def _save(self, trainer: Trainer, name: str) -> None:
         if trainer.fabric.global_rank == 0:
+            assert trainer.out_dir is not None  # on_fit_start has seen to it
             save_checkpoint(trainer.out_dir / name, trainer.state())
 
     def state(self) -> dict:
@@ -202,6 +211,10 @@ class EarlyStopping(Callback):
     min_delta
         A fall smaller than this does not count.
     """
+
+    best_val_loss: float
+    waited: int
+    best_weights: dict[str, Tensor]
 
     def __init__(self, patience: int = 5, min_delta: float = 0.0):
         self.patience, self.min_delta = patience, min_delta

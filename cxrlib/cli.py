@@ -11,7 +11,7 @@ import sys
 import warnings
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -31,6 +31,9 @@ from cxrlib.console import (
 )
 from cxrlib.errors import CxrError, printable
 from cxrlib.parallel import is_main_process
+
+if TYPE_CHECKING:
+    from cxrlib.cohort import Cohort
 
 app = typer.Typer(
     name="cxr",
@@ -134,7 +137,7 @@ def data_verify(
         marks = {True: "ok", False: "FAILED"}
         print_table(
             ["check", "", "found", "expected"],
-            [[c["name"], marks[c["ok"]], plain(c["found"]), plain(c["expected"])] for c in checks],
+            [[str(c["name"]), marks[bool(c["ok"])], plain(c["found"]), plain(c["expected"])] for c in checks],
             {"ok": "green", "FAILED": "red"},
         )
     if not all(check["ok"] for check in checks):
@@ -223,7 +226,7 @@ def train(
         f"train AUC {last['train_auc']:.3f}, accuracy {last['train_accuracy']:.1%}; "
         f"validation AUC {last['val_auc']:.3f}, accuracy at ½ {last['val_accuracy']:.1%}"
     )
-    best = history.loc[history["val_loss"].idxmin()]
+    best = history.iloc[history["val_loss"].argmin()]
     echo(
         f"Weights: {out / 'last.pt'}, and {out / 'best.pt'} of the lowest validation loss, after epoch "
         f"{best['epoch']:.0f}, where the validation AUC was {best['val_auc']:.3f}."
@@ -352,19 +355,27 @@ def predict(
 app.command()(report)
 
 
-def _source_options(data_dir, labels, image_size, limit, skip_bad, options, seed=0) -> dict:
+def _source_options(
+    data_dir: Path | None,
+    labels: Path | None,
+    image_size: int,
+    limit: int | None,
+    skip_bad: bool,
+    options: list[str] | None,
+    seed: int = 0,
+) -> dict[str, Any]:
     """The keyword arguments of ``load`` that a command was given."""
     given = {"data_dir": data_dir, "labels": labels, "limit": limit}
     given = {name: value for name, value in given.items() if value is not None}
     return {"image_size": image_size, "skip_bad": skip_bad, "seed": seed, **given, **named(options)}
 
 
-def _list_skipped(cohort) -> None:
+def _list_skipped(cohort: Cohort) -> None:
     for skipped in cohort.info.get("skipped", ()):
         echo(f"left out: {skipped}", err=True)
 
 
-def _warn(message, category, filename, lineno, file=None, line=None) -> None:
+def _warn(message: Warning | str, *where: object, **more: object) -> None:
     echo(f"cxr: warning: {message}", err=True)
 
 

@@ -7,10 +7,11 @@ import shlex
 import sys
 import time
 import warnings
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperCommand
@@ -18,29 +19,34 @@ from typer.core import TyperCommand
 from cxrlib.console import Json, SkipBad, echo, print_json
 from cxrlib.errors import ConfigError, CxrWarning, printable
 
+if TYPE_CHECKING:
+    from cxrlib.audit import Audit
+    from cxrlib.cohort import Cohort
+
 _COLOURS = {"severe": "bold white on red", "warning": "black on yellow", "note": "cyan", "fine": "dim"}
 
 
 class Command(TyperCommand):
     """Status 2 is kept for what an audit found: a command line that is not understood ends with 1."""
 
-    def parse_args(self, ctx, args):
+    # A context of click, or of the copy of it that newer versions of typer bring along.
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         with _slips_end_with_1():
             return super().parse_args(ctx, args)
 
-    def invoke(self, ctx):
+    def invoke(self, ctx: Any) -> Any:
         with _slips_end_with_1():
             return super().invoke(ctx)
 
 
 @contextmanager
-def _slips_end_with_1():
+def _slips_end_with_1() -> Iterator[None]:
     try:
         yield
     except typer.Exit:
         raise
     except Exception as error:
-        if getattr(error, "exit_code", None) == 2:
+        if hasattr(error, "exit_code") and error.exit_code == 2:
             error.exit_code = 1
         raise
 
@@ -125,7 +131,8 @@ def audit(
         seed=seed,
         workers=workers,
         progress=progress,
-        **known,
+        has_patients=known.get("has_patients"),
+        has_split=known.get("has_split", True),
     )
     if len(cohort) < total:
         limit = (
@@ -143,22 +150,38 @@ def audit(
         raise typer.Exit(2)
 
 
-def _cohort(images, labels, dataset, data_dir, options, *, sample, seed, skip_bad, **reading):
+def _cohort(
+    images: Path | None,
+    labels: Path | None,
+    dataset: str | None,
+    data_dir: Path | None,
+    options: list[str] | None,
+    *,
+    sample: int | None,
+    seed: int,
+    skip_bad: bool,
+    image_size: int,
+    workers: int | None,
+    progress: bool | None,
+) -> tuple[Cohort, int, dict[str, bool]]:
     """The cohort, the images that it is a sample of, and whether its patients and splits are known."""
     from cxrlib.audit import sample_patients
     from cxrlib.console import named as _named
     from cxrlib.datasets import folder, load
     from cxrlib.datasets._files import cohort_from_files
 
-    named = _named(options)
+    named: dict[str, Any] = _named(options)
     if dataset not in (None, "folder"):
         if images is not None or labels is not None:
             raise ConfigError(
                 f"Both --dataset {dataset} and a folder or CSV are given.",
                 remedy="Give IMAGES and --labels, or --dataset and --data-dir.",
             )
-        given = {} if data_dir is None else {"data_dir": data_dir}
-        cohort = load(dataset, seed=seed, skip_bad=skip_bad, **given, **reading, **named)
+        given: dict[str, Any] = {} if data_dir is None else {"data_dir": data_dir}
+        cohort = load(
+            dataset, seed=seed, skip_bad=skip_bad, image_size=image_size, workers=workers, progress=progress,
+            **given, **named,
+        )  # fmt: skip
         rows = sample_patients(cohort.patients, sample, seed)
         return (cohort if rows.all() else cohort.take(rows)), len(rows), {}
     root = images or data_dir
@@ -168,7 +191,6 @@ def _cohort(images, labels, dataset, data_dir, options, *, sample, seed, skip_ba
             remedy="cxr audit IMAGES --labels labels.csv, or cxr audit --dataset NAME.",
         )
     fit = named.pop("fit", "letterbox")
-    image_size = reading.pop("image_size")
     for role, column in folder.ROLES.items():
         if column in _header(root, labels) and column not in named.values():
             named.setdefault(role, column)
@@ -179,7 +201,7 @@ def _cohort(images, labels, dataset, data_dir, options, *, sample, seed, skip_ba
     table = table[sample_patients(table["patient_id"].to_numpy(), sample, seed)]
     cohort = cohort_from_files(
         "folder", table, image_size=image_size, info=info, seed=seed, fit=fit, skip_bad=skip_bad,
-        allow_shared_patients=True, **reading,
+        allow_shared_patients=True, workers=workers, progress=progress,
     )  # fmt: skip
     known = {"has_patients": "patient_column" in named, "has_split": "split_column" in named}
     return cohort, total - len(cohort.info.get("skipped", ())), known
@@ -199,7 +221,7 @@ def _header(root: Path, labels: Path) -> list[str]:
     return []
 
 
-def _print(found, html: Path) -> None:
+def _print(found: Audit, html: Path) -> None:
     from rich.console import Console
     from rich.markup import escape as escaped
     from rich.table import Table
@@ -219,7 +241,7 @@ def _print(found, html: Path) -> None:
     for one in found.findings:
         style = _COLOURS[one.severity]
         severity = f"[{style}]{one.severity}[/]"
-        if one.auc is None:
+        if one.auc is None or one.p_holm is None:  # a count
             table.add_row(severity, escape(one.probe.title), f"{one.images:,} images", "", "")
             continue
         p = "< 0.001" if one.p_holm < 0.001 else f"{one.p_holm:.3f}"

@@ -34,8 +34,9 @@ def bench(
 
     Example: cxr bench --out benchmarks/results.json
     """
-    from cxrlib.bench import Setting, run
+    from cxrlib.bench import run
     from cxrlib.bench_page import cells, measured, ratios, save
+    from cxrlib.bench_rows import Setting
 
     data = os.environ.get("CXRLIB_DATA")
     tell = lambda name: typer.echo(f"measuring {name} …", err=True)  # noqa: E731

@@ -104,7 +104,10 @@ def evaluate(
     )
     print_table(
         ["worst images", "Dice", "problem"],
-        [[row.image_id, f"{row.dice:.3f}", row.problem or "passes the check"] for row in worst.itertuples()],
+        [
+            [str(row.image_id), f"{row.dice:.3f}", str(row.problem or "passes the check")]
+            for row in worst.itertuples()
+        ],
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -61,7 +61,7 @@ def report(
     from cxrlib.report import run_report
     from cxrlib.report_grid import axes_of, run_grid
 
-    options = {
+    options: dict[str, Any] = {
         "dataset": dataset,
         "data_dir": data_dir,
         "preset": preset.value,

@@ -6,12 +6,12 @@ import json
 import re
 from pathlib import Path
 
-import nbformat
 import pandas as pd
 
 from cxrlib.batch import find_notebooks
 from cxrlib.errors import CxrError
 from cxrlib.results import project_root
+from cxrlib.site.chapters import read_notebook, write_notebook
 from cxrlib.site.scoreboard import collect, scoreboard
 from cxrlib.storage import atomic_path
 
@@ -64,9 +64,15 @@ def keep_outputs(report: str | Path) -> list[Path]:
     ------
     CxrError
         The report is of another dataset than the embedded one, a notebook did not finish, or its cells are
-        no longer those of the project's notebook.
+        no longer those of the project's notebook; or the package is installed without the notebooks.
     """
     report = Path(report)
+    root = project_root()
+    if root is None:
+        raise CxrError(
+            "The notebooks are not part of the installed package.",
+            remedy="Run from a checkout of the project.",
+        )
     manifest = json.loads((report / "manifest.json").read_text(encoding="utf-8"))
     unfinished = [entry["name"] for entry in manifest["notebooks"] if entry["status"] != "done"]
     if manifest["dataset"] != "phantom" or unfinished:
@@ -76,9 +82,9 @@ def keep_outputs(report: str | Path) -> list[Path]:
             remedy="Make the report on the embedded cohort first: make report",
         )
     written = []
-    for path in sorted((project_root() / "notebooks").glob("[0-9][0-9]_*.ipynb")):
-        notebook = nbformat.read(path, as_version=4)
-        executed = nbformat.read(report / "notebooks" / path.name, as_version=4)
+    for path in sorted((root / "notebooks").glob("[0-9][0-9]_*.ipynb")):
+        notebook = read_notebook(path)
+        executed = read_notebook(report / "notebooks" / path.name)
         run = {cell["id"]: cell for cell in executed.cells if cell.cell_type == "code"}
         for number, cell in enumerate(c for c in notebook.cells if c.cell_type == "code"):
             if cell["id"] not in run or run[cell["id"]].source != cell.source:
@@ -89,6 +95,6 @@ def keep_outputs(report: str | Path) -> list[Path]:
             cell.outputs = run[cell["id"]].outputs
             cell.execution_count = number + 1
         with atomic_path(path) as temporary:
-            nbformat.write(notebook, temporary)
+            write_notebook(notebook, temporary)
         written.append(path)
     return written

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,11 +20,12 @@ from cxrlib.datasets import load
 from cxrlib.datasets.phantom_latents import Confounder, PhantomConfig
 from cxrlib.errors import DataError
 from cxrlib.inference import predict
+from cxrlib.metrics import Estimate
 from cxrlib.preprocess import preprocess
 from cxrlib.region_study import network
 from cxrlib.site_test import second_archive
 from cxrlib.study import Study, for_steps, of_preset, study_of, train_all
-from cxrlib.study_stats import draws
+from cxrlib.study_stats import Draws, draws
 
 #: Phantoms of hospital A, all splits, and of each of the others.
 PHANTOMS = {"smoke": (120, 40), "course": (800, 220), "full": (4000, 1000)}
@@ -34,14 +37,14 @@ BEDSIDE = ("projection", "portable", "devices")
 STEPS = {"smoke": 4, "course": 150, "full": 400}
 
 
-def alike(cohorts: Mapping[str, Cohort], image_size: int, **options) -> dict[str, Cohort]:
+def alike(cohorts: Mapping[str, Cohort], image_size: int, **options: Any) -> dict[str, Cohort]:
     """All cohorts through the same pipeline, at the same size; ``options`` as of ``preprocess``."""
     return {name: preprocess(one, image_size=image_size, **options) for name, one in cohorts.items()}
 
 
 def other_hospital(
     cohort: Cohort, external: Mapping[str, Cohort], preset: str = "course", seeds: Sequence[int] = (0,), *,
-    store=None, progress=None, replicates: int = 1000,
+    store: str | Path | None = None, progress: bool | None = None, replicates: int = 1000,
 ) -> Study:  # fmt: skip
     """Train on one hospital; test on its own test patients and on all images of others.
 
@@ -72,7 +75,10 @@ def other_hospital(
     with progress_bar(len(seeds), "hospitals", progress, unit="training") as bar:
         trainings = [(cohort, replace(config, seed=seed)) for seed in seeds]
         runs = train_all(trainings, store, bar, shelf="shortcuts")
-    rows, numbers, p, inside = [], {}, {}, None
+    rows: list[dict[str, object]] = []
+    numbers: dict[str, Estimate] = {}
+    p: dict[str, float] = {}
+    inside: Draws | None = None
     for place, (name, one) in enumerate({"internal": cohort.split("test"), **external}.items()):
         scores = [predict(run.best, one.images) for run in runs]
         # Other patients: other draws, so that the difference is not taken for a paired one.
@@ -97,7 +103,7 @@ def word(name: str) -> str:
 
 
 def phantom_hospitals(
-    preset: str = "course", image_size: int = 64, seed: int = 0, **loading
+    preset: str = "course", image_size: int = 64, seed: int = 0, **loading: Any
 ) -> tuple[Cohort, dict[str, Cohort]]:
     """Hospital A, where illness goes along with bedside images, and hospitals that differ in one thing each.
 
@@ -108,7 +114,8 @@ def phantom_hospitals(
     """
     at_a, elsewhere = of_preset(PHANTOMS, preset)
     free = replace(PhantomConfig().unconfounded(), exposure=Confounder(0.0, 0.5))
-    habits = replace(free, **{name: Confounder(0.5, 0.85) for name in BEDSIDE})
+    at_bedside: dict[str, Any] = {name: Confounder(0.5, 0.85) for name in BEDSIDE}
+    habits = replace(free, **at_bedside)
     options = {"image_size": image_size, **loading}
     hospital_a = load("phantom", n=at_a, seed=seed, config=habits, **options)
     found = {}
@@ -121,7 +128,9 @@ def phantom_hospitals(
     return hospital_a, found
 
 
-def by_site(cohort: Cohort, shares=(0.6, 0.15, 0.25), seed: int = 0) -> dict[str, Cohort]:
+def by_site(
+    cohort: Cohort, shares: tuple[float, float, float] = (0.6, 0.15, 0.25), seed: int = 0
+) -> dict[str, Cohort]:
     """The cohort's sites as cohorts of their own, each divided by patient anew; site to Cohort.
 
     Raises

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 
 from cxrlib.eda import percentiles, resample_patients
 from cxrlib.errors import ConfigError, DataError
@@ -18,7 +19,7 @@ from cxrlib.resampling import check_probabilities, checked
 FILTERS = ("prune_by_noise_rate", "confident_learning", "both", "prune_by_class")
 
 
-def hardest(labels, probabilities, image_ids=None) -> pd.DataFrame:
+def hardest(labels: ArrayLike, probabilities: ArrayLike, image_ids: ArrayLike | None = None) -> pd.DataFrame:
     """All rows, those first to whose label the least probability was given.
 
     Returns
@@ -26,24 +27,26 @@ def hardest(labels, probabilities, image_ids=None) -> pd.DataFrame:
     DataFrame: ``row`` (position), ``image_id`` where given, ``label``, ``probability`` (of pneumonia),
     ``given_to_label`` (probability of the label), ``loss`` (cross-entropy, nats).
     """
-    labels, (probabilities,) = _checked(labels, probabilities)
-    right = np.where(labels == 1, probabilities, 1 - probabilities)
-    table = pd.DataFrame({"row": np.arange(len(labels)), "label": labels, "probability": probabilities})
+    given, (p,) = _checked(labels, probabilities)
+    right = np.where(given == 1, p, 1 - p)
+    table = pd.DataFrame({"row": np.arange(len(given)), "label": given, "probability": p})
     if image_ids is not None:
         table.insert(1, "image_id", np.asarray(image_ids))
     table["given_to_label"], table["loss"] = right, -np.log(np.maximum(right, 1e-12))
     return table.sort_values(["given_to_label", "row"], ignore_index=True)
 
 
-def undecided(labels, probabilities, threshold: float = 0.5) -> np.ndarray:
+def undecided(labels: ArrayLike, probabilities: ArrayLike, threshold: float = 0.5) -> np.ndarray:
     """Positions of all rows, those whose log odds are nearest the threshold's first. int64, (N,)."""
-    _, (probabilities,) = _checked(labels, probabilities)
-    clipped = np.clip(np.append(probabilities, threshold), 1e-7, 1 - 1e-7)
+    _, (p,) = _checked(labels, probabilities)
+    clipped = np.clip(np.append(p, threshold), 1e-7, 1 - 1e-7)
     odds = np.log(clipped / (1 - clipped))
     return np.argsort(np.abs(odds[:-1] - odds[-1]), kind="stable")
 
 
-def suspects(labels, probabilities, *, filter_by: str = "prune_by_noise_rate") -> pd.DataFrame:
+def suspects(
+    labels: ArrayLike, probabilities: ArrayLike, *, filter_by: str = "prune_by_noise_rate"
+) -> pd.DataFrame:
     """Which labels confident learning takes for wrong.
 
     Parameters
@@ -66,23 +69,25 @@ def suspects(labels, probabilities, *, filter_by: str = "prune_by_noise_rate") -
 
     if filter_by not in FILTERS:
         raise ConfigError(f"There is no rule {filter_by!r}.", remedy=f"Use one of {', '.join(FILTERS)}.")
-    labels, (probabilities,) = _checked(labels, probabilities)
-    if len(np.unique(labels)) < 2:
+    given, (p,) = _checked(labels, probabilities)
+    if len(np.unique(given)) < 2:
         raise DataError(
-            f"All {len(labels)} labels are {labels[0]}.", remedy="Confident learning needs both classes."
+            f"All {len(given)} labels are {given[0]}.", remedy="Confident learning needs both classes."
         )
-    both = np.stack([1 - probabilities, probabilities], axis=1)
+    both = np.stack([1 - p, p], axis=1)
     return pd.DataFrame(
         {
-            "label": labels,
-            "probability": probabilities,
-            "quality": get_label_quality_scores(labels, both),
-            "suspected": find_label_issues(labels, both, filter_by=filter_by, n_jobs=1),
+            "label": given,
+            "probability": p,
+            "quality": get_label_quality_scores(given, both),
+            "suspected": find_label_issues(given, both, filter_by=filter_by, n_jobs=1),
         }
     )
 
 
-def plant(labels, rate: float, patients=None, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+def plant(
+    labels: ArrayLike, rate: float, patients: ArrayLike | None = None, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
     """Turn a share of the labels round.
 
     Parameters
@@ -106,10 +111,10 @@ def plant(labels, rate: float, patients=None, seed: int = 0) -> tuple[np.ndarray
 
 
 def agreement(
-    suspected,
-    wrong,
-    labels=None,
-    patients=None,
+    suspected: ArrayLike,
+    wrong: ArrayLike,
+    labels: ArrayLike | None = None,
+    patients: ArrayLike | None = None,
     *,
     replicates: int = 2000,
     level: float = 0.95,
@@ -168,7 +173,8 @@ def _shares(sums: np.ndarray) -> dict[str, np.ndarray]:
         }
 
 
-def _checked(labels, probabilities) -> tuple[np.ndarray, np.ndarray]:
+def _checked(labels: ArrayLike, probabilities: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    """int64 (N,) and float64 (1, N)."""
     labels, rows = checked(labels, [probabilities], metrics=())
     check_probabilities(rows)
     return labels, rows

@@ -64,7 +64,9 @@ def find_markers(image: np.ndarray) -> np.ndarray:
     return found
 
 
-def _is_marker(image, hat, inside, side, size, bright, scale) -> bool:
+def _is_marker(
+    image: np.ndarray, hat: np.ndarray, inside: np.ndarray, side: int, size: int, bright: float, scale: float
+) -> bool:
     rows, columns = inside.shape
     area = int(inside.sum())
     short, long = sorted((rows, columns))
@@ -88,7 +90,15 @@ def _steps(image: np.ndarray) -> np.ndarray:
     return np.max([np.abs(centre - one) for one in neighbours], axis=0)
 
 
-def _add(found, image, box, inside, gap, side, contrast) -> None:
+def _add(
+    found: np.ndarray,
+    image: np.ndarray,
+    box: tuple[slice, slice],
+    inside: np.ndarray,
+    gap: int,
+    side: int,
+    contrast: float,
+) -> None:
     """Mark a group, the holes of its letters, and the plate below them."""
     margin = gap + 1
     rows = slice(max(box[0].start - margin, 0), box[0].stop + margin)

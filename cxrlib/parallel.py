@@ -12,16 +12,18 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from cxrlib.errors import ConfigError, CxrError
 
 if TYPE_CHECKING:
+    from distributed import Client
     from tqdm import tqdm
 
 _PATIENCE = "20s"  # with a Dask scheduler
 _SHARED = Path("/dev/shm")
 _marks: list = []  # this process's own, open and locked; see _mark_and_sweep
+P = ParamSpec("P")
 T = TypeVar("T")
 _watching: list[int] = []  # in a worker: the process that it ends with
 
@@ -37,6 +39,13 @@ def progress_bar(
 
     shown = _interactive() and is_main_process() if progress is None else progress
     return tqdm(total=total, desc=description, unit=unit, disable=not shown, leave=False, **options)
+
+
+def one_thread(function: Callable[P, T]) -> Callable[P, T]:
+    """A decorator: let the linear algebra in a function use one thread, whatever it uses elsewhere."""
+    from threadpoolctl import threadpool_limits
+
+    return threadpool_limits.wrap(limits=1)(function)
 
 
 def is_main_process() -> bool:
@@ -106,7 +115,7 @@ def _without_result(function: Callable, job: tuple) -> None:
     function(*job)
 
 
-def _scheduler(address: str):
+def _scheduler(address: str) -> Client:
     try:
         from distributed import Client
     except ImportError as error:
@@ -114,7 +123,7 @@ def _scheduler(address: str):
             "CXRLIB_SCHEDULER needs Dask's distributed.", remedy='Run: pip install "cxrlib[dask]".'
         ) from error
     try:
-        return Client(address, timeout=_PATIENCE, set_as_default=False)
+        return Client(address, timeout=_PATIENCE, set_as_default=False)  # type: ignore[no-untyped-call]
     except (OSError, ValueError) as error:
         raise ConfigError(
             f"No Dask scheduler answers at {address}, which CXRLIB_SCHEDULER names.",

@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -27,7 +28,7 @@ from cxrlib.bench_page import add_reliability, add_to_report
 from cxrlib.errors import ConfigError, printable
 from cxrlib.site import build as site_build
 from cxrlib.site.comparison import STATUSES, Comparison, compare, numbers_in, recorded_numbers
-from cxrlib.site.scoreboard import collect
+from cxrlib.site.scoreboard import Evidence, collect
 from cxrlib.storage import cache_root, locked
 
 PRESETS = {
@@ -111,9 +112,8 @@ def run_report(
     folder = notebooks_folder(notebooks_dir)
     notebooks, selected = find_notebooks(folder, only)
     extra = check_parameters(parameters or {}, notebooks)
-    options = {"dataset": dataset, "data_dir": data_dir, "image_size": image_size}
-    options |= {"preset": preset, "seed": seed}
-    options |= {name: extra.pop(name) for name in OPTIONS if name in extra}
+    options: dict[str, object] = {"dataset": dataset, "data_dir": data_dir, "image_size": image_size}
+    options |= {"preset": preset, "seed": seed} | {name: extra.pop(name) for name in OPTIONS if name in extra}
     if options["preset"] not in PRESETS:
         raise ConfigError(
             f"There is no preset {options['preset']!r}.", remedy=f"Use one of {', '.join(PRESETS)}."
@@ -121,7 +121,7 @@ def run_report(
     if jobs < 1:
         raise ConfigError(f"{jobs} notebooks at a time is not possible.", remedy="Give 1 or more jobs.")
     if options["data_dir"] is not None:
-        options["data_dir"] = str(_existing(options["data_dir"]))
+        options["data_dir"] = str(_existing(Path(str(options["data_dir"]))))
     if options["image_size"] is None:
         del options["image_size"]
     # Before the run: it may be this very report as it was.
@@ -134,7 +134,7 @@ def run_report(
         console.print(
             f"Report on {given['dataset']}, preset {given['preset']}: "
             f"{len(selected)} notebook{'s' * (len(selected) != 1)}, {jobs} at a time, "
-            f"{PRESETS[given['preset']]}; those that have not changed are taken from the last run.",
+            f"{PRESETS[str(given['preset'])]}; those that have not changed are taken from the last run.",
             highlight=False,
             soft_wrap=True,
         )
@@ -144,7 +144,7 @@ def run_report(
         console.print("Rendering the site (about 10 seconds) …", highlight=False)
         command = command_line(given, extra, jobs, only)
         comparison = None
-        if old is not None:
+        if old is not None and compare_with is not None:
             new = numbers_in(out / "artifacts" / "figures", _recorded_by(outcomes))
             comparison = compare(old, new, Path(compare_with).expanduser().resolve().name)
         executed = {name: batch.executed(name) for name in outcomes}
@@ -209,11 +209,11 @@ def render(
     site_build.write_pages(work / "source", listed, evidence, manifest, comparison, single_file=single_file)
     for add in (add_to_report, add_reliability):
         add(work / "source" / "numbers.md", notebooks_dir.parent, out)
-    site_build.write_text(out / "comparison.json", comparison and comparison.as_json())
+    site_build.write_text(out / "comparison.json", None if comparison is None else comparison.as_json())
     site_build.build(work / "source", out, work, single_file=single_file)
 
 
-def _run(batch: Batch, notebooks, selected: set[str], console: Console) -> dict[str, Outcome]:
+def _run(batch: Batch, notebooks: list[Notebook], selected: set[str], console: Console) -> dict[str, Outcome]:
     """Run the batch with a bar for each notebook at work; where there is no terminal, a line for each end."""
     tasks = {}
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
@@ -262,9 +262,7 @@ def tell_single_file(out: Path, console: Console) -> None:
     """Where the one file is, and how large."""
     path = out / site_build.SINGLE_FILE
     console.print(
-        f"The same as one file: {path} ({path.stat().st_size / 1e6:.1f} MB).",
-        highlight=False,
-        soft_wrap=True,
+        f"The same as one file: {path} ({path.stat().st_size / 1e6:.1f} MB).", highlight=False, soft_wrap=True
     )
 
 
@@ -305,10 +303,8 @@ def notebooks_folder(given: str | Path | None) -> Path:
     return folder
 
 
-def _existing(data_dir: str | Path | None) -> Path | None:
-    if data_dir is None:
-        return None
-    folder = Path(data_dir).expanduser().resolve()
+def _existing(data_dir: Path) -> Path:
+    folder = data_dir.expanduser().resolve()
     if not folder.exists():
         raise ConfigError(
             f"There is no folder {folder}.", remedy="Give the folder of the images as --data-dir."
@@ -367,7 +363,10 @@ def _alone(command: str, name: str) -> str:
     return f"{command} --only {name}"
 
 
-def _manifest(given, listed, outcomes: Mapping[str, Outcome], evidence, command: str) -> dict[str, object]:
+def _manifest(
+    given: Mapping[str, Any], listed: list[site_build.Chapter], outcomes: Mapping[str, Outcome],
+    evidence: list[Evidence], command: str,
+) -> dict[str, object]:  # fmt: skip
     from cxrlib.results import provenance
 
     made = provenance(dataset=str(given["dataset"]), preset=str(given["preset"]), seed=int(given["seed"]))

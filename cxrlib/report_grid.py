@@ -13,6 +13,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -99,7 +100,7 @@ def run_grid(
     only: Sequence[str] | None = None,
     notebooks_dir: str | Path | None = None,
     console: Console | None = None,
-    **options,
+    **options: Any,
 ) -> int:
     """Make a report for each point of a grid and compare them in ``out/index.html``.
 
@@ -166,7 +167,9 @@ def run_grid(
     return int(any(point.status != "done" for point in finished))
 
 
-def _run(point: Point, out: Path, options: Mapping[str, object], *, notebooks_dir: Path, console) -> Point:
+def _run(
+    point: Point, out: Path, options: Mapping[str, Any], *, notebooks_dir: Path, console: Console
+) -> Point:
     """The point with how its report ended and what it recorded."""
     dataset = options["parameters"].get("dataset", options.get("dataset", "phantom"))
     if not _needs_a_folder(str(dataset)):
@@ -200,7 +203,12 @@ def _needs_a_folder(dataset: str) -> bool:
 
 
 def _render(
-    out: Path, points: list[Point], chapters: list[str], axes, command: str, single_file: bool
+    out: Path,
+    points: list[Point],
+    chapters: list[str],
+    axes: Mapping[str, Sequence[object]],
+    command: str,
+    single_file: bool,
 ) -> None:
     """The site that compares the points."""
     work = out / ".build"
@@ -213,7 +221,7 @@ def _render(
         row = [(point.numbers or {}).get((chapter, record, number)) for point in points]
         tables.setdefault(chapter, {}).setdefault(record, []).append((number, row))
     titles = {point.name: _has_page(out, point) for point in points}
-    values = {"points": points, "pages": titles, "axes": axes, "command": command}
+    values: dict[str, object] = {"points": points, "pages": titles, "axes": axes, "command": command}
     site_build.write_text(work / "source" / "index.md", site_build.fill("grid.md.j2", **values))
     values |= {"tables": tables, "chapters": chapters, "show": site_build.shown}
     site_build.write_text(work / "source" / "numbers.md", site_build.fill("grid_numbers.md.j2", **values))

@@ -15,16 +15,21 @@ import platform
 import re
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import cxrlib
 from cxrlib.errors import ConfigError, CxrError, DataError, printable
 from cxrlib.metrics import Estimate
 from cxrlib.storage import atomic_path, cache_root
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 SCHEMA = 1
 _MAX_BYTES = 2**26  # of a record that is read
@@ -52,7 +57,7 @@ class Record:
 
     name: str
     numbers: Mapping[str, Estimate]
-    provenance: Mapping[str, object]
+    provenance: Mapping[str, Any]
     path: Path
 
     def estimate(self, key: str) -> Estimate:
@@ -110,7 +115,7 @@ class Record:
 
 
 def record(
-    figure,
+    figure: Figure | Axes | None,
     name: str,
     numbers: Mapping[str, Estimate | float],
     *,
@@ -118,7 +123,7 @@ def record(
     notebook: str,
     out_dir: str | Path | None = None,
     preset: str | None = None,
-    seed: int | list[int] = 0,
+    seed: int | Sequence[int] = 0,
     content_hash: str | None = None,
     command: str | None = None,
     seconds: float | None = None,
@@ -231,12 +236,12 @@ def provenance(
     dataset: str | None = None,
     content_hash: str | None = None,
     preset: str | None = None,
-    seed: int | list[int] | None = None,
+    seed: int | Sequence[int] | None = None,
     command: str | None = None,
     seconds: float | None = None,
 ) -> dict[str, object]:
     """What is needed to make a result again, without paths, users or host names of this machine."""
-    if not (seed is None or isinstance(seed, number_types.Integral)):
+    if not (seed is None or isinstance(seed, int | number_types.Integral)):  # NumPy's integers, too
         seed = [int(one) for one in seed]
     return {
         "dataset": dataset,
@@ -265,18 +270,17 @@ def default_out_dir() -> Path:
     return cache_root() / "results"
 
 
-def _save_png(figure, target: Path, dpi: int) -> None:
+def _save_png(figure: Figure | Axes, target: Path, dpi: int) -> None:
     from matplotlib import pyplot
 
-    if not hasattr(figure, "savefig"):  # an axis
-        figure = figure.get_figure()
+    whole = figure.figure.figure  # of an axis, of a subfigure's axis, or the figure itself
     with atomic_path(target) as path:
         # "Software" off: the same figure gives the same bytes under another matplotlib release's banner
-        figure.savefig(path, format="png", dpi=dpi, bbox_inches="tight", metadata={"Software": None})
-    pyplot.close(figure)
+        whole.savefig(path, format="png", dpi=dpi, bbox_inches="tight", metadata={"Software": None})
+    pyplot.close(whole)
 
 
-def _as_fields(key: str, number) -> dict[str, float | int]:
+def _as_fields(key: str, number: Estimate | float) -> dict[str, float | int]:
     if not _NUMBER_NAME.fullmatch(key):
         raise ConfigError(
             f"{key!r} cannot name a number.", remedy="Use dotted words, such as 'residual.test_auc'."
@@ -288,12 +292,12 @@ def _as_fields(key: str, number) -> dict[str, float | int]:
 def _as_estimate(key: str, fields: Mapping[str, float]) -> Estimate:
     if not _NUMBER_NAME.fullmatch(key):
         raise ValueError(f"{key!r} cannot name a number")
-    known = {field: fields.get(field) for field in ("low", "high", "n", "seeds")}
-    known = {field: _finite(key, value) for field, value in known.items() if value is not None}
+    there = {field: fields.get(field) for field in ("low", "high", "n", "seeds")}
+    known: dict[str, Any] = {f: _finite(key, value) for f, value in there.items() if value is not None}
     return Estimate(_finite(key, fields["value"]), **known)
 
 
-def _finite(key: str, value) -> float | int:
+def _finite(key: str, value: object) -> float | int:
     """The value as a plain int or float."""
     if hasattr(value, "item"):  # numpy and torch scalars
         value = value.item()
@@ -307,7 +311,7 @@ def _finite(key: str, value) -> float | int:
     return int(value) if isinstance(value, number_types.Integral) else float(value)
 
 
-def _papermill_command(dataset: str, notebook: str, preset: str | None, seed) -> str:
+def _papermill_command(dataset: str, notebook: str, preset: str | None, seed: int | Sequence[int]) -> str:
     options = f"-p dataset {dataset}" + (f" -p preset {preset}" if preset else "")
     if isinstance(seed, number_types.Integral):
         options += f" -p seed {seed}"

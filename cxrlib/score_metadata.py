@@ -8,16 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 from scipy.stats import rankdata
 from sklearn.ensemble import HistGradientBoostingRegressor
-from threadpoolctl import threadpool_limits
 
 from cxrlib import chexnet
 from cxrlib.errors import DataError
 from cxrlib.metrics import Estimate
+from cxrlib.parallel import one_thread
 from cxrlib.resampling import draw_patients, patient_codes
 from cxrlib.shortcuts import NIH_COLUMNS, encode, patient_folds, pixel_free
 from cxrlib.study_stats import draws
@@ -46,10 +48,10 @@ class Explained:
 
 
 # One thread: the fits are small, and threads that wait for each other take longer.
-@threadpool_limits.wrap(limits=1)
+@one_thread
 def explained(
     table: pd.DataFrame,
-    scores,
+    scores: ArrayLike,
     columns: Sequence[str] = NIH_COLUMNS,
     *,
     folds: int = 5,
@@ -87,10 +89,17 @@ def explained(
     return Explained(columns, predicted, r2)
 
 
-def r_squared(target, predicted, patients, *, replicates: int = 1000, seed: int = 0) -> Estimate:
+def r_squared(
+    target: ArrayLike,
+    predicted: ArrayLike,
+    patients: ArrayLike | None,
+    *,
+    replicates: int = 1000,
+    seed: int = 0,
+) -> Estimate:
     """1 − residual over total sum of squares, with an interval from resampling patients; below 0: useless."""
     target, predicted = np.asarray(target, dtype=float), np.asarray(predicted, dtype=float)
-    codes, count = patient_codes(np.zeros(len(target), int), [target], patients)
+    codes, count = patient_codes(np.zeros(len(target), int), target[None], patients)
     # Sums a patient suffice: n, target, target², residual².
     centred = target - target.mean()
     parts = (np.ones(len(target)), centred, centred**2, (target - predicted) ** 2)
@@ -130,10 +139,10 @@ def chexnet_metadata(
     all ``….auc``. By view: ``PA.auc``, ``AP.auc``, ``same_view.auc`` (pairs matched for view) and
     ``all_minus_same_view.auc``, as :func:`cxrlib.chexnet.by_view` defines them.
     """
-    options = {"replicates": replicates, "seed": seed}
+    options: dict[str, Any] = {"replicates": replicates, "seed": seed}
     views = chexnet.by_view(table, finding, **options)  # which checks the finding and the views
     scores, labels = table[f"score_{finding}"].to_numpy(dtype=float), table[finding].to_numpy(dtype=int)
-    numbers = {}
+    numbers: dict[str, Estimate] = {}
     for name, some in (("metadata", tuple(columns)), *((column, (column,)) for column in columns)):
         found = explained(table, scores, some, **options)
         numbers |= {f"{name}.r2_{scale}": e for scale, e in found.r2.items()}
@@ -149,13 +158,13 @@ def chexnet_metadata(
     return numbers | {f"{name}.auc": views[f"{name}.auc"] for name in wanted}
 
 
-def logit(probability) -> np.ndarray:
+def logit(probability: ArrayLike) -> np.ndarray:
     """Log odds; 0 and 1 are taken for the nearest float32 that is neither."""
     p = np.clip(np.asarray(probability, dtype=float), 1e-7, 1 - 1e-7)
     return np.log(p / (1 - p))
 
 
-def ranks(values) -> np.ndarray:
+def ranks(values: np.ndarray) -> np.ndarray:
     """Places in ascending order as shares, 0 to 1; equal values share theirs."""
     return (rankdata(values) - 0.5) / len(values)
 

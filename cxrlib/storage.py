@@ -14,12 +14,15 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import DTypeLike
 
 from cxrlib.errors import CacheError
+
+if TYPE_CHECKING:
+    from numpy.lib.npyio import NpzFile
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +71,7 @@ def atomic_path(target: str | Path) -> Iterator[Path]:
         work.unlink(missing_ok=True)
 
 
-def _fresh_file(target: Path):
+def _fresh_file(target: Path) -> tuple[IO[bytes], Path]:
     """An empty file beside the target, open and locked: unlocked ones are those of dead processes."""
     while True:
         handle, name = tempfile.mkstemp(prefix=_WRITING, suffix=target.suffix, dir=target.parent)
@@ -92,7 +95,7 @@ def _sweep(folder: Path) -> None:
                 path.unlink()
 
 
-def locked_at_once(file) -> bool | None:
+def locked_at_once(file: IO[bytes]) -> bool | None:
     """Lock a file unless somebody else has; None where the system cannot say."""
     try:
         import fcntl
@@ -213,7 +216,7 @@ def allocate(path: Path, shape: tuple[int, ...], dtype: DTypeLike = np.uint8) ->
     return offset
 
 
-def read_array(path: str | Path, mmap_mode: str | None = None) -> np.ndarray:
+def read_array(path: str | Path, mmap_mode: Literal["r", "r+", "w+", "c"] | None = None) -> np.ndarray:
     """A ``.npy`` file; a ValueError where it is damaged, whatever numpy raises then."""
     array = _loaded(path, mmap_mode)
     if not isinstance(array, np.ndarray):
@@ -233,7 +236,7 @@ def read_arrays(path: str | Path) -> dict[str, np.ndarray] | None:
         return None
 
 
-def _loaded(path: str | Path, mmap_mode: str | None = None):
+def _loaded(path: str | Path, mmap_mode: Literal["r", "r+", "w+", "c"] | None = None) -> np.ndarray | NpzFile:
     with _as_value_error(path):
         return np.load(path, mmap_mode=mmap_mode, allow_pickle=False)
 

@@ -18,7 +18,7 @@ from cxrlib.cohort import Cohort
 from cxrlib.datasets import load
 from cxrlib.datasets.phantom import cohort_of, draw_latents, render, render_latents
 from cxrlib.datasets.phantom_latents import CONFOUNDERS, Confounder, PhantomConfig
-from cxrlib.errors import DataError
+from cxrlib.errors import CacheError, DataError
 from cxrlib.metrics import Estimate, auc
 from cxrlib.results import Record, read_record
 
@@ -211,6 +211,14 @@ def test_resume_takes_finished_probes_and_images_over(bare, tmp_path):
     assert [f.auc for f in again.findings] == [f.auc for f in first.findings]
     other = audit_cohort(part.with_columns(label=1 - part.labels), out=tmp_path, resume=True, **QUICK)
     assert not any(f.reused for f in other.findings)
+
+
+def test_features_need_masks_and_a_folder_that_keeps_its_files(bare, tmp_path, monkeypatch):
+    with pytest.raises(DataError, match="has no lung masks"):
+        describe(replace(bare, lung_masks=None), tmp_path, progress=False)
+    monkeypatch.setattr("cxrlib.audit_features.run_jobs", lambda *_, **__: [])
+    with pytest.raises(CacheError, match="gone or damaged"):
+        describe(bare, tmp_path, progress=False)
 
 
 def test_a_sample_takes_whole_patients_and_is_always_the_same(bare):

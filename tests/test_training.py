@@ -13,7 +13,14 @@ import torch
 import torch.nn.functional as F
 
 from cxrlib.augment import NO_AUGMENT, Augment
-from cxrlib.callbacks import Callback, Checkpoint, EarlyStopping, NonFiniteRecovery, default_callbacks
+from cxrlib.callbacks import (
+    Callback,
+    Checkpoint,
+    EarlyStopping,
+    NonFiniteRecovery,
+    TensorBoard,
+    default_callbacks,
+)
 from cxrlib.checkpoints import load_checkpoint, save_checkpoint
 from cxrlib.errors import CheckpointError, ConfigError, DataError, TrainingError
 from cxrlib.inference import load_model, predict
@@ -162,6 +169,12 @@ def test_the_best_validation_loss_is_remembered_across_runs(blob_cohort, tmp_pat
     worse = TrainConfig(model="lenet", epochs=1, batch_size=16, learning_rate=1e-9)
     Trainer(worse, callbacks=quiet(tmp_path), out_dir=tmp_path).fit(blob_cohort)
     assert (tmp_path / "best.pt").read_bytes() == best
+
+
+def test_logs_and_checkpoints_without_a_folder_are_refused(blob_cohort):
+    for callback, error in ((TensorBoard(), ConfigError), (Checkpoint(), CheckpointError)):
+        with pytest.raises(error, match="nowhere to go"):
+            Trainer(QUICK, callbacks=[callback]).fit(blob_cohort)
 
 
 def test_resuming_another_training_is_refused(blob_cohort, tmp_path):

@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import groupby
@@ -32,6 +32,9 @@ HERE = Path(__file__).parent
 MARKER = "site.sha256"
 """In ``.build``: the hash of what the site was made from. Not there while it is out of date."""
 SINGLE_FILE = "report.html"
+# nbformat's functions have no types of their own.
+_empty_notebook: Callable[[], nbformat.NotebookNode] = nbformat.v4.new_notebook
+_as_text: Callable[[nbformat.NotebookNode], str] = nbformat.writes
 WORDS = {"done": "done", "failed": "✗ stopped with an error", "died": "✗ died"}
 
 
@@ -73,18 +76,18 @@ def write_sources(
     _empty(source, "*.ipynb", keep=outcomes)
     _empty(out / "notebooks", "*.ipynb", keep=outcomes)
     for name, outcome in outcomes.items():
-        notebook = nbformat.v4.new_notebook()
+        notebook = _empty_notebook()
         with suppress(OSError, ValueError):  # not there, or cut short when its process was killed
-            notebook = nbformat.read(executed[name], as_version=4)
+            notebook = chapters.read_notebook(executed[name])
         notebook = chapters.clean(notebook, names)
-        write_text(out / "notebooks" / f"{name}.ipynb", nbformat.writes(notebook))
+        write_text(out / "notebooks" / f"{name}.ipynb", _as_text(notebook))
         notebook = chapters.decorate(notebook, outcome, rerun[name])
-        write_text(source / f"{name}.ipynb", nbformat.writes(notebook))
+        write_text(source / f"{name}.ipynb", _as_text(notebook))
         listed.append(Chapter(name, chapters.title(notebook, name), outcome.status, outcome.seconds))
     return listed
 
 
-def fill(template: str, **values) -> str:
+def fill(template: str, **values: object) -> str:
     """One of the templates, filled in; what is filled in is escaped for HTML."""
     templates = jinja2.Environment(
         loader=jinja2.FileSystemLoader(HERE / "templates"),
@@ -203,7 +206,7 @@ def copy_evidence(figures: Path, out: Path, source: Path) -> None:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
-def _copy_tree(source: Path, target: Path, ignore) -> None:
+def _copy_tree(source: Path, target: Path, ignore: Callable[[str, list[str]], set[str]]) -> None:
     """Copy a folder into another, each file whole or not at all, and only where it differs."""
 
     def copy(one: str, other: str) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 import nbformat
@@ -12,6 +13,12 @@ import nbformat
 from cxrlib.batch import Outcome
 from cxrlib.notebook_worker import PAPERMILL_ERROR
 from cxrlib.site.safe import safe_html, safe_markdown
+
+# nbformat's functions have no types of their own.
+read_notebook: Callable[[str | Path], nbformat.NotebookNode] = partial(nbformat.read, as_version=4)
+write_notebook: Callable[[nbformat.NotebookNode, str | Path], None] = nbformat.write
+_markdown_cell: Callable[..., nbformat.NotebookNode] = nbformat.v4.new_markdown_cell
+_output: Callable[..., nbformat.NotebookNode] = nbformat.v4.new_output
 
 _PROGRESS = re.compile(r"\d+%\|.*\||━━━|^\d+\w* \[\d\d:\d\d")
 _WIDGETS = ("application/vnd.jupyter.widget-view+json", "application/vnd.jupyter.widget-state+json")
@@ -65,7 +72,7 @@ def decorate(notebook: nbformat.NotebookNode, outcome: Outcome, rerun: str) -> n
     """
     heading = title(notebook, outcome.name)
     if not any(c.cell_type == "markdown" and _TITLE.search(c.source) for c in notebook.cells):
-        notebook.cells.insert(0, nbformat.v4.new_markdown_cell(f"# {heading}", id="title"))
+        notebook.cells.insert(0, _markdown_cell(f"# {heading}", id="title"))
     broken = _broken_cell(notebook, outcome)
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
@@ -106,7 +113,9 @@ def _broken_cell(notebook: nbformat.NotebookNode, outcome: Outcome) -> nbformat.
     return notebook.cells[position] if outcome.status != "done" and inside else None
 
 
-def _mark(notebook, outcome: Outcome, broken, rerun: str) -> None:
+def _mark(
+    notebook: nbformat.NotebookNode, outcome: Outcome, broken: nbformat.NotebookNode | None, rerun: str
+) -> None:
     """Say at the top that the notebook did not finish, and show where it ended."""
     error = outcome.error or {}
     message = str(error.get("message", "")).strip() or "no message"
@@ -114,13 +123,9 @@ def _mark(notebook, outcome: Outcome, broken, rerun: str) -> None:
         if not any(output.output_type == "error" for output in broken.outputs):
             traceback = [f"{error.get('name')}: {message}"]
             broken.outputs.append(
-                nbformat.v4.new_output(
-                    "error", ename=str(error.get("name")), evalue=message, traceback=traceback
-                )
+                _output("error", ename=str(error.get("name")), evalue=message, traceback=traceback)
             )
-        anchor = nbformat.v4.new_markdown_cell(
-            '<a id="stopped-here"></a>**It stopped here:**', id="stopped-here"
-        )
+        anchor = _markdown_cell('<a id="stopped-here"></a>**It stopped here:**', id="stopped-here")
         position = next(i for i, cell in enumerate(notebook.cells) if cell is broken)
         notebook.cells.insert(position, anchor)
     what = "stopped with an error" if outcome.status == "failed" else "died"
@@ -180,5 +185,6 @@ def _neutral(text: str, names: Mapping[str, str]) -> str:
             stand_in = names[folder]
             if not stand_in:  # what is inside the folder then reads as a relative path
                 text = text.replace(spelling + "/", "")
-            text = re.sub(re.escape(spelling) + r"(?![\w.-])", lambda _, s=stand_in: s or ".", text)
+            words = (stand_in or ".").replace("\\", r"\\")  # a template, in which a backslash escapes
+            text = re.sub(re.escape(spelling) + r"(?![\w.-])", words, text)
     return _SCRATCH.sub("cxrlib", _ADDRESS.sub("", text))

@@ -7,13 +7,13 @@ project_copyright = "The cxrlib authors, MIT licence"
 language = "en"
 
 extensions = ["myst_nb", "sphinxcontrib.bibtex", "cxrlib.site.math_svg", "cxrlib.site.offline"]
-exclude_patterns = []
+exclude_patterns: list[str] = []
 # A chapter may point to one that this report does not hold, and headings are the authors' affair.
 suppress_warnings = ["myst.xref_missing", "myst.header", "mystnb.unknown_mime_type"]
 
 nb_execution_mode = "off"
 nb_merge_streams = True
-nb_ipywidgets_js = {}  # its defaults would be fetched from the network
+nb_ipywidgets_js: dict[str, dict] = {}  # its defaults would be fetched from the network
 nb_render_markdown_format = "myst"
 nb_code_prompt_show = "Show the code"
 nb_code_prompt_hide = "Hide the code"

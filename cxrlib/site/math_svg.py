@@ -10,8 +10,15 @@ from __future__ import annotations
 import html
 import re
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
+from docutils.nodes import Element, SkipNode  # type: ignore[import-untyped]
 from sphinx.util import logging
+
+if TYPE_CHECKING:
+    from matplotlib.path import Path
+    from sphinx.application import Sphinx
+    from sphinx.writers.html5 import HTML5Translator
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +41,7 @@ _DIALECT = tuple(
 _PATH_CODES = {1: "M", 2: "L", 3: "Q", 4: "C"}
 
 
-def setup(app) -> dict[str, object]:
+def setup(app: Sphinx) -> dict[str, object]:
     """Register the renderer that ``html_math_renderer = "svg"`` names."""
     app.add_html_math_renderer("svg", (_inline, None), (_block, None))
     return {"parallel_read_safe": True, "parallel_write_safe": True}
@@ -74,7 +81,7 @@ def svg(tex: str) -> str:
     )
 
 
-def _path_data(outline) -> str:
+def _path_data(outline: Path) -> str:
     parts = []
     for points, code in outline.iter_segments(simplify=False):
         pairs = [f"{x:.1f} {-y:.1f}" for x, y in zip(points[::2], points[1::2], strict=True)]
@@ -98,7 +105,7 @@ def displayed(tex: str) -> str:
     return re.sub(r"\\frac(?![A-Za-z])", r"\\dfrac", tex)
 
 
-def _drawn(tex: str, node) -> str:
+def _drawn(tex: str, node: Element) -> str:
     try:
         return svg(tex)
     except (ValueError, AttributeError) as error:  # the latter for a formula of nothing but space
@@ -106,16 +113,12 @@ def _drawn(tex: str, node) -> str:
         return f'<code class="formula">{html.escape(tex)}</code>'
 
 
-def _inline(translator, node) -> None:
-    from docutils.nodes import SkipNode
-
+def _inline(translator: HTML5Translator, node: Element) -> None:
     translator.body.append(f'<span class="formula-inline">{_drawn(node.astext(), node)}</span>')
     raise SkipNode
 
 
-def _block(translator, node) -> None:
-    from docutils.nodes import SkipNode
-
+def _block(translator: HTML5Translator, node: Element) -> None:
     ids = "".join(f' id="{html.escape(name)}"' for name in node.get("ids", ())[:1])
     number = f'<span class="eqno">({node["number"]})</span>' if node.get("number") else ""
     rows = "".join(f"<div>{_drawn(displayed(row), node)}</div>" for row in lines(node.astext()))

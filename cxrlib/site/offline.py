@@ -6,6 +6,11 @@ The theme sets light or dark by scripts in the page and styles elements one by o
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sphinx.application import Sphinx
+
 HERE = "'self' file: data:"
 POLICY = "; ".join(
     (
@@ -31,10 +36,10 @@ def tag(policy: str) -> str:
     return f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
 
 
-def setup(app) -> dict[str, object]:
+def setup(app: Sphinx) -> dict[str, object]:
     """Put the policy at the head of every page, before anything that it governs."""
 
-    def add(app, pagename, templatename, context, doctree) -> None:
+    def add(app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: object) -> None:
         context["metatags"] = tag(POLICY) + context.get("metatags", "")
 
     app.connect("html-page-context", add)

@@ -37,11 +37,11 @@ def safe_markdown(text: str) -> str:
 
 
 class _Tables(HTMLParser):
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__(convert_charrefs=True)
         self.parts: list[str] = []
 
-    def handle_starttag(self, tag, attrs):
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         if tag not in _TAGS:
             self.parts.append(html.escape(self.get_starttag_text() or f"<{tag}>"))
             return
@@ -49,8 +49,8 @@ class _Tables(HTMLParser):
         said = "".join(f' {name}="{html.escape(value or "", quote=True)}"' for name, value in kept)
         self.parts.append(f"<{tag}{said}>")
 
-    def handle_endtag(self, tag):
+    def handle_endtag(self, tag: str) -> None:
         self.parts.append(f"</{tag}>" if tag in _TAGS else html.escape(f"</{tag}>"))
 
-    def handle_data(self, data):
+    def handle_data(self, data: str) -> None:
         self.parts.append(html.escape(data, quote=False))

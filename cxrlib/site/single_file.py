@@ -32,16 +32,16 @@ def one_file(site: Path) -> str:
     index = _read(site / "index.html")
     links = index.select("nav.bd-links a.internal")
     titles = {"index": "What was found"}
-    titles |= {Path(link["href"]).stem: link.get_text(" ", strip=True) for link in links}
+    titles |= {Path(str(link["href"])).stem: link.get_text(" ", strip=True) for link in links}
     soups = {name: index if name == "index" else _read(site / f"{name}.html") for name in titles}
     styles = {
-        urlsplit(link["href"]).path: None
+        urlsplit(str(link["href"])).path: None
         for soup in soups.values()
         for link in soup.select('link[rel="stylesheet"]')
     }
     template = (Path(__file__).parent / "templates" / "one_file.html.j2").read_text(encoding="utf-8")
     return jinja2.Template(template, autoescape=True, trim_blocks=True, lstrip_blocks=True).render(
-        title=index.h1.find(string=True, recursive=False),
+        title=index.h1.find(string=True, recursive=False) if index.h1 else "",
         policy=SEALED,
         print_script=(Path(__file__).parent / "static" / "print.js").read_text(encoding="utf-8"),
         styles=[_style(site / unquote(path)) for path in styles],
@@ -56,18 +56,19 @@ def _read(path: Path) -> BeautifulSoup:
 
 def _article(site: Path, page: str, soup: BeautifulSoup, pages: set[str]) -> str:
     """A page's own text, with its ids made unique, its links turned to anchors and its pictures inside."""
-    article = soup.select_one("article")
-    for script in article("script"):
+    article = soup.select_one("article") or soup
+    for script in article.find_all("script"):
         script.decompose()
     for element in article.find_all(True):
         if element.get("id"):
             element["id"] = f"{page}--{element['id']}"
         for name in _POINTERS:
-            if element.get(name):
-                words = element[name] if isinstance(element[name], list) else element[name].split()
+            if value := element.get(name):
+                words = value if isinstance(value, list) else value.split()
                 element[name] = " ".join(f"{page}--{word}" for word in words)
         if element.get("src"):
-            element["src"] = _data(site / unquote(urlsplit(element["src"]).path), element["src"])
+            address = str(element["src"])
+            element["src"] = _data(site / unquote(urlsplit(address).path), address)
         if element.get("href"):
             _turn(element, site, page, pages)
     return article.decode_contents()
@@ -75,7 +76,7 @@ def _article(site: Path, page: str, soup: BeautifulSoup, pages: set[str]) -> str
 
 def _turn(link: Tag, site: Path, page: str, pages: set[str]) -> None:
     """Make a link lead to its place in the one file, or to a file inside it, or to nothing at all."""
-    url = urlsplit(link["href"])
+    url = urlsplit(str(link["href"]))
     if url.scheme or url.netloc:
         return
     target = unquote(url.path)
