@@ -100,7 +100,7 @@ class Cohort:
     lung_masks: np.ndarray | None = None
     lesion_masks: np.ndarray | None = None
     name: str = "cohort"
-    info: Mapping[str, object] = field(default_factory=dict)
+    info: Mapping[str, Any] = field(default_factory=dict)
     allow_shared_patients: bool = False
 
     def __post_init__(self) -> None:
