@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from numbers import Real
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -54,8 +55,8 @@ class Augment:
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
-            known = isinstance(value, Real) and abs(value) < 1e9
-            if not known or value < 0 or (name in ("flip", "erase", "scale", "contrast") and value > 1):
+            size: Any = abs(value) if isinstance(value, Real) else math.inf
+            if not size < 1e9 or value < 0 or (name in ("flip", "erase", "scale", "contrast") and value > 1):
                 raise ConfigError(
                     f"Augment({name}={value}) makes no sense.",
                     remedy="Give a value from 0 to 1, or degrees for rotate.",

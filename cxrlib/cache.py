@@ -229,13 +229,20 @@ def _work_file(partial: Path, name: str, shape: tuple[int, ...]) -> tuple[Path, 
         allocate(fresh, shape)
         (partial / "state.npz").unlink(missing_ok=True)
         os.replace(fresh, work)
-    return work, int(read_array(work, mmap_mode="r").offset)
+    return work, data_offset(work)
+
+
+def data_offset(path: Path) -> int:
+    """Where the values of a ``.npy`` file begin, in bytes; a ValueError where it is damaged."""
+    array = read_array(path, mmap_mode="r")
+    assert isinstance(array, np.memmap)
+    return int(array.offset)
 
 
 def _resumed(
     partial: Path, count: int, numbers: int
 ) -> tuple[np.ndarray, dict[int, str], np.ndarray, np.ndarray]:
-    saved = read_arrays(partial / "state.npz")
+    saved = read_arrays(partial / "state.npz") or {}
     try:
         reasons = dict(zip(saved["rows"].tolist(), saved["reasons"].tolist(), strict=True))
         return saved["state"], reasons, saved["shapes"], saved["values"]

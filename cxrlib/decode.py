@@ -110,6 +110,7 @@ def decode_with_shape(path: str | Path, *, minimum: int | None = None) -> tuple[
             remedy="Convert it to one of these, or leave it out (skip_bad=True, --skip-bad).",
         ) from None
     except Image.DecompressionBombError:
+        assert Image.MAX_IMAGE_PIXELS is not None  # or there were no such error
         raise _too_large(path, f"more than {2 * Image.MAX_IMAGE_PIXELS:,}") from None
     except Exception as error:  # decoders raise nearly anything on damaged input: KeyError, struct.error, …
         raise DecodeError(
@@ -136,7 +137,8 @@ def resize(image: np.ndarray, size: int, fit: str = "letterbox") -> np.ndarray:
     -------
     uint8, shape (size, size).
     """
-    top, left, height, width = placed(*image.shape, size, fit)
+    rows, columns = image.shape
+    top, left, height, width = placed(rows, columns, size, fit)
     if image.shape == (height, width):
         resized = image
     else:
@@ -258,7 +260,7 @@ def is_dicom(path: Path, data: bytes) -> bool:
 
 def _raster(path: Path, data: bytes, minimum: int | None) -> tuple[np.ndarray, tuple[int, int]]:
     stream = io.BytesIO(data)
-    image = Image.open(stream, formats=FORMATS)
+    image: Image.Image = Image.open(stream, formats=FORMATS)
     check_pixels(path, image.height, image.width)
     if image.format == "PNG":
         _check_png(path, data)
@@ -277,7 +279,7 @@ def _raster(path: Path, data: bytes, minimum: int | None) -> tuple[np.ndarray, t
     elif image.format == "JPEG" and minimum is not None:
         image.draft(image.mode, (minimum, minimum))
     # Pillow inverts 8-bit TIFFs whose photometric interpretation is "white is zero", and no deeper ones.
-    white_is_zero = image.format == "TIFF" and image.tag_v2.get(262) == 0
+    white_is_zero = image.format == "TIFF" and getattr(image, "tag_v2", {}).get(262) == 0
     image.load()
     if image.getexif().get(0x0112, 1) != 1:
         rotated = ImageOps.exif_transpose(image)

@@ -11,12 +11,14 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pydicom
 from pydicom.encaps import generate_frames
 from pydicom.filereader import dcmread
-from pydicom.pixels import apply_color_lut, apply_modality_lut, pixel_array
+from pydicom.pixels.processing import apply_color_lut, apply_modality_lut
+from pydicom.pixels.utils import pixel_array
 
 from cxrlib.decode import MAX_BYTES, check_pixels, check_scans, luma, stretched
 from cxrlib.errors import DecodeError
@@ -201,7 +203,7 @@ def apply_window(values: np.ndarray, centre: float, width: float, function: str 
 
 
 def _window(dataset: pydicom.Dataset) -> tuple[float, float, str] | None:
-    def first(value) -> float | None:
+    def first(value: Any) -> float | None:
         if value is None or value == "":
             return None
         return float(value[0] if isinstance(value, (list, pydicom.multival.MultiValue)) else value)
@@ -244,7 +246,7 @@ def _to_bytes(colour: np.ndarray) -> np.ndarray:
     return (colour >> 8 * (colour.dtype.itemsize - 1)).astype(np.uint8)
 
 
-def _guessed_syntax(dataset: pydicom.Dataset) -> str:
+def _guessed_syntax(dataset: pydicom.Dataset) -> pydicom.uid.UID:
     implicit, little = dataset.original_encoding
     if implicit:
         return pydicom.uid.ImplicitVRLittleEndian

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 
 from cxrlib.datasets.nih_tables import FINDINGS
 from cxrlib.errors import DataError
@@ -191,7 +192,7 @@ def prevalence_ratio(
     levels, cells, patients = _cells(table, by, label)
     a, b, k = list(levels).index(over), list(levels).index(under), len(levels)
 
-    def ratio(sums):
+    def ratio(sums: np.ndarray) -> np.ndarray:
         with np.errstate(divide="ignore", invalid="ignore"):
             return (sums[:, k + a] / sums[:, a]) / (sums[:, k + b] / sums[:, b])
 
@@ -309,13 +310,15 @@ def metadata_columns(table: pd.DataFrame) -> list[str]:
     known = [column for column in _ACQUISITION if column in table]
     switches = [
         column
-        for column in table
+        for column in table.columns
         if pd.api.types.is_bool_dtype(table[column]) and column not in (*FINDINGS, "no_finding")
     ]
     return [column for column in [*known, *switches] if table[column].nunique() > 1]
 
 
-def resample_patients(cells: np.ndarray, patients, *, replicates: int, seed: int = 0) -> np.ndarray:
+def resample_patients(
+    cells: np.ndarray, patients: ArrayLike, *, replicates: int, seed: int = 0
+) -> np.ndarray:
     """Sums of the cells' columns over patients drawn with replacement.
 
     Parameters

@@ -9,9 +9,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from cxrlib.plot_style import as_text
-from cxrlib.plots import BLACK, BLUE, GREY
-from cxrlib.plots import VERMILLION as ORANGE
+from cxrlib.plot_style import BLACK, BLUE, GREY, as_text
+from cxrlib.plot_style import VERMILLION as ORANGE
 
 
 def findings(counts: pd.DataFrame, highlight: str = "Pneumonia", ax: Axes | None = None) -> Axes:

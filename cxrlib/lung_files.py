@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,7 @@ from cxrlib.cohort import Cohort
 from cxrlib.decode import decode, placed, resize
 from cxrlib.errors import ConfigError, DataError, DecodeError
 from cxrlib.lung_network import SIDE
-from cxrlib.lungs import lung_masks, predictor
+from cxrlib.lungs import Predictor, lung_masks, predictor
 from cxrlib.polarity import bone_is_bright
 from cxrlib.storage import atomic_path
 
@@ -76,9 +76,9 @@ def apply_to_files(
             if high
             else "Leave it out: a mask has none.",
         )
-    out, paths = Path(out), [Path(path) for path in paths]
-    names = _names(paths)
-    taken = {path.absolute() for path in paths} & {(out / name).absolute() for name in names}
+    out, files = Path(out), [Path(path) for path in paths]
+    names = _names(files)
+    taken = {path.absolute() for path in files} & {(out / name).absolute() for name in names}
     if taken:
         raise ConfigError(
             "Files would be overwritten by what is made from them.",
@@ -87,8 +87,8 @@ def apply_to_files(
         )
     predict = predictor(segmenter, weights)
     rows, bad = [], []
-    with progress_bar(len(paths), "Finding lungs", progress) as bar:
-        for path, name in zip(paths, names, strict=True):
+    with progress_bar(len(files), "Finding lungs", progress) as bar:
+        for path, name in zip(files, names, strict=True):
             try:
                 row = _one(path, out / name, what, margin, predict)
             except DecodeError as error:
@@ -103,14 +103,14 @@ def apply_to_files(
         table.to_csv(temporary, index=False, errors="surrogateescape")
     if bad and not skip_bad:
         raise DataError(
-            f"{len(bad)} of {len(paths)} files cannot be read; the others are done, in {out}.",
+            f"{len(bad)} of {len(files)} files cannot be read; the others are done, in {out}.",
             offenders=bad,
             remedy="Mend or remove them; with --skip-bad (skip_bad=True) they are only listed.",
         )
     return table
 
 
-def _one(path: Path, target: Path, what: str, margin: float | None, predict) -> dict[str, object]:
+def _one(path: Path, target: Path, what: str, margin: float | None, predict: Predictor) -> dict[str, object]:
     image = decode(path)
     small = resize(image, _LETTERBOX)
     negative = bool(bone_is_bright(reduced(image)) < 0)
@@ -145,7 +145,12 @@ def _region(image: np.ndarray, mask: np.ndarray, what: str, margin: float | None
         return image[y : y + side, x : x + side]
     table = pd.DataFrame({"image_id": ["0"], "patient_id": ["0"], "label": [0], "split": ["test"]})
     one = Cohort(image[None], table, lung_masks=mask[None])
-    function = {"keep": regions.keep_lungs, "remove": regions.remove_lungs, "frame": regions.keep_frame}[what]
+    functions: dict[str, Callable[..., Cohort]] = {
+        "keep": regions.keep_lungs,
+        "remove": regions.remove_lungs,
+        "frame": regions.keep_frame,
+    }
+    function = functions[what]
     return (function(one) if margin is None else function(one, margin)).images[0]
 
 

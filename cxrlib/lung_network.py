@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -212,16 +213,12 @@ def train_segmenter(
     """
     cohorts = [cohorts] if isinstance(cohorts, Cohort) else list(cohorts)
     config = config or LungTraining()
-    for cohort in cohorts:
-        if cohort.lung_masks is None or cohort.images.shape[1:] != (SIDE, SIDE):
-            raise DataError(
-                f"{cohort!r} cannot train the segmenter.",
-                remedy=f"Give cohorts with lung_masks at image_size={SIDE}.",
-            )
-    facts = [[_masked_hash(cohort) for cohort in cohorts], asdict(config), _DOWN, _UP]
+    masks = [_masks_of(cohort) for cohort in cohorts]
+    hashes = [_masked_hash(cohort, one) for cohort, one in zip(cohorts, masks, strict=True)]
+    facts = [hashes, asdict(config), _DOWN, _UP]
     key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
     path = (cache_root() / "models" if store is None else Path(store)) / f"lungs-{key}" / "last.pt"
-    training = _Training(cohorts, config)
+    training = _Training(cohorts, masks, config)
     if path.exists():
         training.load(load_checkpoint(path))
     with progress_bar(training.steps, "Training the lung segmenter", progress, unit="step") as bar:
@@ -231,21 +228,23 @@ def train_segmenter(
             bar.update(1)
             if training.step % 250 == 0 or training.step == training.steps:
                 save_checkpoint(path, training.state())
-    return training.averaged.module.eval()
+    network = training.averaged.module
+    assert isinstance(network, LungNet)
+    return network.eval()
 
 
 class _Training:
     """The loop's state. Every draw of a step follows from the seed and the step's number."""
 
-    def __init__(self, cohorts: list[Cohort], config: LungTraining):
+    def __init__(self, cohorts: list[Cohort], masks: list[np.ndarray], config: LungTraining) -> None:
         from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-        self.cohorts, self.config = cohorts, config
+        self.cohorts, self.masks, self.config = cohorts, masks, config
         self.steps = max(1, config.images // config.batch_size)
         self.step = 0
         torch.manual_seed(config.seed)
         self.network = LungNet().to(memory_format=torch.channels_last).train()
-        average = get_ema_multi_avg_fn(config.average_decay)
+        average = get_ema_multi_avg_fn(config.average_decay)  # type: ignore[no-untyped-call]
         self.averaged = AveragedModel(self.network, multi_avg_fn=average, use_buffers=True)
         self.optimizer = torch.optim.AdamW(
             self.network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
@@ -262,7 +261,7 @@ class _Training:
             logits = self.network(images)
         loss = segmentation_loss(logits.float().unsqueeze(1), masks)
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
         self.averaged.update_parameters(self.network)
         self.step += 1
@@ -271,15 +270,15 @@ class _Training:
         rng = np.random.default_rng([self.config.seed, 1, self.step])
         which = np.arange(self.config.batch_size) % len(self.cohorts)
         rows = [int(rng.integers(len(self.cohorts[k]))) for k in which]
-        images = np.stack([self.cohorts[k].images[row] for k, row in zip(which, rows, strict=True)])
-        masks = np.stack([self.cohorts[k].lung_masks[row] for k, row in zip(which, rows, strict=True)])
-        images, masks = torch.from_numpy(images).float()[:, None], torch.from_numpy(masks).float()[:, None]
+        drawn = list(zip(which, rows, strict=True))
+        images = _as_batch([self.cohorts[k].images[row] for k, row in drawn])
+        masks = _as_batch([self.masks[k][row] for k, row in drawn])
         if self.config.augment is None:
             return images, masks
         generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
         return self.config.augment(images, masks, generator)
 
-    def state(self) -> dict:
+    def state(self) -> dict[str, Any]:
         return {
             "step": self.step,
             "network": self.network.state_dict(),
@@ -287,7 +286,7 @@ class _Training:
             "optimizer": self.optimizer.state_dict(),
         }
 
-    def load(self, state: dict) -> None:
+    def load(self, state: dict[str, Any]) -> None:
         self.step = state["step"]
         self.network.load_state_dict(state["network"])
         self.averaged.load_state_dict(state["averaged"])
@@ -303,9 +302,23 @@ def segmentation_loss(logits: Tensor, masks: Tensor) -> Tensor:
     return F.binary_cross_entropy_with_logits(logits, masks) + (1 - dice).mean()
 
 
-def _masked_hash(cohort: Cohort) -> str:
-    masks = hashlib.sha256(np.ascontiguousarray(cohort.lung_masks[:: 1 + len(cohort) // 512]).tobytes())
-    return cohort.content_hash() + masks.hexdigest()[:16]
+def _as_batch(arrays: list[np.ndarray]) -> Tensor:
+    """uint8 (H, W) each -> float (B, 1, H, W)."""
+    return torch.from_numpy(np.stack(arrays)).float()[:, None]
+
+
+def _masks_of(cohort: Cohort) -> np.ndarray:
+    if cohort.lung_masks is None or cohort.images.shape[1:] != (SIDE, SIDE):
+        raise DataError(
+            f"{cohort!r} cannot train the segmenter.",
+            remedy=f"Give cohorts with lung_masks at image_size={SIDE}.",
+        )
+    return cohort.lung_masks
+
+
+def _masked_hash(cohort: Cohort, masks: np.ndarray) -> str:
+    some = hashlib.sha256(np.ascontiguousarray(masks[:: 1 + len(cohort) // 512]).tobytes())
+    return cohort.content_hash() + some.hexdigest()[:16]
 
 
 def dice(masks: np.ndarray, reference: np.ndarray) -> np.ndarray:

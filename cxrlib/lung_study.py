@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -33,7 +34,7 @@ TEST_SIDE = 256
 """Masks are compared at this many pixels a side."""
 
 #: Everything that does not matter to where the lungs are, as often as not and independent of all else.
-RANDOMISED = PhantomConfig(
+RANDOMISED = PhantomConfig.from_knobs(
     prevalence=0.5,
     severity=1.5,
     nuisance=2.0,
@@ -49,12 +50,12 @@ TRAINING = {
 }
 
 
-def training_phantoms(n: int = PHANTOMS, seed: int = 0, **loading) -> Cohort:
+def training_phantoms(n: int = PHANTOMS, seed: int = 0, **loading: Any) -> Cohort:
     """Phantoms for training the segmenter, at its size; their seeds are no other cohort's."""
     return load("phantom", n=n, image_size=SIDE, seed=9_000 + seed, config=RANDOMISED, **loading)
 
 
-def hospital(data_dir: str | Path, site: str, image_size: int = SIDE) -> Cohort:
+def hospital(data_dir: str | Path | None, site: str, image_size: int = SIDE) -> Cohort:
     """All radiographs of Montgomery or Shenzhen, with their masks."""
     cohort = load("lung_masks", data_dir=data_dir, image_size=image_size)
     rows = (cohort.table["site"] == site).to_numpy()

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from scipy import ndimage
 
-from cxrlib.cache import progress_bar
+from cxrlib.cache import data_offset, progress_bar
 from cxrlib.cohort import Cohort
 from cxrlib.errors import CheckpointError, ConfigError, DataError
 from cxrlib.storage import allocate, atomic_path, cache_root, read_array, stored
@@ -28,6 +28,9 @@ VERSION = 1
 SEGMENTERS = ("cxrlib", "pspnet")
 UNSURE = 0.4
 """The most that unsure pixels may be, as a share of the mask: see NOTES.md for what images show."""
+
+#: From images, uint8 (N, H, W), to probabilities of lung, float32 (N, S, S).
+Predictor = Callable[[np.ndarray], np.ndarray]
 
 _CHUNK = 256
 
@@ -195,9 +198,7 @@ def _parted(regions: np.ndarray, areas: np.ndarray) -> tuple[np.ndarray, np.ndar
     return regions, areas
 
 
-def predictor(
-    segmenter: str = "cxrlib", weights: str | Path | None = None
-) -> Callable[[np.ndarray], np.ndarray]:
+def predictor(segmenter: str = "cxrlib", weights: str | Path | None = None) -> Predictor:
     """A function from images, uint8 (N, H, W), to probabilities of lung, float32 (N, S, S)."""
     if segmenter not in SEGMENTERS:
         raise ConfigError(
@@ -211,7 +212,7 @@ def predictor(
     return lambda images: lung_probabilities(network, images)
 
 
-def _pspnet():
+def _pspnet() -> Predictor:
     import torch
     import torch.nn.functional as F
     import torchxrayvision as xrv
@@ -252,12 +253,12 @@ def _weights_hash(weights: str | Path | None, segmenter: str) -> str:
         ) from error
 
 
-def _segment_into(partial: Path, cohort: Cohort, probabilities_of, progress: bool | None) -> None:
+def _segment_into(partial: Path, cohort: Cohort, probabilities_of: Predictor, progress: bool | None) -> None:
     """Write masks.npy and problems.json, chunk by chunk; what a killed run did is taken over."""
     state, masks_file = partial / "done.json", partial / "masks.npy"
     try:
         problems = json.loads(state.read_text(encoding="utf-8"))
-        offset = read_array(masks_file, mmap_mode="r").offset
+        offset = data_offset(masks_file)
     except (OSError, ValueError):
         problems, offset = [], allocate(masks_file, cohort.images.shape)
     with progress_bar(len(cohort), "Finding lungs", progress, initial=len(problems)) as bar:

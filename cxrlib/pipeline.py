@@ -180,7 +180,8 @@ def preprocess_image(image: np.ndarray, size: int, config: PreprocessConfig | No
     field, copy, negative = _field(image)
     inverted = bool(negative and config.invert == "auto")
     crop = field if config.crop_borders else Box(0, 0, *image.shape)
-    geometry = Geometry(*image.shape, crop.top, crop.left, crop.height, crop.width, int(size), config.fit)
+    kept = (crop.top, crop.left, crop.height, crop.width)
+    geometry = Geometry(image.shape[0], image.shape[1], *kept, int(size), config.fit)
     upright = 255 - copy if negative else copy
     marks = find_markers(upright) if config.markers else np.zeros(copy.shape, bool)
     shown = upright if inverted or not negative else copy
@@ -225,7 +226,9 @@ def _filled(part: np.ndarray, within: Box, copy: np.ndarray, marks: np.ndarray) 
     return result
 
 
-def _toned(made: np.ndarray, region: tuple, sample: np.ndarray, config: PreprocessConfig) -> np.ndarray:
+def _toned(
+    made: np.ndarray, region: tuple[slice, slice], sample: np.ndarray, config: PreprocessConfig
+) -> np.ndarray:
     """The processed image with its greys normalised inside the region; black stays around it."""
     if config.normalise is None and not config.clahe:
         return made

@@ -12,8 +12,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from cxrlib.cohort import Cohort, split_by_patient
 from cxrlib.datasets import load, phantom
@@ -128,14 +130,15 @@ class Twins:
 
     def auc(self, where: str) -> Draws:
         """AUC where the correlation ``holds``, is ``absent`` (every image in both states) or ``reversed``."""
-        options = {"replicates": self.replicates}
         if where == "absent":
             labels, patients = np.tile(self.labels, 2), np.tile(self.patients, 2)
-            return draws(labels, np.hstack([self.without, self.present]), patients, **options)
+            both = np.hstack([self.without, self.present])
+            return draws(labels, both, patients, replicates=self.replicates)
         if where not in ("holds", "reversed"):
             raise ConfigError(f"A correlation cannot be {where!r}.", remedy="Use holds, absent or reversed.")
         shown = self.flags if where == "holds" else ~self.flags
-        return draws(self.labels, np.where(shown, self.present, self.without), self.patients, **options)
+        scores = np.where(shown, self.present, self.without)
+        return draws(self.labels, scores, self.patients, replicates=self.replicates)
 
     def flips(self, thresholds: float | Sequence[float] = 0.5) -> Draws:
         """Share of images whose call at the threshold (one, or one a seed) differs between the twins."""
@@ -186,21 +189,27 @@ class Pairs:
         """The same patients, but the confounder says nothing."""
         return self._mixed(self.unrelated)
 
-    def take(self, rows) -> Pairs:
+    def take(self, rows: ArrayLike) -> Pairs:
         """Some of the patients here, by position or as a mask; all of those elsewhere."""
         rows = np.asarray(rows)
-        parts = {name: getattr(self, name) for name in ("off", "on")}
-        flags = {name: getattr(self, name)[rows] for name in ("present", "unrelated")}
-        return replace(self, **{name: part.take(rows) for name, part in parts.items()}, **flags)
+        return replace(
+            self,
+            off=self.off.take(rows),
+            on=self.on.take(rows),
+            present=self.present[rows],
+            unrelated=self.unrelated[rows],
+        )
 
     def seen(self, steps: Sequence[str]) -> Pairs:
         """The same through some of :data:`STEPS`."""
-        shown = {name: seen(getattr(self, name), steps) for name in ("off", "on", "external")}
-        return replace(self, **shown)
+        return replace(
+            self, off=seen(self.off, steps), on=seen(self.on, steps), external=seen(self.external, steps)
+        )
 
     def _mixed(self, present: np.ndarray) -> Cohort:
-        images = np.where(present[:, None, None], self.on.images, self.off.images)
-        masks = np.where(present[:, None, None], self.on.lung_masks, self.off.lung_masks)
+        on, off, pick = self.on.lung_masks, self.off.lung_masks, present[:, None, None]
+        images = np.where(pick, self.on.images, self.off.images)
+        masks = None if on is None or off is None else np.where(pick, on, off)
         cohort = self.off.with_images(images, lung_masks=masks)
         return cohort.with_columns(**{self.column: present})
 
@@ -217,7 +226,7 @@ def pairs(
     external: int = 1000,
     find_lungs: bool = True,
     progress: bool | None = None,
-    **loading,
+    **loading: Any,
 ) -> Pairs:
     """Render patients with and without a confounder.
 
@@ -235,8 +244,9 @@ def pairs(
     """
     _check(column)
 
-    def rendered(count, number, world, rate):
-        world = replace(world, **{column: Confounder(rate, 0.5)})
+    def rendered(count: int, number: int, world: PhantomConfig, rate: float) -> Cohort:
+        changed: dict[str, Any] = {column: Confounder(rate, 0.5)}
+        world = replace(world, **changed)
         cohort = load("phantom", n=count, image_size=image_size, seed=number, config=world,
                       progress=progress, **loading)  # fmt: skip
         cohort = cohort.with_images(cohort.images, lesion_masks=None)

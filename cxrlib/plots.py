@@ -8,14 +8,17 @@ styles, markers and hatches say the same in greyscale. Figures of one chapter al
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 from matplotlib.transforms import ScaledTranslation
+from numpy.typing import ArrayLike
 from sklearn.metrics import precision_recall_curve, roc_curve
 
 from cxrlib.errors import DataError
@@ -34,6 +37,9 @@ from cxrlib.plot_style import (
     as_text,
     cycled,
 )
+
+if TYPE_CHECKING:
+    from matplotlib.typing import ColorType, LineStyleType
 
 __all__ = [
     "COLOURS", "apply_style", "differences", "image_grid", "intervals", "precision_recall", "roc",
@@ -105,9 +111,9 @@ def training_curves(
 
 
 def roc(
-    labels,
-    scores,
-    patients=None,
+    labels: ArrayLike,
+    scores: ArrayLike,
+    patients: ArrayLike | None = None,
     ax: Axes | None = None,
     *,
     label: str = "",
@@ -142,9 +148,9 @@ def roc(
 
 
 def precision_recall(
-    labels,
-    scores,
-    patients=None,
+    labels: ArrayLike,
+    scores: ArrayLike,
+    patients: ArrayLike | None = None,
     ax: Axes | None = None,
     *,
     label: str = "",
@@ -156,10 +162,10 @@ def precision_recall(
     """Precision–recall curve with a 95% bootstrap band by patient; otherwise as :func:`roc`."""
     ax, first = _curve_axis(ax, "Precision–recall curve", "recall (sensitivity)", "precision")
     if first:
-        share = average_precision(labels, np.zeros(len(labels)))
+        share = average_precision(labels, np.zeros(len(np.asarray(labels))))
         text = f"chance: {share:.3f}"
         ax.axhline(share, color=GREY, linestyle=":", linewidth=1.2, label=text, zorder=1)
-    options = {"replicates": replicates, "seed": seed}
+    options: dict[str, Any] = {"replicates": replicates, "seed": seed}
     estimate = bootstrap(labels, scores, patients, ("average_precision",), **options)["average_precision"]
     precision, recall, thresholds = precision_recall_curve(labels, scores)
     found = recall > 0  # above the highest-scored positive, precision means nothing
@@ -172,8 +178,10 @@ def precision_recall(
     if threshold is not None:
         at = min(int(np.searchsorted(thresholds, threshold)), len(recall) - 2)
         _operating_point(ax, recall[at], precision[at], line.get_color(), threshold)
-    corner = "lower left" if np.mean(np.asarray(labels) == 1) > 0.4 else "upper right"
-    ax.legend(loc=corner, title="Average precision (95% interval)" if label else None)
+    ax.legend(
+        loc="lower left" if np.mean(np.asarray(labels) == 1) > 0.4 else "upper right",
+        title="Average precision (95% interval)" if label else None,
+    )
     return ax
 
 
@@ -227,7 +235,13 @@ def differences(
         1, len(panels), figsize=(3 + 3.2 * len(panels), 1.7 + 0.46 * len(rows)), layout="constrained",
         sharey=True, squeeze=False,
     )  # fmt: skip
-    circle = {"color": BLUE, "marker": "o", "markersize": 8, "markeredgewidth": 1.6, "zorder": 4}
+    circle: dict[str, Any] = {
+        "color": BLUE,
+        "marker": "o",
+        "markersize": 8,
+        "markeredgewidth": 1.6,
+        "zorder": 4,
+    }
     for ax, (measure, title) in zip(axes[0], panels.items(), strict=True):
         for prefix, height in zip(rows.values(), heights, strict=True):
             e = table.loc[f"{prefix}.{measure}"]
@@ -244,7 +258,7 @@ def differences(
         ax.grid(axis="y", visible=False)
     axes[0, 0].set_yticks(heights, list(rows))
     marks = [
-        plt.Line2D([], [], linestyle="", markerfacecolor=face, label=label, **circle)
+        Line2D([], [], linestyle="", markerfacecolor=face, label=label, **circle)
         for face, label in ((BLUE, "p < 0.05 after Holm"), ("white", "not established"))
     ]
     figure.legend(handles=marks, loc="outside lower center", ncols=2)
@@ -270,21 +284,24 @@ def image_grid(
         height, width = images.shape[1:]
         size = (1.75 * columns, (1.75 * height / width + (0.3 if titles is not None else 0.05)) * rows + 0.5)
         axes = plt.subplots(rows, columns, figsize=size, squeeze=False)[1]
-    looks = list(zip(masks or {}, (ORANGE, SKY, GREEN), ("-", "--", ":"), strict=False))
+    styles: tuple[LineStyleType, ...] = ("-", "--", ":")
+    looks = list(zip((masks or {}).items(), (ORANGE, SKY, GREEN), styles, strict=False))
     for ax in axes.flat:
         ax.set_axis_off()
     for i, (ax, image) in enumerate(zip(axes.flat, images, strict=False)):
         ax.imshow(image, cmap="gray", vmin=0, vmax=255)
-        for name, colour, style in looks:
-            mask = masks[name][i]
+        for (_, outlined), colour, style in looks:
+            mask = outlined[i]
             if mask.any() and not mask.all():  # an outline needs an inside and an outside
                 ax.contour(mask, levels=[0.5], colors=[colour], linestyles=[style], linewidths=1.4)
         if titles is not None:
             ax.set_title(as_text(titles[i]), fontsize=9, fontweight="normal", loc="center", pad=3)
     figure = axes.flat[0].figure
     if looks:
-        lines = [plt.Line2D([], [], color=colour, linestyle=style) for _, colour, style in looks]
-        figure.legend(lines, [name for name, _, _ in looks], loc="outside lower center", ncols=len(looks))
+        lines = [Line2D([], [], color=colour, linestyle=style) for _, colour, style in looks]
+        figure.legend(
+            lines, [name for (name, _), _, _ in looks], loc="outside lower center", ncols=len(looks)
+        )
     if title:
         figure.suptitle(title, x=0.01, ha="left", fontweight="bold", fontsize=12.5)
     return axes
@@ -300,13 +317,13 @@ def _curve_axis(ax: Axes | None, title: str, xlabel: str, ylabel: str) -> tuple[
     return ax, first
 
 
-def _next_line(ax: Axes, x, y, label: str, **options):
+def _next_line(ax: Axes, x: ArrayLike, y: ArrayLike, label: str, **options: Any) -> Line2D:
     drawn = sum(line.get_gid() == "curve" for line in ax.lines)
-    look = {"color": COLOURS[drawn % len(COLOURS)], "linestyle": STYLES[drawn % len(STYLES)]}
+    look: dict[str, Any] = {"color": COLOURS[drawn % len(COLOURS)], "linestyle": STYLES[drawn % len(STYLES)]}
     return ax.plot(x, y, label=label, gid="curve", **look, **options)[0]
 
 
-def _operating_point(ax: Axes, x: float, y: float, colour: str, threshold: float) -> None:
+def _operating_point(ax: Axes, x: float, y: float, colour: ColorType, threshold: float) -> None:
     ax.plot(x, y, "o", color=colour, markeredgecolor="white", markersize=9, zorder=5)
     side, offset = ("left", (9, -12)) if x < 0.6 else ("right", (-9, -12))
     text = f"threshold {threshold:.2f}"

@@ -12,6 +12,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -37,7 +38,7 @@ class _Pipeline:
 
     config: PreprocessConfig
     size: int
-    values = 9
+    values: ClassVar[int] = 9
 
     @property
     def key(self) -> str:
@@ -48,7 +49,9 @@ class _Pipeline:
     def planes(self) -> dict[str, tuple[int, ...]]:
         return {"markers": (self.size, -(-self.size // 8))}  # eight pixels a byte
 
-    def __call__(self, image, row, shape, size):
+    def __call__(
+        self, image: np.ndarray, row: int, shape: tuple[int, int], size: int
+    ) -> tuple[np.ndarray, Sequence[np.ndarray], Sequence[float]]:
         made = preprocess_image(image, size, self.config)
         down, across = shape[0] / image.shape[0], shape[1] / image.shape[1]
         g = made.geometry
@@ -62,7 +65,7 @@ class _Masks:
     """The hook that takes mask files through the geometries of their images."""
 
     geometries: list[Geometry]
-    values = 0
+    values: ClassVar[int] = 0
 
     @property
     def key(self) -> str:
@@ -72,11 +75,13 @@ class _Masks:
     def planes(self) -> dict[str, tuple[int, ...]]:
         return {}
 
-    def __call__(self, image, row, shape, size):
+    def __call__(
+        self, image: np.ndarray, row: int, shape: tuple[int, int], size: int
+    ) -> tuple[np.ndarray, Sequence[np.ndarray], Sequence[float]]:
         g = self.geometries[row]
         down, across = image.shape[0] / g.height, image.shape[1] / g.width
         crop = (g.top * down, g.left * across, g.crop_height * down, g.crop_width * across)
-        own = Geometry(*image.shape, *crop, size, g.fit)
+        own = Geometry(image.shape[0], image.shape[1], *crop, size, g.fit)
         return own.to_processed_mask((image >= 128).astype(np.uint8)), (), ()
 
 
@@ -117,19 +122,20 @@ def preprocess(
         raise DataError(f"The cohort {cohort.name!r} is empty.", remedy="Give at least one image.")
     size = int(image_size or cohort.images.shape[1])
     pipeline = _Pipeline(config, size)
-    options = {"workers": workers, "progress": progress, "cache_dir": cache_dir}
+    options: dict[str, Any] = {"workers": workers, "progress": progress, "cache_dir": cache_dir}
     from_files = "path" in cohort.table and cohort.table["path"].map(lambda p: os.path.isfile(str(p))).all()
     if from_files:
         made = decode_files(cohort.table["path"].tolist(), size, fit=config.fit, process=pipeline, **options)
+        assert made.values is not None  # the pipeline gives nine an image
         images, values, folder = made.images, made.values, made.folder
     else:
         images, values, folder = _from_images(cohort.images, pipeline, **options)
-    geometries = [Geometry(int(v[3]), int(v[4]), *v[5:].tolist(), size, config.fit) for v in values]
+    geometries = [_geometry(numbers, size, config.fit) for numbers in values[:, 3:].tolist()]
     columns = {"inverted": values[:, 0] > 0, "border_cropped": values[:, 1], "marker_area": values[:, 2]}
     columns |= {name: values[:, 3 + k] for k, name in enumerate(GEOMETRY_COLUMNS)}
     columns["cache_row"] = np.arange(len(cohort))
     info = {**cohort.info, "image_size": size, "preprocess": asdict(config), "preprocess_folder": str(folder)}
-    masks = {}
+    masks: dict[str, np.ndarray | None] = {}
     for role in ("lung_masks", "lesion_masks"):
         given = getattr(cohort, role)
         if given is None:
@@ -164,9 +170,14 @@ def geometry_of(cohort: Cohort, row: int) -> Geometry:
             f"The cohort {cohort.name!r} has no geometry (no column {', '.join(map(repr, missing))}).",
             remedy="Take it through cxrlib.preprocess.preprocess first.",
         )
-    height, width, *crop = cohort.table.iloc[row][list(GEOMETRY_COLUMNS)].astype(float)
-    settings = cohort.info["preprocess"]
-    return Geometry(int(height), int(width), *crop, int(cohort.info["image_size"]), settings["fit"])
+    numbers = cohort.table.iloc[row][list(GEOMETRY_COLUMNS)].astype(float).tolist()
+    return _geometry(numbers, int(cohort.info["image_size"]), cohort.info["preprocess"]["fit"])
+
+
+def _geometry(numbers: Sequence[float], size: int, fit: str) -> Geometry:
+    """From the values of :data:`cxrlib.geometry.GEOMETRY_COLUMNS`."""
+    height, width, top, left, crop_height, crop_width = numbers
+    return Geometry(int(height), int(width), top, left, crop_height, crop_width, size, fit)
 
 
 def marker_masks(cohort: Cohort) -> np.ndarray:
@@ -193,12 +204,19 @@ def marker_masks(cohort: Cohort) -> np.ndarray:
     return np.unpackbits(rows, axis=2, count=int(cohort.info["image_size"]))
 
 
-def _from_images(images: np.ndarray, pipeline: _Pipeline, *, workers, progress, cache_dir) -> tuple:
+def _from_images(
+    images: np.ndarray,
+    pipeline: _Pipeline,
+    *,
+    workers: int | None,
+    progress: bool | None,
+    cache_dir: str | Path | None,
+) -> tuple[np.ndarray, np.ndarray, Path]:
     """:func:`cxrlib.cache.decode_files` for arrays: images, values and the cache's folder."""
     digest = hashlib.sha256(f"{pipeline.key}\0{images.shape}".encode())
     starts = range(0, len(images), _CHUNK)
     for start in starts:
-        digest.update(np.ascontiguousarray(images[start : start + _CHUNK]))
+        digest.update(np.ascontiguousarray(images[start : start + _CHUNK]).data)
     root = cache_root() if cache_dir is None else Path(cache_dir)
     entry = root / "preprocessed" / digest.hexdigest()[:24]
     stored(
@@ -209,23 +227,31 @@ def _from_images(images: np.ndarray, pipeline: _Pipeline, *, workers, progress, 
     return read_array(entry / "images.npy", mmap_mode="r"), read_array(entry / "values.npy"), entry
 
 
-def _build(partial: Path, images, starts: Sequence[int], pipeline, workers, progress) -> None:
-    made = {}
+def _build(
+    partial: Path,
+    images: np.ndarray,
+    starts: Sequence[int],
+    pipeline: _Pipeline,
+    workers: int | None,
+    progress: bool | None,
+) -> None:
+    made: dict[int, list[np.ndarray]] = {}
     jobs = [(np.ascontiguousarray(images[start : start + _CHUNK]), start, pipeline) for start in starts]
     with progress_bar(len(images), "Preprocessing", progress) as bar:
-        for start, *arrays in run_jobs(_chunk, jobs, workers, small=len(images) < 3 * _CHUNK):
+        for start, arrays in run_jobs(_chunk, jobs, workers, small=len(images) < 3 * _CHUNK):
             made[start] = arrays
             bar.update(len(arrays[0]))
     for k, name in enumerate(("images", "markers", "values")):
         np.save(partial / f"{name}.npy", np.concatenate([made[start][k] for start in starts]))
 
 
-def _chunk(images: np.ndarray, start: int, pipeline: _Pipeline) -> tuple:
+def _chunk(images: np.ndarray, start: int, pipeline: _Pipeline) -> tuple[int, list[np.ndarray]]:
     made = [pipeline(image, start + row, image.shape, pipeline.size) for row, image in enumerate(images)]
-    return start, *(np.stack(arrays) for arrays in zip(*[(m[0], m[1][0], m[2]) for m in made], strict=True))
+    parts = zip(*[(image, planes[0], numbers) for image, planes, numbers in made], strict=True)
+    return start, [np.stack(arrays) for arrays in parts]
 
 
-def _reframed(mask: np.ndarray, geometry: Geometry, frame: dict) -> np.ndarray:
+def _reframed(mask: np.ndarray, geometry: Geometry, frame: dict[str, Any]) -> np.ndarray:
     """A mask in the frame of a plain resize of the file -> in that of the geometry; nearest pixel."""
     plain = Geometry.whole(geometry.height, geometry.width, **frame)
     middle = np.arange(geometry.size) + 0.5

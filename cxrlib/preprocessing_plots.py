@@ -105,7 +105,10 @@ def site_auc(
     looks = zip(tests.items(), (BLUE, VERMILLION, GREY), ("o", "s", "^"), strict=False)
     for position, ((region, by_step), colour, marker) in enumerate(looks):
         values = [by_step[step] for step in steps]
-        spread = np.array([[e.value - e.low, e.high - e.value] for e in values]).T
+        limits = [_limits(e) for e in values]
+        spread = np.array(
+            [[e.value - low, high - e.value] for e, (low, high) in zip(values, limits, strict=True)]
+        ).T
         at = heights + 0.14 * ((len(tests) - 1) / 2 - position)
         ax.errorbar(
             [e.value for e in values],
@@ -119,9 +122,16 @@ def site_auc(
     ax.axvline(0.5, color=GREY, linestyle=":", linewidth=1.2)
     ax.annotate("chance", (0.5, -0.45), (3, 0), textcoords="offset points", fontsize=9, color=GREY)
     ax.set_yticks(heights, steps)
-    lowest = min(e.low for by_step in tests.values() for e in by_step.values())
+    lowest = min(_limits(e)[0] for by_step in tests.values() for e in by_step.values())
     ax.set(title=title, xlabel="AUC of telling the sites apart", xlim=(min(0.45, lowest - 0.02), 1.01))
     ax.set_ylim(-0.6, len(steps) - 0.5)
     ax.grid(axis="y", visible=False)
     ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=3)
     return ax
+
+
+def _limits(estimate: Estimate) -> tuple[float, float]:
+    """The estimate's interval; one without ends where it begins."""
+    if estimate.low is None or estimate.high is None:
+        return estimate.value, estimate.value
+    return estimate.low, estimate.high

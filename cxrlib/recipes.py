@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -21,7 +23,8 @@ from cxrlib.inference import predict
 from cxrlib.metrics import Estimate, bootstrap_mean, choose_threshold
 from cxrlib.parallel import fan_out
 from cxrlib.storage import cache_root
-from cxrlib.training import TrainConfig, train_or_load
+from cxrlib.train_config import TrainConfig
+from cxrlib.training import train_or_load
 
 PRESETS = ("smoke", "course", "full")
 
@@ -43,7 +46,7 @@ _EPOCHS = {
 }
 
 
-def recipe(model: str, preset: str = "course", *, seed: int = 0, **changes) -> TrainConfig:
+def recipe(model: str, preset: str = "course", *, seed: int = 0, **changes: Any) -> TrainConfig:
     """The training settings of a network under a preset.
 
     Parameters
@@ -96,9 +99,9 @@ def compare(
     *,
     preset: str = "course",
     seeds: Sequence[int] = (0,),
-    store=None,
+    store: str | Path | None = None,
     callbacks: Sequence[Callback] | None = None,
-    **changes,
+    **changes: Any,
 ) -> Comparison:
     """Train networks on one cohort, several seeds each, and measure them on its test images.
 
@@ -120,9 +123,9 @@ def compare(
         val_scores[name] = np.stack([predict(model, val.images) for model, _ in trained])
         thresholds = [choose_threshold(val.labels, scores, rule="youden") for scores in val_scores[name]]
         for part, data, scores in (("val", val, val_scores[name]), ("test", test, test_scores[name])):
-            estimates = bootstrap_mean(data.labels, scores, data.patients)
+            estimates = bootstrap_mean(data.labels, list(scores), data.patients)
             numbers |= {f"{name}.{part}_{metric}": estimate for metric, estimate in estimates.items()}
-        chosen = bootstrap_mean(test.labels, test_scores[name], test.patients, threshold=thresholds)
+        chosen = bootstrap_mean(test.labels, list(test_scores[name]), test.patients, threshold=thresholds)
         for metric in ("accuracy", "sensitivity", "specificity"):
             numbers[f"{name}.test_{metric}_at_val_threshold"] = chosen[metric]
         last = pd.DataFrame([history.iloc[-1] for history in histories[name]])

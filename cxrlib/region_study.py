@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -55,7 +56,8 @@ def network(preset: str) -> TrainConfig:
 
 def regions(
     cohort: Cohort, preset: str = "course", seeds: Sequence[int] = (0,), *,
-    views: Sequence[str] = tuple(VIEWS), store=None, progress=None, replicates: int = 1000,
+    views: Sequence[str] = tuple(VIEWS), store: str | Path | None = None, progress: bool | None = None,
+    replicates: int = 1000,
 ) -> Study:  # fmt: skip
     """Train and test the same network on each view of the same images.
 
@@ -115,6 +117,7 @@ def regions(
     lung_shares = {}
     if cohort.lung_masks is not None:
         part = cohort.split("test")
+        assert part.lung_masks is not None
         white = part.with_images(np.full_like(part.images, 255))
         for view in {"frame", "corners"} & set(views):
             area = shown(white, view).images > 0
@@ -130,7 +133,8 @@ def regions(
         })  # fmt: skip
         numbers |= {key: change.estimate() for key, change in changes.items()}
         families.append({key: change.p_value() for key, change in changes.items()})
-    if numbers["whole.test_auc"].low > 0.5:
+    least = numbers["whole.test_auc"].low
+    if least is not None and least > 0.5:
         for view in views[1:]:
             share = ratio_draws(found[view]["auc"], whole["auc"], nothing=0.5)
             numbers[f"{view}.share_of_whole"] = share.estimate()

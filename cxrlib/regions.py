@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from scipy import ndimage
@@ -47,21 +48,21 @@ def crop_to_lungs(
         raise ConfigError(
             f"The size is {size!r}.", remedy="Give at least 8 pixels, or None for the images' own."
         )
-    cohort, typical = _with_masks(cohort, missing)
-    windows = np.array([lung_window(_filled(mask, typical), margin) for mask in cohort.lung_masks])
+    cohort, masks, typical = _with_masks(cohort, missing)
+    windows = np.array([lung_window(_filled(mask, typical), margin) for mask in masks])
     windows = windows.reshape(-1, 3)
-    cut = {
-        name: None if arrays is None else _cut(arrays, windows, side, mask="mask" in name)
-        for name, arrays in (
-            ("images", cohort.images),
-            ("lung_masks", cohort.lung_masks),
-            ("lesion_masks", cohort.lesion_masks),
-        )
-    }
+    lesions = cohort.lesion_masks
     columns = dict(zip(("window_top", "window_left", "window_side"), windows.T, strict=True))
     # Where a pixel lies in its file is another question now than before the cut.
     table = cohort.table.drop(columns=[*GEOMETRY_COLUMNS, "cache_row"], errors="ignore").assign(**columns)
-    return replace(cohort, **cut, table=table, info=_noted(cohort, f"crop {margin:g}"))
+    return replace(
+        cohort,
+        images=_cut(cohort.images, windows, side, mask=False),
+        lung_masks=_cut(masks, windows, side, mask=True),
+        lesion_masks=None if lesions is None else _cut(lesions, windows, side, mask=True),
+        table=table,
+        info=_noted(cohort, f"crop {margin:g}"),
+    )
 
 
 def keep_lungs(
@@ -132,8 +133,8 @@ def histogram(cohort: Cohort) -> Cohort:
 
 def lung_shape(cohort: Cohort, missing: str = "typical") -> Cohort:
     """The lung masks as images, 0 and 255: what cutting along the masks tells by itself."""
-    cohort, typical = _with_masks(cohort, missing)
-    images = np.stack([255 * _filled(mask, typical) for mask in cohort.lung_masks])
+    cohort, masks, typical = _with_masks(cohort, missing)
+    images = np.stack([255 * _filled(mask, typical) for mask in masks])
     return cohort.with_images(images.astype(np.uint8), info=_noted(cohort, "lung shape"))
 
 
@@ -158,13 +159,13 @@ def shown(cohort: Cohort, view: str) -> Cohort:
     return VIEWS[view](cohort)
 
 
-def _painted(cohort, margin, box, fill, missing, *, inside: bool) -> Cohort:
+def _painted(cohort: Cohort, margin: float, box: bool, fill: int, missing: str, *, inside: bool) -> Cohort:
     if not 0 <= margin < 0.5:
         raise ConfigError(f"The margin is {margin}.", remedy="Give a share from 0 to 0.5, such as 0.02.")
-    cohort, typical = _with_masks(cohort, missing)
+    cohort, masks, typical = _with_masks(cohort, missing)
     images = np.array(cohort.images)
     reach = margin * max(images.shape[1:])
-    for image, mask in zip(images, cohort.lung_masks, strict=True):
+    for image, mask in zip(images, masks, strict=True):
         region = _filled(mask, typical).astype(bool)
         if box and region.any():
             top, left, bottom, right = _box(region)
@@ -176,8 +177,11 @@ def _painted(cohort, margin, box, fill, missing, *, inside: bool) -> Cohort:
     return cohort.with_images(images, info=_noted(cohort, note))
 
 
-def _with_masks(cohort: Cohort, missing: str) -> tuple[Cohort, np.ndarray]:
-    """The cohort, without empty masks if they are to be dropped, and the mean lung field, uint8 (H, W)."""
+def _with_masks(cohort: Cohort, missing: str) -> tuple[Cohort, np.ndarray, np.ndarray]:
+    """The cohort, without empty masks if they are to be dropped, its lung masks, and the mean lung field.
+
+    Masks are uint8 (N, H, W), the mean field uint8 (H, W).
+    """
     if missing not in ("typical", "drop"):
         raise ConfigError(f"There is no way {missing!r} with missing masks.", remedy="Use typical or drop.")
     if cohort.lung_masks is None:
@@ -185,7 +189,7 @@ def _with_masks(cohort: Cohort, missing: str) -> tuple[Cohort, np.ndarray]:
             f"The cohort {cohort.name!r} has no lung masks.",
             remedy="Make them: cxrlib.lungs.segment(cohort).",
         )
-    there = cohort.lung_masks.reshape(len(cohort), -1).any(1)
+    there = np.asarray(cohort.lung_masks.reshape(len(cohort), -1).any(1))
     if not there.any():
         raise DataError(
             f"None of the {len(cohort)} images of {cohort.name!r} has a lung mask that is not empty.",
@@ -193,8 +197,10 @@ def _with_masks(cohort: Cohort, missing: str) -> tuple[Cohort, np.ndarray]:
         )
     if missing == "drop" and not there.all():
         cohort, there = cohort.take(there), there[there]
-    typical = np.mean(cohort.lung_masks[there][:2000], axis=0) >= 0.5
-    return cohort, typical.astype(np.uint8)
+    masks = cohort.lung_masks
+    assert masks is not None
+    typical = np.mean(masks[there][:2000], axis=0) >= 0.5
+    return cohort, masks, typical.astype(np.uint8)
 
 
 def _filled(mask: np.ndarray, typical: np.ndarray) -> np.ndarray:
@@ -228,5 +234,5 @@ def _cut(arrays: np.ndarray, windows: np.ndarray, size: int, *, mask: bool) -> n
     return out
 
 
-def _noted(cohort: Cohort, what: str) -> dict:
+def _noted(cohort: Cohort, what: str) -> dict[str, Any]:
     return {**cohort.info, "regions": [*cohort.info.get("regions", []), what]}

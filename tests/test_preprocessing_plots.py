@@ -73,6 +73,13 @@ def test_every_step_and_region_has_its_point():
     assert len(ax.containers) == 2
 
 
+def test_an_auc_without_an_interval_is_a_point_alone():
+    ax = site_auc({"whole image": {"as stored": Estimate(0.9)}})
+    (bars,) = ax.containers[0][2]
+    (bar,) = bars.get_segments()
+    assert bar[:, 0] == pytest.approx([0.9, 0.9])
+
+
 def test_before_and_after_stand_one_above_the_other():
     images = np.zeros((3, 8, 8), np.uint8)
     figure = before_after(images, images + 200, title="step")

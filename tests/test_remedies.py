@@ -75,6 +75,15 @@ def test_twins_differ_in_the_marker_alone(planted):
     assert (planted.on.labels == planted.off.labels).all()
 
 
+def test_pairs_without_lung_masks_are_mixed_alike():
+    masked = chest(30)
+    bare = replace(
+        masked, **{name: replace(getattr(masked, name), lung_masks=None) for name in ("off", "on")}
+    )
+    assert bare.confounded.lung_masks is None
+    np.testing.assert_array_equal(bare.confounded.images, masked.confounded.images)
+
+
 def test_the_marker_goes_along_with_the_disease_as_often_as_asked():
     many = pairs(150, 64, 3, external=40, find_lungs=False, agreement=1.0, progress=False, workers=1)
     assert (many.present == (many.off.labels == 1)).all()

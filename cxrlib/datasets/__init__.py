@@ -23,6 +23,7 @@ import numpy as np
 from cxrlib import cache
 from cxrlib.cohort import Cohort
 from cxrlib.datasets import _files, folder, kermany, lung_masks, medmnist, nih
+from cxrlib.decode import EXTENSIONS
 from cxrlib.errors import ConfigError, DataError
 
 __all__ = ["SOURCES", "Source", "decode_files", "describe", "fetch", "image_files", "load", "verify"]
@@ -283,7 +284,7 @@ def image_files(paths: Iterable[str | Path]) -> list[Path]:
     if not found:
         raise DataError(
             "No image is in what was named.",
-            remedy=f"Name files or folders of {', '.join(_files.EXTENSIONS)}.",
+            remedy=f"Name files or folders of {', '.join(EXTENSIONS)}.",
         )
     return found
 

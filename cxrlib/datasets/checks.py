@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -21,14 +22,14 @@ def verify(
     *,
     workers: int | None = None,
     progress: bool | None = None,
-    **options,
+    **options: Any,
 ) -> list[Check]:
     """The checks of one source; see :func:`cxrlib.datasets.verify`."""
     if options and name not in ("folder", "pneumoniamnist", "chestmnist"):
         raise ConfigError(
             f"Verifying {name!r} takes no option {', '.join(map(repr, options))}.", remedy="Leave it out."
         )
-    decoding = {"workers": workers, "progress": progress}
+    decoding: dict[str, Any] = {"workers": workers, "progress": progress}
     if name == "phantom":
         return _phantom()
     if name == "nih":
@@ -51,7 +52,7 @@ def identical_files(table: pd.DataFrame) -> pd.DataFrame:
     return candidates[candidates["md5"].duplicated(keep=False)].sort_values(["md5", "image_id"])
 
 
-def _check(name: str, found, expected, ok: bool | None = None) -> Check:
+def _check(name: str, found: object, expected: object, ok: bool | None = None) -> Check:
     return {
         "name": name,
         "ok": bool(found == expected if ok is None else ok),
@@ -60,7 +61,7 @@ def _check(name: str, found, expected, ok: bool | None = None) -> Check:
     }
 
 
-def _unreadable(paths: Sequence[str], decoding: dict) -> Check:
+def _unreadable(paths: Sequence[str], decoding: dict[str, Any]) -> Check:
     try:
         with tempfile.TemporaryDirectory(prefix="cxrlib-") as scratch:
             skipped = decode_files(paths, 32, skip_bad=True, cache_dir=scratch, **decoding).skipped
@@ -80,8 +81,9 @@ def _phantom() -> list[Check]:
     return [_check("renders the same twice", bool(np.array_equal(first.images, second.images)), True)]
 
 
-def _nih(data_dir, decoding) -> list[Check]:
+def _nih(data_dir: str | Path | None, decoding: dict[str, Any]) -> list[Check]:
     table, info = nih.files(data_dir)
+    assert data_dir is not None  # or there were no files
     published = nih_tables.PUBLISHED_COUNTS
     official = nih_tables.official_split(Path(data_dir).expanduser())
     expected = {"train_val": 86_524, "test": 25_596}
@@ -97,7 +99,7 @@ def _nih(data_dir, decoding) -> list[Check]:
     ]
 
 
-def _kermany(data_dir, decoding) -> list[Check]:
+def _kermany(data_dir: str | Path | None, decoding: dict[str, Any]) -> list[Check]:
     table = kermany.files(data_dir)
     counts = table["published_part"].value_counts()
     checks = [
@@ -123,7 +125,7 @@ def _kermany(data_dir, decoding) -> list[Check]:
     return [*checks, _unreadable(table["path"].tolist(), decoding)]
 
 
-def _lung_masks(data_dir, decoding) -> list[Check]:
+def _lung_masks(data_dir: str | Path | None, decoding: dict[str, Any]) -> list[Check]:
     table = lung_masks.files(data_dir)
     counts = table["site"].value_counts()
     checks = [
@@ -133,7 +135,7 @@ def _lung_masks(data_dir, decoding) -> list[Check]:
     return [*checks, _unreadable([*table["path"], *table["mask_path"]], decoding)]
 
 
-def _folder(data_dir, decoding, options) -> list[Check]:
+def _folder(data_dir: str | Path | None, decoding: dict[str, Any], options: dict[str, Any]) -> list[Check]:
     table = folder.files(data_dir, **options)[0]
     missing = [path for path in table["path"] if not Path(path).is_file()]
     identical = identical_files(table[~table["path"].isin(missing)])
@@ -146,7 +148,9 @@ def _folder(data_dir, decoding, options) -> list[Check]:
     ]
 
 
-def _medmnist(name, data_dir, *, image_size: int = 128, progress=None) -> list[Check]:
+def _medmnist(
+    name: str, data_dir: str | Path | None, *, image_size: int = 128, progress: bool | None = None
+) -> list[Check]:
     archive = medmnist.find(name, data_dir, image_size=image_size)
     if archive is None:
         raise DataError(

@@ -108,7 +108,7 @@ def files(data_dir: str | Path | None) -> pd.DataFrame:
             offenders=alone,
             remedy="Remove these images, or add masks of the same names.",
         )
-    names = [_NAME.match(path.stem) for path in images]
+    names = [name for path in images if (name := _NAME.match(path.stem))]  # all: none is strange
     return pd.DataFrame(
         {
             "image_id": [path.stem for path in images],

@@ -22,6 +22,7 @@ import urllib.request
 import zipfile
 from functools import cache
 from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -31,6 +32,9 @@ from cxrlib.cohort import SPLITS, Cohort
 from cxrlib.datasets._files import limited
 from cxrlib.errors import CacheError, ConfigError, DataError
 from cxrlib.storage import allocate, read_array, stored
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
 
 NAMES = ("pneumoniamnist", "chestmnist")
 _LAYOUT = 1
@@ -152,7 +156,7 @@ def sizes(name: str) -> tuple[int, ...]:
     )
 
 
-def package_info(name: str) -> dict:
+def package_info(name: str) -> dict[str, Any]:
     """What the ``medmnist`` package says of a dataset: addresses, checksums, counts, label names."""
     if name not in NAMES:
         raise ConfigError(f"There is no dataset {name!r} here.", remedy=f"Use one of {', '.join(NAMES)}.")
@@ -160,13 +164,14 @@ def package_info(name: str) -> dict:
 
 
 @cache
-def _info() -> dict:
+def _info() -> dict[str, dict[str, Any]]:
     # The package's own import takes torch with it, which is seconds; its table of contents need not.
     package = importlib.util.find_spec("medmnist")
     if package is None or not package.submodule_search_locations:
         raise ConfigError("The package medmnist is not installed.", remedy="Install it: pip install medmnist")
     path = Path(package.submodule_search_locations[0]) / "info.py"
     spec = importlib.util.spec_from_file_location("_medmnist_info", path)
+    assert spec is not None and spec.loader is not None  # as of any .py file
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module.INFO
@@ -212,11 +217,13 @@ def _download(url: str, target: Path, progress: bool | None) -> None:
         raise ConnectionError(f"the connection broke off after {target.stat().st_size:,} of {size:,} bytes")
 
 
-def _bytes_bar(size: int, description: str, progress: bool | None):
+def _bytes_bar(size: int, description: str, progress: bool | None) -> tqdm[Any]:
     return progress_bar(size, description, progress, unit="B", unit_scale=True)
 
 
-def _unpack(archive: Path, partial: Path, counts: dict, shape: tuple, progress: bool | None) -> None:
+def _unpack(
+    archive: Path, partial: Path, counts: dict[str, int], shape: tuple[int, ...], progress: bool | None
+) -> None:
     """Copy the images into one array in the cache, a block at a time, and the labels beside it."""
     labels = []
     offset = allocate(partial / "images.npy", shape)
@@ -241,7 +248,9 @@ def _unpack(archive: Path, partial: Path, counts: dict, shape: tuple, progress: 
     (partial / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
 
 
-def _copy_images(members: zipfile.ZipFile, split: str, shape: tuple[int, ...], target, bar) -> None:
+def _copy_images(
+    members: zipfile.ZipFile, split: str, shape: tuple[int, ...], target: IO[bytes], bar: tqdm[Any]
+) -> None:
     with members.open(f"{split}_images.npy") as member:
         version = np.lib.format.read_magic(member)
         formats = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
@@ -259,7 +268,9 @@ def _copy_images(members: zipfile.ZipFile, split: str, shape: tuple[int, ...], t
             bar.update(images)
 
 
-def _cohort(name: str, entry: Path, about: dict, image_size: int, limit: int | None, seed: int) -> Cohort:
+def _cohort(
+    name: str, entry: Path, about: dict[str, Any], image_size: int, limit: int | None, seed: int
+) -> Cohort:
     try:
         images = read_array(entry / "images.npy", mmap_mode="r")
         labels = read_array(entry / "labels.npy")

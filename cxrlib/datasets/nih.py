@@ -56,6 +56,7 @@ def load(
         The folder holds none of the dataset's images, or its lists leave some out.
     """
     table, info = files(data_dir)
+    assert data_dir is not None  # or there were no files
     table["split"], info["official_split"] = _splits(table, Path(data_dir).expanduser(), seed)
     return cohort_from_files(
         "nih", table, image_size=image_size, info=info, seed=seed, limit=limit, fit=fit, **decoding

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -30,11 +31,11 @@ from cxrlib.datasets.phantom_latents import (
     SKELETON,
     Confounder,
     Latents,
-    PhantomConfig,
     Streams,
     draw,
     site_of,
 )
+from cxrlib.datasets.phantom_latents import PhantomConfig as PhantomConfig
 from cxrlib.errors import ConfigError
 
 _CURVE_SCALE = 256.0
@@ -146,7 +147,7 @@ def _render_one(latents: Latents, size: int, streams: Streams) -> tuple[np.ndarr
 
 def _film(
     image: np.ndarray, small: np.ndarray, low: np.ndarray, latents: Latents, grid: Grid, streams: Streams
-):
+) -> np.ndarray:
     """Attenuation (cm of water) to grey values 0–255, float32: noise, processing, and the film's curve.
 
     What the processing adapts to (``small``, ``low``) is the patient without disease and devices, so that a
@@ -191,7 +192,7 @@ def table(latents: list[Latents], seed: int) -> pd.DataFrame:
 
 
 def load(
-    n: int = 2000, image_size: int = 128, seed: int = 0, *, config: PhantomConfig | None = None, **knobs
+    n: int = 2000, image_size: int = 128, seed: int = 0, *, config: PhantomConfig | None = None, **knobs: Any
 ) -> Cohort:
     """The phantom cohort: ``n`` images, split 70/10/20 by patient.
 
@@ -212,7 +213,7 @@ def load(
     return cohort_of(render(n, image_size=image_size, seed=seed, config=config), seed, config)
 
 
-def config_from(config: PhantomConfig | None, knobs: dict) -> PhantomConfig:
+def config_from(config: PhantomConfig | None, knobs: dict[str, Any]) -> PhantomConfig:
     """The config given, or the one that the knobs describe; both together are a ConfigError."""
     if config is not None and knobs:
         raise ConfigError("The phantom got both a config and knobs.", remedy="Give one or the other.")
@@ -246,18 +247,15 @@ def latents_of(cohort: Cohort) -> list[Latents]:
     # Images are drawn in runs: a patient's follow-up images come one after another.
     drawn = {one.index: one for one in draw(streams, config, int(numbers.min()), int(numbers.max()) + 1)}
     columns = cohort.table[["label", "site", *CONFOUNDERS]].to_dict("records")
-    return [
-        replace(
-            drawn[number],
-            label=int(row["label"]),
-            site=str(row["site"]),
-            **{name: bool(row[name]) for name in CONFOUNDERS},
-        )
-        for number, row in zip(numbers.tolist(), columns, strict=True)
-    ]
+    latents = []
+    for number, row in zip(numbers.tolist(), columns, strict=True):
+        said: dict[str, Any] = {"label": int(row["label"]), "site": str(row["site"])}
+        said |= {name: bool(row[name]) for name in CONFOUNDERS}
+        latents.append(replace(drawn[number], **said))
+    return latents
 
 
-def twin(cohort: Cohort, **changes) -> Cohort:
+def twin(cohort: Cohort, **changes: Any) -> Cohort:
     """The same patients with something set for all of them, and everything else identical to the bit.
 
     Parameters

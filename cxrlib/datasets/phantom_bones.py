@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import reduce
 from types import SimpleNamespace
 
 import numpy as np
@@ -138,13 +139,14 @@ def clavicles(grid: Grid, g: SimpleNamespace, latents: Latents, total: np.ndarra
 def shoulders(grid: Grid, g: SimpleNamespace, latents: Latents, water: np.ndarray, total: np.ndarray) -> None:
     """Arms (soft tissue joins ``water``), humeri and scapulae (``total``)."""
     body, exam, ap = g.body, latents.exam, latents.projection
-    points: list[np.ndarray] = []
+    points: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
     for sign in (-1.0, 1.0):
         joint = (g.chest + 2.5 + 0.2 * body.fat, 3.0 - 0.7 * exam.shoulder)
         spread = (3.6 if ap else 8.0) + 2.0 * exam.arms
         elbow = (joint[0] + max(spread, 0.5), joint[1] + 21.0)
         radius = 4.0 + 0.4 * body.fat
-        box = grid.box(*sorted((sign * (joint[0] - radius), sign * 40.0)), joint[1] - radius - 1, 46.0)
+        x0, x1 = sorted((sign * (joint[0] - radius), sign * 40.0))
+        box = grid.box(x0, x1, joint[1] - radius - 1, 46.0)
         x, y = grid.x[box] * np.float32(sign), grid.y[box]
         if not x.size:
             continue
@@ -163,14 +165,16 @@ def shoulders(grid: Grid, g: SimpleNamespace, latents: Latents, water: np.ndarra
         )
         total[box] += np.maximum(shaft * (along > 0), head)
         points.append(_scapula(grid, g, latents, sign, total))
-    x, y, mass = (
+    xs, ys, mass = (
         (np.concatenate(parts) for parts in zip(*points, strict=True)) if points else (np.zeros(0),) * 3
     )
-    column, row = grid.pixels(x, y, g.midline)
+    column, row = grid.pixels(xs, ys, g.midline)
     total += splat(grid.size, column, row, mass * (1.5 * body.bone / grid.cm**2), 0.28 / grid.cm)
 
 
-def _scapula(grid: Grid, g: SimpleNamespace, latents: Latents, sign: float, total: np.ndarray) -> tuple:
+def _scapula(
+    grid: Grid, g: SimpleNamespace, latents: Latents, sign: float, total: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Add a scapula's blade; return its borders, spine and coracoid as point masses (x, y, cm³)."""
     body, exam, ap = g.body, latents.exam, latents.projection
     over = (2.1 if ap else 0.1) + 0.8 * body.scapula + 0.4 * sign * exam.turn
@@ -181,10 +185,11 @@ def _scapula(grid: Grid, g: SimpleNamespace, latents: Latents, sign: float, tota
     glenoid = np.array([13.9 + out, 4.2 - 0.5 * exam.shoulder])
     acromion = np.array([16.2 + out, 0.4 - 0.7 * exam.shoulder])
     coracoid = np.array([12.6 + out, 2.4])
-    box = grid.box(*sorted((sign * 6.0, sign * 20.0)), 0.0, 16.0)
+    x0, x1 = sorted((sign * 6.0, sign * 20.0))
+    box = grid.box(x0, x1, 0.0, 16.0)
     x, y = grid.x[box] * np.float32(sign), grid.y[box]
     if x.size:
-        inside = None
+        sides = []
         corners = (superior, glenoid, inferior)
         for a, b in zip(corners, corners[1:] + corners[:1], strict=True):
             normal = np.array([a[1] - b[1], b[0] - a[0]])
@@ -192,8 +197,8 @@ def _scapula(grid: Grid, g: SimpleNamespace, latents: Latents, sign: float, tota
             d = (x - np.float32(a[0])) * np.float32(normal[0]) + (y - np.float32(a[1])) * np.float32(
                 normal[1]
             )
-            inside = d if inside is None else np.minimum(inside, d)
-        total[box] += step(inside, 0.6) * np.float32(0.6 * body.bone)
+            sides.append(d)
+        total[box] += step(reduce(np.minimum, sides), 0.6) * np.float32(0.6 * body.bone)
     # Medial, lateral and upper border, spine, acromion, coracoid: from, to, cross-section (cm²), bow (cm).
     root = superior * [1, 0.2] + [0.3, 3.2]
     start = np.array([superior, glenoid, superior, root, acromion, coracoid])

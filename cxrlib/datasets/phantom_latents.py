@@ -100,7 +100,7 @@ class PhantomConfig:
             knob = getattr(self, name)
             if not isinstance(knob, Confounder):
                 number = _number(name, knob, 0, 1)
-                knob = replace(type(self).__dataclass_fields__[name].default, agreement=number)
+                knob = replace(getattr(type(self), name), agreement=number)  # the class has the default
                 object.__setattr__(self, name, knob)
             _number(f"{name}.rate", knob.rate, 0, 1)
             _number(f"{name}.agreement", knob.agreement, 0, 1)
@@ -133,7 +133,7 @@ class PhantomConfig:
         return replace(self, **{name: replace(getattr(self, name), agreement=0.5) for name in CONFOUNDERS})
 
 
-def _number(name: str, value: object, low: float, high: float) -> float:
+def _number(name: str, value: Any, low: float, high: float) -> float:
     try:
         number = float(value)
     except (TypeError, ValueError):

@@ -44,13 +44,23 @@ def vessel_tree(seed: int, patient: int, spacing: float) -> tuple[np.ndarray, ..
         sign, x, y = np.concatenate([sign, sign]), np.concatenate([x, x]), np.concatenate([y, y])
     # Long branches and short ones are walked with their like, each kind with as many points a branch.
     walks = [
-        _walk(*(np.concatenate(column) for column in zip(*part, strict=True)), spacing)
+        _walk(*(np.concatenate(column) for column in zip(*part, strict=True)), spacing=spacing)
         for part in (levels[:2], levels[2:])
     ]
     return tuple(np.concatenate(column) for column in zip(*walks, strict=True))
 
 
-def _walk(sign, x, y, angle, bend, length, radius, spacing):
+def _walk(
+    sign: np.ndarray,
+    x: np.ndarray,
+    y: np.ndarray,
+    angle: np.ndarray,
+    bend: np.ndarray,
+    length: np.ndarray,
+    radius: np.ndarray,
+    *,
+    spacing: float,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Points along gently bent branches."""
     count = max(int(length.mean() * 1.3 / spacing), 2)
     s = ((np.arange(count) + 0.5) / count)[None, :]
@@ -108,7 +118,9 @@ def disease(
     return share * tissue.air, (where & (tissue.lung > 0.5)).astype(np.uint8)
 
 
-def _consolidation(grid, tissue, vessel, latents, rng):
+def _consolidation(
+    grid: Grid, tissue: SimpleNamespace, vessel: np.ndarray, latents: Latents, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
     """Share of air gone, and where, in one lobe: a fluffy blob that stops at the fissure."""
     lesion, severity = latents.lesion, max(latents.severity, 0.01)
     side, _, (across, down), (wide, high) = LOBES[lesion.lobe]
@@ -131,7 +143,9 @@ def _consolidation(grid, tissue, vessel, latents, rng):
     return clip(share, 0, 0.95), blob > 0.4
 
 
-def _interstitial(grid, tissue, latents, rng):
+def _interstitial(
+    grid: Grid, tissue: SimpleNamespace, latents: Latents, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
     """Share of air gone, and where, on both sides: ground glass, a fine net of lines, and dots."""
     lesion = latents.lesion
     zone = step(tissue.t - np.float32(lesion.top), 0.5) * np.float32(0.8) + np.float32(0.2)
@@ -194,7 +208,7 @@ def nuisances(
     return np.minimum(total * tissue.lung, tissue.air * np.float32(0.85))
 
 
-def _disc(grid, total, x, y, wide, high, depth):
+def _disc(grid: Grid, total: np.ndarray, x: float, y: float, wide: float, high: float, depth: float) -> None:
     box = grid.box(x - wide - 0.5, x + wide + 0.5, y - high - 0.5, y + high + 0.5)
     if grid.x[box].size:
         dx = (grid.x[box] - np.float32(x)) * np.float32(1 / wide)
@@ -202,7 +216,9 @@ def _disc(grid, total, x, y, wide, high, depth):
         total[box] += np.sqrt(clip(1 - dx * dx - dy * dy, 0, 1)) * np.float32(max(depth, 0.1))
 
 
-def _strand(x, y, angle, length, mass, spacing):
+def _strand(
+    x: float, y: float, angle: float, length: float, mass: float, spacing: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Points and masses along a strand of tissue of ``mass`` cm² in cross-section."""
     count = max(int(length / spacing), 4)
     s = (np.arange(count) + 0.5) / count - 0.5

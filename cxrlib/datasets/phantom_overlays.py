@@ -112,7 +112,7 @@ def collimation(image: np.ndarray, rng: np.random.Generator) -> None:
 def devices(grid: Grid, g: SimpleNamespace, latents: Latents, rng: np.random.Generator) -> np.ndarray:
     """cm of water that electrodes, leads, tubes and lines add; float32, (S, S)."""
     u, z = rng.random(12), np.clip(rng.standard_normal((12, 4)), -2, 2)
-    curves: list[tuple[list, float]] = []
+    curves: list[tuple[list[tuple[float, float]], float]] = []  # knots, and cm² of water
     total = np.zeros_like(grid.y)
     if u[0] < 0.8:  # electrodes and their leads
         for k in range(2 + int(2.5 * u[1])):

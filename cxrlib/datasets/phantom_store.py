@@ -7,12 +7,14 @@ import json
 from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from cxrlib.cache import progress_bar
 from cxrlib.cohort import Cohort
 from cxrlib.datasets import phantom
+from cxrlib.datasets.phantom_latents import PhantomConfig
 from cxrlib.parallel import worker_deaths
 from cxrlib.storage import cache_root, read_array, stored
 
@@ -28,8 +30,8 @@ def load(
     cache_dir: str | Path | None = None,
     workers: int | None = None,
     progress: bool | None = None,
-    config: phantom.PhantomConfig | None = None,
-    **knobs,
+    config: PhantomConfig | None = None,
+    **knobs: Any,
 ) -> Cohort:
     """What :func:`cxrlib.datasets.phantom.load` gives, from the cache where it was rendered before.
 
@@ -52,11 +54,14 @@ def load(
             np.save(partial / f"{name}.npy", array)
 
     stored(entry, build, needed=3 * n * image_size**2)
-    arrays = [read_array(entry / f"{name}.npy", mmap_mode="r") for name in _ARRAYS]
-    return phantom.cohort_of(phantom.Rendered(*arrays, phantom.draw_latents(n, seed, config)), seed, config)
+    images, lungs, lesions = (read_array(entry / f"{name}.npy", mmap_mode="r") for name in _ARRAYS)
+    made = phantom.Rendered(images, lungs, lesions, phantom.draw_latents(n, seed, config))
+    return phantom.cohort_of(made, seed, config)
 
 
-def _render(n, image_size, seed, config, workers, progress) -> list[np.ndarray]:
+def _render(
+    n: int, image_size: int, seed: int, config: PhantomConfig, workers: int | None, progress: bool | None
+) -> list[np.ndarray]:
     from joblib import Parallel, cpu_count, delayed
 
     jobs = min(workers or cpu_count(), -(-n // CHUNK))
@@ -64,7 +69,7 @@ def _render(n, image_size, seed, config, workers, progress) -> list[np.ndarray]:
         delayed(_chunk)(min(CHUNK, n - start), image_size, seed, config, start)
         for start in range(0, n, CHUNK)
     )
-    made = [[] for _ in _ARRAYS]
+    made: list[list[np.ndarray]] = [[] for _ in _ARRAYS]
     with progress_bar(n, "rendering phantoms", progress) as bar, worker_deaths(jobs):
         for chunk in Parallel(n_jobs=jobs, return_as="generator")(chunks):
             for arrays, array in zip(made, chunk, strict=True):
@@ -73,7 +78,7 @@ def _render(n, image_size, seed, config, workers, progress) -> list[np.ndarray]:
     return [np.concatenate(arrays) for arrays in made]
 
 
-def _chunk(n, image_size, seed, config, start) -> tuple[np.ndarray, ...]:
+def _chunk(n: int, image_size: int, seed: int, config: PhantomConfig, start: int) -> tuple[np.ndarray, ...]:
     made = phantom.render(n, image_size=image_size, seed=seed, config=config, start=start)
     return made.images, made.lung_masks, made.lesion_masks
 
