@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -21,6 +22,7 @@ from cxrlib.errors import ConfigError
 from cxrlib.inference import predict
 from cxrlib.lungs import segment
 from cxrlib.metrics import Estimate, choose_threshold
+from cxrlib.models import Classifier
 from cxrlib.recipes import recipe
 from cxrlib.regions import crop_to_lungs, keep_lungs, shown
 from cxrlib.study import Study, cut, of_preset, study_of, train_all
@@ -98,7 +100,8 @@ def settings(preset: str, seed: int) -> TrainConfig:
 
 def crop_study(
     cohort: Cohort, preset: str = "course", seeds: Sequence[int] = (0,), *,
-    arms: Sequence[str] | None = None, store=None, progress=None, replicates: int = 1000,
+    arms: Sequence[str] | None = None, store: str | Path | None = None, progress: bool | None = None,
+    replicates: int = 1000,
 ) -> Study:  # fmt: skip
     """Whole, cropped and masked images, each against whole on the same patients; and images without lungs.
 
@@ -154,22 +157,22 @@ def crop_study(
     return study_of(pd.DataFrame(rows), numbers, tests)
 
 
-def _measure(models, view: Cohort, replicates: int) -> dict[str, Draws]:
-    options = {"replicates": replicates}
+def _measure(models: Sequence[Classifier], view: Cohort, replicates: int) -> dict[str, Draws]:
     val, test = view.split("val"), view.split("test")
     on_val, on_test = (np.stack([predict(model, part.images) for model in models]) for part in (val, test))
     cuts = [choose_threshold(val.labels, scores, rule="youden") for scores in on_val]
     right = [(scores >= cut) == (test.labels == 1) for scores, cut in zip(on_test, cuts, strict=True)]
     return {
-        "val_auc": draws(val.labels, on_val, val.patients, **options),
-        "test_auc": draws(test.labels, on_test, test.patients, **options),
-        "test_accuracy": draws(test.labels, on_test, test.patients, "accuracy", **options),
-        "test_accuracy_at_val": mean_draws(right, test.patients, **options),
+        "val_auc": draws(val.labels, on_val, val.patients, replicates=replicates),
+        "test_auc": draws(test.labels, on_test, test.patients, replicates=replicates),
+        "test_accuracy": draws(test.labels, on_test, test.patients, "accuracy", replicates=replicates),
+        "test_accuracy_at_val": mean_draws(right, test.patients, replicates=replicates),
     }
 
 
 def _found(cohort: Cohort) -> dict[str, Estimate]:
-    there = cohort.lung_masks.reshape(len(cohort), -1).any(axis=1)
+    assert cohort.lung_masks is not None  # found where there were none
+    there = np.asarray(cohort.lung_masks.reshape(len(cohort), -1).any(axis=1))
     return {
         f"{name}.lungs_found": Estimate(
             float(there[cohort.labels == label].mean()), n=int(np.sum(cohort.labels == label))
