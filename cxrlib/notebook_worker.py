@@ -15,6 +15,7 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 PAPERMILL_ERROR = "papermill-error-cell-tag"
 """Tag of the cells that papermill adds to a notebook that failed; positions are counted without them."""
@@ -27,14 +28,14 @@ def execute(job: Mapping[str, object]) -> dict[str, object]:
     from papermill.engines import NBClientEngine, papermill_engines
     from papermill.exceptions import PapermillExecutionError
 
-    class TellingEngine(NBClientEngine):
+    class TellingEngine(NBClientEngine):  # type: ignore[misc]  # papermill has no types
         """Papermill's own engine, which also says how far it is."""
 
         @classmethod
-        def execute_managed_notebook(cls, nb_man, kernel_name, **kwargs):
+        def execute_managed_notebook(cls, nb_man: Any, kernel_name: str, **kwargs: Any) -> Any:
             complete = nb_man.cell_complete
 
-            def complete_and_tell(cell, cell_index=None, **more):
+            def complete_and_tell(cell: Any, cell_index: int | None = None, **more: Any) -> None:
                 complete(cell, cell_index=cell_index, **more)
                 _tell({"cell": (cell_index or 0) + 1, "of": len(nb_man.nb.cells)})
 

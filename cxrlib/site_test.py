@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
+from numpy.typing import ArrayLike
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -55,12 +56,10 @@ class SiteTest:
     region: str
 
 
-# One thread: the fits are small, and threads that wait for each other take longer.
-@threadpool_limits.wrap(limits=1)
 def site_test(
     images: np.ndarray,
-    sites,
-    patients,
+    sites: ArrayLike,
+    patients: ArrayLike,
     *,
     masks: np.ndarray | None = None,
     region: str = "whole",
@@ -89,7 +88,24 @@ def site_test(
     ConfigError, DataError
         An unknown region; lengths differ, masks are missing, or there is a single site.
     """
-    images, sites, patients = np.asanyarray(images), np.asarray(sites).astype(str), np.asarray(patients)
+    # One thread: the fits are small, and threads that wait for each other take longer.
+    with threadpool_limits(limits=1):
+        return _site_test(
+            np.asanyarray(images), np.asarray(sites).astype(str), np.asarray(patients), masks, region, folds,
+            seed, replicates,
+        )  # fmt: skip
+
+
+def _site_test(
+    images: np.ndarray,
+    sites: np.ndarray,
+    patients: np.ndarray,
+    masks: np.ndarray | None,
+    region: str,
+    folds: int,
+    seed: int,
+    replicates: int,
+) -> SiteTest:
     names = tuple(sorted(set(sites.tolist())))
     _check(images, sites, patients, masks, region, names)
     features = np.stack(
@@ -180,11 +196,10 @@ def second_archive(
     size = cohort.images.shape[1]
     inner = max(1, round(size * (1 - 2 * padding)))
     place = slice((size - inner) // 2, (size - inner) // 2 + inner)
-    arrays = {}
+    arrays: dict[str, np.ndarray] = {}
     for role in ("images", "lung_masks", "lesion_masks"):
         given = getattr(cohort, role)
         if given is None:
-            arrays[role] = None
             continue
         arrays[role] = np.array(given)
         for row in rows:
@@ -200,7 +215,15 @@ def second_archive(
     return cohort.with_images(arrays.pop("images"), **arrays)
 
 
-def _measured(codes, names, patients, scores, region, replicates, seed) -> SiteTest:
+def _measured(
+    codes: np.ndarray,
+    names: tuple[str, ...],
+    patients: np.ndarray,
+    scores: np.ndarray,
+    region: str,
+    replicates: int,
+    seed: int,
+) -> SiteTest:
     _, people = np.unique([f"{c}:{p}" for c, p in zip(codes, patients, strict=True)], return_inverse=True)
     logs = np.log(np.clip(scores, 1e-9, 1))
     each = [Ranked.of((codes == k).astype(int), logs[:, k], people, 0.0) for k in range(len(names))]
@@ -243,7 +266,14 @@ def _rings(shape: tuple[int, int]) -> np.ndarray:
     return np.minimum((radius / 0.5 * 16).astype(int), 16)
 
 
-def _check(images, sites, patients, masks, region, names) -> None:
+def _check(
+    images: np.ndarray,
+    sites: np.ndarray,
+    patients: np.ndarray,
+    masks: np.ndarray | None,
+    region: str,
+    names: tuple[str, ...],
+) -> None:
     if region not in REGIONS:
         raise ConfigError(f"There is no region {region!r}.", remedy=f"Use one of {', '.join(REGIONS)}.")
     if images.ndim != 3 or images.dtype != np.uint8 or not len(images) == len(sites) == len(patients):
