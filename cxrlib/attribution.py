@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import ArrayLike
 from scipy.ndimage import maximum_filter
 from scipy.stats import rankdata
 from torch import nn
@@ -92,7 +95,7 @@ def attribute(
         explainer = IntegratedGradients(model)
     else:
         explainer = Occlusion(model)
-        window = window or max(2, images.shape[1] // 8)
+    side = window or max(2, images.shape[1] // 8)
     for start in range(0, len(images), batch_size):
         x = torch.tensor(images[start : start + batch_size], device=device).float().unsqueeze(1)
         if method == "grad_cam":
@@ -103,8 +106,8 @@ def attribute(
             with torch.no_grad():
                 maps = explainer.attribute(
                     x,
-                    sliding_window_shapes=(1, window, window),
-                    strides=(1, max(1, window // 2), max(1, window // 2)),
+                    sliding_window_shapes=(1, side, side),
+                    strides=(1, max(1, side // 2), max(1, side // 2)),
                     baselines=grey,
                     perturbations_per_eval=8,
                 )
@@ -119,14 +122,11 @@ def grad_cam_layer(model: Classifier, image_size: int, smallest: int = SMALLEST_
     """
     sides: list[tuple[str, int]] = []
 
-    def hook(name):
-        def note(module, inputs, output):
-            if isinstance(output, torch.Tensor) and output.ndim == 4:
-                sides.append((name, min(output.shape[2:])))
+    def note(name: str, module: nn.Module, inputs: object, output: object) -> None:
+        if isinstance(output, torch.Tensor) and output.ndim == 4:
+            sides.append((name, min(output.shape[2:])))
 
-        return note
-
-    handles = [m.register_forward_hook(hook(n)) for n, m in model.named_modules() if n]
+    handles = [m.register_forward_hook(partial(note, n)) for n, m in model.named_modules() if n]
     try:
         with torch.no_grad():
             model.eval()(torch.zeros(1, 1, image_size, image_size, device=model.mean.device))
@@ -147,7 +147,7 @@ def regions(cohort: Cohort) -> dict[str, np.ndarray]:
     return {name: np.asarray(mask, dtype=np.uint8) for name, mask in known.items() if mask is not None}
 
 
-def hold_out(cohort: Cohort, image_ids) -> Cohort:
+def hold_out(cohort: Cohort, image_ids: Iterable[str]) -> Cohort:
     """The cohort with all images of these images' patients in its test part: for maps they must be unseen."""
     patients = cohort.table.loc[cohort.table["image_id"].isin(image_ids), "patient_id"]
     held = cohort.table["patient_id"].isin(patients)
@@ -190,7 +190,7 @@ def pointing(maps: np.ndarray, masks: np.ndarray, tolerance: int = 0) -> np.ndar
 def localisation(
     maps: np.ndarray,
     masks: np.ndarray,
-    patients=None,
+    patients: ArrayLike | None = None,
     *,
     tolerance: int = 0,
     replicates: int = 2000,
@@ -215,8 +215,8 @@ def localisation(
     used = masks.any(axis=(1, 2)) & (maps > 0).any(axis=(1, 2))
     if not used.any():
         raise DataError("No image has both a mask and a positive map.", remedy="Choose other images.")
+    owners = np.arange(len(maps)) if patients is None else np.asarray(patients)
     maps, masks = maps[used], masks[used]
-    owners = np.arange(len(used)) if patients is None else np.asarray(patients)
     share, area = inside_share(maps, masks), masks.mean(axis=(1, 2))
     other = share
     if len(maps) > 1:
@@ -249,8 +249,9 @@ def randomised(model: Classifier, seed: int = 0) -> list[tuple[str, Classifier]]
         torch.manual_seed(seed)
         for name, block in reversed(_blocks(noisy.network)):
             for part in block.modules():
-                if hasattr(part, "reset_parameters"):
-                    part.reset_parameters()
+                reset = getattr(part, "reset_parameters", None)
+                if reset is not None:
+                    reset()
             cascade.append((name, copy.deepcopy(noisy)))
     return cascade
 
@@ -260,12 +261,12 @@ def randomisation(
     images: np.ndarray,
     methods: Sequence[str] = ("grad_cam", "integrated_gradients"),
     *,
-    patients=None,
+    patients: ArrayLike | None = None,
     absolute: bool = True,
     seed: int = 0,
     replicates: int = 1000,
     level: float = 0.95,
-    options: Mapping[str, Mapping] | None = None,
+    options: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> pd.DataFrame:
     """Spearman's correlation of maps with those of networks whose weights are ever more random.
 
@@ -327,16 +328,17 @@ def estimates(
         if region != "border" or name in fixed
     }
     last = cascade["step"].max()
-    for row in cascade.itertuples():
-        names = [f"step_{row.step:02d}"] if row.step else ["another_image"]
-        for name in [*names, *(["all_random"] if row.step == last else [])]:
-            numbers[f"randomisation.{row.method}.{name}"] = Estimate(
-                row.correlation, row.low, row.high, row.n
-            )
+    for row in cascade.to_dict("records"):
+        names = [f"step_{row['step']:02d}"] if row["step"] else ["another_image"]
+        found = Estimate(row["correlation"], row["low"], row["high"], row["n"])
+        for name in [*names, *(["all_random"] if row["step"] == last else [])]:
+            numbers[f"randomisation.{row['method']}.{name}"] = found
     return numbers
 
 
-def box_masks(image_ids, boxes: pd.DataFrame, image_size: int, original: int = 1024) -> np.ndarray:
+def box_masks(
+    image_ids: Sequence[str] | pd.Series, boxes: pd.DataFrame, image_size: int, original: int = 1024
+) -> np.ndarray:
     """NIH's boxes as masks on square images.
 
     Parameters
@@ -353,10 +355,11 @@ def box_masks(image_ids, boxes: pd.DataFrame, image_size: int, original: int = 1
     masks = np.zeros((len(image_ids), image_size, image_size), dtype=np.uint8)
     rows = {image_id: row for row, image_id in enumerate(image_ids)}
     scale = image_size / original
-    for box in boxes[boxes["image_id"].isin(rows)].itertuples():
-        left, top = int(np.floor(box.x * scale)), int(np.floor(box.y * scale))
-        right, bottom = int(np.ceil((box.x + box.w) * scale)), int(np.ceil((box.y + box.h) * scale))
-        masks[rows[box.image_id], max(0, top) : bottom, max(0, left) : right] = 1
+    for box in boxes[boxes["image_id"].isin(rows)].to_dict("records"):
+        left, top = int(np.floor(box["x"] * scale)), int(np.floor(box["y"] * scale))
+        right = int(np.ceil((box["x"] + box["w"]) * scale))
+        bottom = int(np.ceil((box["y"] + box["h"]) * scale))
+        masks[rows[box["image_id"]], max(0, top) : bottom, max(0, left) : right] = 1
     return masks
 
 
@@ -371,7 +374,9 @@ def _blocks(network: nn.Module, prefix: str = "") -> list[tuple[str, nn.Module]]
     return found
 
 
-def _means(values: Mapping[str, np.ndarray], patients, replicates, level, seed) -> dict[str, Estimate]:
+def _means(
+    values: Mapping[str, np.ndarray], patients: np.ndarray, replicates: int, level: float, seed: int
+) -> dict[str, Estimate]:
     """Means over images and their intervals by patient, on the same draws; NaN rows are left out."""
     kept = np.all([np.isfinite(value) for value in values.values()], axis=0)
     if not kept.any():

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 from scipy.optimize import minimize, minimize_scalar
 from scipy.special import expit, log_expit, logit
 
@@ -42,7 +43,7 @@ class Scaling:
         """What the logits are divided by; above 1 the network was too sure of itself."""
         return 1 / self.slope
 
-    def __call__(self, logits) -> np.ndarray:
+    def __call__(self, logits: ArrayLike) -> np.ndarray:
         """Probabilities, float64, of ``logits`` of any shape."""
         return expit(self.slope * np.asarray(logits, dtype=float) + self.offset)
 
@@ -64,12 +65,12 @@ class Decomposition:
     within: float
 
 
-def to_logits(probabilities) -> np.ndarray:
+def to_logits(probabilities: ArrayLike) -> np.ndarray:
     """Log odds, float64; probabilities are kept 1e-7 away from 0 and 1."""
     return logit(np.clip(np.asarray(probabilities, dtype=float), _CLIP, 1 - _CLIP))
 
 
-def fit_temperature(labels, logits) -> Scaling:
+def fit_temperature(labels: ArrayLike, logits: ArrayLike) -> Scaling:
     """The temperature with the smallest cross-entropy; give it the validation images.
 
     It changes no rank, so AUC and any operating point stay what they were. Logits that say nothing get a
@@ -87,12 +88,12 @@ def fit_temperature(labels, logits) -> Scaling:
     return Scaling(slope=float(np.exp(-found.x)))
 
 
-def fit_platt(labels, logits) -> Scaling:
+def fit_platt(labels: ArrayLike, logits: ArrayLike) -> Scaling:
     """Slope and offset with the smallest cross-entropy: Platt's scaling without his prior."""
     labels, logits = _checked_logits(labels, logits)
     start = fit_temperature(labels, logits)
 
-    def loss(parameters):
+    def loss(parameters: np.ndarray) -> tuple[float, list[np.floating]]:
         slope, offset = parameters
         error = expit(slope * logits + offset) - labels
         return _cross_entropy(labels, slope * logits + offset), [np.mean(error * logits), np.mean(error)]
@@ -101,7 +102,9 @@ def fit_platt(labels, logits) -> Scaling:
     return Scaling(float(slope), float(offset))
 
 
-def decompose(labels, probabilities, bins: int | None = None, strategy: str = "quantile") -> Decomposition:
+def decompose(
+    labels: ArrayLike, probabilities: ArrayLike, bins: int | None = None, strategy: str = "quantile"
+) -> Decomposition:
     """Murphy's decomposition of the Brier score.
 
     Parameters
@@ -115,20 +118,20 @@ def decompose(labels, probabilities, bins: int | None = None, strategy: str = "q
     doi:10.1175/1520-0450(1973)012<0595:ANVPOT>2.0.CO;2; for bins, Stephenson, Coelho, Jolliffe, Weather and
     Forecasting 23:752–757, 2008, doi:10.1175/2007WAF2006116.1.
     """
-    labels, (probabilities,) = _checked(labels, [probabilities])
+    labels, (row,) = _checked(labels, [probabilities])
     if bins is None:
-        codes = np.unique(probabilities, return_inverse=True)[1]
+        codes = np.unique(row, return_inverse=True)[1]
     else:
-        codes = _codes(probabilities, bin_edges(probabilities, bins, strategy))
+        codes = _codes(row, bin_edges(row, bins, strategy))
     k = int(codes.max()) + 1
-    n, p, y = (np.bincount(codes, weights=w, minlength=k) for w in (None, probabilities, labels))
-    brier = float(np.mean((probabilities - labels) ** 2))
+    n, p, y = (np.bincount(codes, weights=w, minlength=k) for w in (None, row, labels))
+    brier = float(np.mean((row - labels) ** 2))
     parts = {name: float(value[0]) for name, value in _parts(n[None], p[None], y[None]).items()}
     within = brier - (parts["reliability"] - parts["resolution"] + parts["uncertainty"])
     return Decomposition(brier, parts["reliability"], parts["resolution"], parts["uncertainty"], within)
 
 
-def ece(labels, probabilities, bins: int = 10, strategy: str = "quantile") -> float:
+def ece(labels: ArrayLike, probabilities: ArrayLike, bins: int = 10, strategy: str = "quantile") -> float:
     """Expected calibration error: the mean distance of a bin's frequency from its mean probability.
 
     Bins are of the probability of pneumonia. (Guo et al. bin the probability of whichever class is predicted,
@@ -138,9 +141,9 @@ def ece(labels, probabilities, bins: int = 10, strategy: str = "quantile") -> fl
 
 
 def reliability(
-    labels,
-    probabilities,
-    patients=None,
+    labels: ArrayLike,
+    probabilities: ArrayLike,
+    patients: ArrayLike | None = None,
     *,
     bins: int = 10,
     strategy: str = "quantile",
@@ -155,8 +158,8 @@ def reliability(
     DataFrame with a row a bin that is not empty: ``probability`` (mean), ``frequency`` (share of positives),
     ``low``, ``high``, ``n``.
     """
-    labels, (probabilities,) = _checked(labels, [probabilities])
-    cells = _cells(labels, probabilities, bins, strategy)
+    labels, (row,) = _checked(labels, [probabilities])
+    cells = _cells(labels, row, bins, strategy)
     n, p, y = cells.sum(axis=0)
     sums = resample_patients(
         cells.reshape(len(labels), -1), _patients(labels, patients), replicates=replicates, seed=seed
@@ -169,9 +172,9 @@ def reliability(
 
 
 def calibration(
-    labels,
-    list_of_probabilities: Sequence,
-    patients=None,
+    labels: ArrayLike,
+    list_of_probabilities: Sequence[ArrayLike] | np.ndarray,
+    patients: ArrayLike | None = None,
     *,
     bins: int = 10,
     strategy: str = "quantile",
@@ -233,19 +236,19 @@ def calibration(
     if replicates:
         floor = _floor(probabilities, bins, strategy, min(replicates, 500), level, seed)
         numbers["ece_floor"] = floor
-        if numbers["ece"].value <= floor.high:
+        if floor.high is not None and numbers["ece"].value <= floor.high:
             numbers["ece"] = replace(numbers["ece"], low=0.0)
     return numbers
 
 
-def bin_edges(probabilities, bins: int, strategy: str = "quantile") -> np.ndarray:
+def bin_edges(probabilities: ArrayLike, bins: int, strategy: str = "quantile") -> np.ndarray:
     """Inner edges of the bins, ascending: float64, at most ``bins − 1`` of them (ties merge bins)."""
     if strategy not in STRATEGIES or bins < 1:
         raise ConfigError(
             f"{bins} bins of kind {strategy!r} cannot be made.", remedy=f"Use 1 or more of {STRATEGIES}."
         )
     inner = np.linspace(0, 1, bins + 1)[1:-1]
-    return np.unique(np.quantile(probabilities, inner)) if strategy == "quantile" else inner
+    return np.unique(np.quantile(np.asarray(probabilities), inner)) if strategy == "quantile" else inner
 
 
 def _statistics(sums: np.ndarray, shape: tuple[int, int]) -> dict[str, np.ndarray]:
@@ -294,14 +297,16 @@ def _losses(labels: np.ndarray, probabilities: np.ndarray, bins: int) -> np.ndar
     return cells
 
 
-def _floor(probabilities, bins, strategy, draws, level, seed) -> Estimate:
+def _floor(
+    probabilities: np.ndarray, bins: int, strategy: str, draws: int, level: float, seed: int
+) -> Estimate:
     rng = np.random.default_rng(seed)
-    values = []
+    by_seed = []
     for row in probabilities:
         cells = _cells(np.zeros(len(row)), row, bins, strategy)
         labels = (rng.random((draws, len(row))) < row).astype(float)
-        values.append(np.abs(cells[:, 1].sum(axis=0) - labels @ cells[:, 0]).sum(axis=1) / len(row))
-    values = np.mean(values, axis=0)
+        by_seed.append(np.abs(cells[:, 1].sum(axis=0) - labels @ cells[:, 0]).sum(axis=1) / len(row))
+    values = np.mean(by_seed, axis=0)
     tail = (1 - level) / 2
     low, high = np.quantile(values, [tail, 1 - tail])
     return Estimate(float(values.mean()), float(low), float(high), len(probabilities[0]), len(probabilities))
@@ -315,27 +320,29 @@ def _cross_entropy(labels: np.ndarray, logits: np.ndarray) -> float:
     return -float(np.mean(np.where(labels == 1, log_expit(logits), log_expit(-logits))))
 
 
-def _patients(labels: np.ndarray, patients) -> np.ndarray:
+def _patients(labels: np.ndarray, patients: ArrayLike | None) -> np.ndarray:
     return np.arange(len(labels)) if patients is None else np.asarray(patients)
 
 
-def _checked_logits(labels, logits) -> tuple[np.ndarray, np.ndarray]:
-    labels, (logits,) = checked(labels, [logits], metrics=())
+def _checked_logits(labels: ArrayLike, logits: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    labels, (row,) = checked(labels, [logits], metrics=())
     if len(np.unique(labels)) < 2:
         raise DataError(
             f"All {len(labels)} labels are {labels[0]}.",
             remedy="A scaling is fitted to images of both classes.",
         )
-    if ((logits >= 0) & (logits <= 1)).all():
+    if ((row >= 0) & (row <= 1)).all():
         warnings.warn(
             "All logits lie between 0 and 1: if they are probabilities, give to_logits(probabilities).",
             CxrWarning,
             stacklevel=3,
         )
-    return labels, logits
+    return labels, row
 
 
-def _checked(labels, list_of_probabilities) -> tuple[np.ndarray, np.ndarray]:
+def _checked(
+    labels: ArrayLike, list_of_probabilities: Sequence[ArrayLike] | np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     labels, probabilities = checked(labels, list_of_probabilities, metrics=("accuracy",))
     check_probabilities(probabilities)
     return labels, probabilities

@@ -61,9 +61,7 @@ def load(folder: str | Path) -> pd.DataFrame:
         )
     scores = raw[list(columns)].rename(columns=columns)
     table = scores.merge(nih_tables.metadata(), on="image_id", how="left", validate="one_to_one")
-    wrong = table["patient_id"].isna() | ~scores.drop(columns="image_id").apply(
-        lambda column: pd.to_numeric(column, errors="coerce").between(0, 1)
-    ).all(axis=1)
+    wrong = table["patient_id"].isna() | ~scores.drop(columns="image_id").apply(_in_range).all(axis=1)
     if wrong.any():
         raise DataError(
             f"{int(wrong.sum())} rows of {path.name} are of no NIH image, or hold something else than "
@@ -102,9 +100,8 @@ def by_view(
         "AP_with_PA_without": (ap & positive) | (~ap & ~positive),
         "PA_with_AP_without": (~ap & positive) | (ap & ~positive),
     }
-    options = {"replicates": replicates, "seed": seed}
     drawn = subgroups.subset_draws(
-        labels, [scores], subsets, table["patient_id"], thresholds=threshold, **options
+        labels, [scores], subsets, table["patient_id"], thresholds=threshold, replicates=replicates, seed=seed
     )
     n = {name: int(rows.sum()) for name, rows in subsets.items()}
     numbers = {f"{name}.auc": _estimate(drawn[name]["auc"], n[name]) for name in subsets}
@@ -112,7 +109,7 @@ def by_view(
     numbers |= {f"{name}.share": Estimate(pairs[name] / pairs["all"]) for name in subsets if name != "all"}
     # Weights are those of the sample: the question is the same set of pairs in every draw.
     weights = {view: pairs[view] / (pairs["PA"] + pairs["AP"]) for view in VIEWS}
-    same = sum(weight * drawn[view]["auc"] for view, weight in weights.items())
+    same = weights["PA"] * drawn["PA"]["auc"] + weights["AP"] * drawn["AP"]["auc"]
     numbers["same_view.auc"] = _estimate(same, len(table))
     numbers["same_view.share"] = Estimate((pairs["PA"] + pairs["AP"]) / pairs["all"])
     numbers["all_minus_same_view.auc"] = _estimate(drawn["all"]["auc"] - same, len(table))
@@ -127,7 +124,8 @@ def by_view(
         {"view": np.ones(int(healthy.sum()), dtype=bool)},
         table["patient_id"].to_numpy()[healthy],
         measures=("auc",),
-        **options,
+        replicates=replicates,
+        seed=seed,
     )
     numbers["view.auc"] = _estimate(told["view"]["auc"], int(healthy.sum()))
     return numbers
@@ -159,7 +157,7 @@ def findings_by_view(
             replicates=replicates,
             seed=seed,
         )
-        row = {}
+        row: dict[str, float | None] = {}
         gap = drawn["AP"]["auc"] - drawn["PA"]["auc"]
         counts = {view: int(labels[subsets[view]].sum()) for view in VIEWS}
         few = {view for view in VIEWS if counts[view] < subgroups.FEWEST}
@@ -194,6 +192,11 @@ def suspected_labels(table: pd.DataFrame, words: Sequence[str] = OPACITY_WORDS) 
     found["opacity"] = found["image_id"].map(experts.astype(float))
     found["wrong"] = found["opacity"].notna() & (found["opacity"] != found["label"])
     return found
+
+
+def _in_range(column: pd.Series) -> pd.Series:
+    """bool: is it a probability? What is no number at all is none."""
+    return pd.to_numeric(column, errors="coerce").between(0, 1)
 
 
 def _check(table: pd.DataFrame, finding: str) -> None:

@@ -14,11 +14,12 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
 from torch import Generator, Tensor, nn
+from torch.autograd.function import FunctionCtx
 
 from cxrlib.errors import ConfigError
 
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
     from cxrlib.train_config import TrainConfig
+
+Network = TypeVar("Network", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -67,13 +70,13 @@ class _Sum(torch.autograd.Function):
     """The sum of a tensor over all processes; back, the sum of the gradients."""
 
     @staticmethod
-    def forward(context, tensor: Tensor) -> Tensor:
+    def forward(context: FunctionCtx, tensor: Tensor) -> Tensor:
         total = tensor.clone()
         torch.distributed.all_reduce(total)
         return total
 
     @staticmethod
-    def backward(context, gradient: Tensor) -> Tensor:
+    def backward(context: FunctionCtx, gradient: Tensor) -> Tensor:
         return _Sum.forward(context, gradient)
 
 
@@ -100,7 +103,10 @@ class SyncedBatchNorm(nn.BatchNorm2d):
         mean = (count * means).sum(0) / total
         variance = (count * (variances + (means - mean).square())).sum(0) / total
         with torch.no_grad():
-            self.num_batches_tracked += 1
+            # spread_layers meets layers with nn.BatchNorm2d's defaults only, which keep statistics.
+            assert self.num_batches_tracked is not None and self.momentum is not None
+            assert self.running_mean is not None and self.running_var is not None
+            self.num_batches_tracked.add_(1)
             self.running_mean.lerp_(mean, self.momentum)
             self.running_var.lerp_(variance * (total / (total - 1)), self.momentum)
         scale = self.weight * torch.rsqrt(variance + self.eps)
@@ -120,15 +126,20 @@ class SharedDropout(nn.Dropout):
         return x * mask[self.share.first :: self.share.step]
 
 
-def spread_layers(model: nn.Module, share: Share, device: torch.device) -> nn.Module:
+def spread_layers(model: Network, share: Share, device: torch.device) -> Network:
     """The network with layers that see the whole batch where they have to; weights and names stay."""
     for module in model.modules():
         # The class alone is replaced, so that parameters, buffers and their names are those of a checkpoint.
         if type(module) is nn.BatchNorm2d and device.type == "cpu":
             module.__class__ = SyncedBatchNorm
         elif type(module) is nn.Dropout:
-            module.__class__, module.share = SharedDropout, share
-    return model if device.type == "cpu" else nn.SyncBatchNorm.convert_sync_batchnorm(model)
+            module.__class__ = SharedDropout
+            assert isinstance(module, SharedDropout)
+            module.share = share
+    if device.type == "cpu":
+        return model
+    # A network that is no batch normalisation itself comes back as it is, with its layers replaced.
+    return nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
 
 
 def launch(config: TrainConfig) -> Fabric:
@@ -162,12 +173,13 @@ def launch(config: TrainConfig) -> Fabric:
             f"A batch of {config.batch_size} images cannot be shared by {wanted} devices.",
             remedy=f"Give a batch_size of at least {wanted}.",
         )
+    precision: Any = config.precision  # Fabric refuses what it does not know: a ValueError
     try:
         fabric = Fabric(
             accelerator=config.accelerator,
             devices=config.devices,
             num_nodes=config.num_nodes,
-            precision=config.precision,
+            precision=precision,
         )
         if fabric.world_size > 1:
             fabric.launch()
@@ -190,7 +202,14 @@ def gathered(fabric: Fabric, mine: np.ndarray, share: Share) -> np.ndarray:
         return mine
     whole = torch.zeros(share.total, dtype=torch.from_numpy(mine).dtype)
     whole[share.first :: share.step] = torch.from_numpy(mine)
-    return fabric.all_reduce(fabric.to_device(whole), reduce_op="sum").cpu().numpy()
+    return reduced(fabric, fabric.to_device(whole), "sum").cpu().numpy()
+
+
+def reduced(fabric: Fabric, tensor: Tensor, how: str = "mean") -> Tensor:
+    """The ``mean`` or ``sum`` of a tensor over all processes, the same in each."""
+    found = fabric.all_reduce(tensor, reduce_op=how)
+    assert isinstance(found, Tensor)  # Fabric takes collections as well, and gives back what it was given
+    return found
 
 
 def is_lost_process(error: Exception) -> bool:

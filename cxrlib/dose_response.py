@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -22,6 +24,7 @@ from cxrlib.region_study import NETWORKS
 from cxrlib.study import Study, Trained, of_preset, spread, study_of, train, train_all
 from cxrlib.study_stats import Draws, pooled
 from cxrlib.train_config import TrainConfig
+from cxrlib.training import Trainer
 
 PLANTED = 0.95
 """Agreement of each confounder in :func:`order_of_learning`."""
@@ -61,7 +64,7 @@ DOSES = {
 }
 
 
-def unconfounded(preset: str = "course", image_size: int = 64, seed: int = 0, **loading) -> Cohort:
+def unconfounded(preset: str = "course", image_size: int = 64, seed: int = 0, **loading: Any) -> Cohort:
     """Phantoms in which no confounder has anything to do with the disease; as many as the preset studies."""
     spend = of_preset(DOSES, preset)
     config = PhantomConfig().unconfounded()
@@ -70,7 +73,8 @@ def unconfounded(preset: str = "course", image_size: int = 64, seed: int = 0, **
 
 def dose_response(
     cohort: Cohort, preset: str = "course", seeds: Sequence[int] = (0,), *, confounder: str = "marker",
-    agreements: Sequence[float] | None = None, store=None, progress=None, replicates: int = 1000,
+    agreements: Sequence[float] | None = None, store: str | Path | None = None,
+    progress: bool | None = None, replicates: int = 1000,
 ) -> Study:  # fmt: skip
     """A confounder whose agreement with the disease rises in training and validation, tested three ways.
 
@@ -95,7 +99,9 @@ def dose_response(
     test = cohort.split("test")
     pair = twins(test, confounder)
     learning = cohort.take((cohort.table["split"] != "test").to_numpy())
-    rows, numbers, costs = [], {}, {}
+    rows: list[dict[str, float]] = []
+    numbers: dict[str, Estimate] = {}
+    costs: dict[str, Draws] = {}
     with progress_bar(len(agreements) * len(seeds), "doses", progress, "training") as bar:
         for agreement in agreements:
             dosed = planted(learning, confounder, flags(learning, agreement))
@@ -121,7 +127,13 @@ def dose_response(
     return study_of(pd.DataFrame(rows), numbers, [{key: cost.p_value() for key, cost in costs.items()}])
 
 
-def _tested(runs: Sequence[Trained], test: Cohort, pair, present: np.ndarray, replicates: int) -> Twins:
+def _tested(
+    runs: Sequence[Trained],
+    test: Cohort,
+    pair: tuple[np.ndarray, np.ndarray],
+    present: np.ndarray,
+    replicates: int,
+) -> Twins:
     without, with_it = (np.stack([predict(run.best, images) for run in runs]) for images in pair)
     return Twins(test.labels, test.patients, without, with_it, present, replicates)
 
@@ -141,7 +153,7 @@ class Probe(Callback):
         self.epochs: list[float] = []
         self._scores: list[dict[str, torch.Tensor]] = []
 
-    def on_check_in(self, trainer) -> None:
+    def on_check_in(self, trainer: Trainer) -> None:
         row = trainer.history.iloc[-1]
         self.steps.append(int(row["step"]))
         self.epochs.append(float(row["epoch"]))
@@ -164,14 +176,14 @@ class Probe(Callback):
         digest = hashlib.sha256()
         for name, images in self.images.items():
             digest.update(f"{name}{images.shape}".encode())
-            digest.update(np.ascontiguousarray(images))
+            digest.update(images.tobytes())
         return digest.hexdigest()[:12]
 
 
 def order_of_learning(
     cohort: Cohort, preset: str = "course", seeds: Sequence[int] = (0,), *,
-    confounders: Sequence[str] = CONFOUNDERS, agreement: float = PLANTED, store=None, progress=None,
-    replicates: int = 500,
+    confounders: Sequence[str] = CONFOUNDERS, agreement: float = PLANTED,
+    store: str | Path | None = None, progress: bool | None = None, replicates: int = 500,
 ) -> Study:  # fmt: skip
     """Each confounder planted alone at the same agreement: how soon does the network go by it?
 
@@ -190,8 +202,7 @@ def order_of_learning(
     """
     spend, test = of_preset(DOSES, preset), cohort.split("test")
     # A constant rate: with one that falls, what comes late would be learned slowly because it comes late.
-    changes = {"epochs": spend.epochs, "check_ins": spend.check_ins, "schedule": "constant"}
-    config = replace(spend.network, **changes)
+    config = replace(spend.network, epochs=spend.epochs, check_ins=spend.check_ins, schedule="constant")
     learning = cohort.take((cohort.table["split"] != "test").to_numpy())
     present = flags(test, agreement)
     largest = _largest_pull(test.labels, present)
@@ -216,13 +227,15 @@ def order_of_learning(
             if np.isfinite(steps).all():
                 numbers[f"{confounder}.steps_to_half"] = spread(steps)
             place[confounder] = (np.mean(steps), -numbers[f"{confounder}.mean_pull"].value)
-    ranked = sorted(place, key=place.get)
+    ranked = sorted(place, key=lambda name: place[name])
     numbers |= {f"{name}.rank": Estimate(number + 1) for number, name in enumerate(ranked)}
     runs = pd.concat(tables, ignore_index=True)
     return study_of(runs[["confounder", *runs.columns.drop("confounder")]], numbers)
 
 
-def _course(probes, seeds, test, present, replicates) -> tuple[pd.DataFrame, list[Draws], Twins]:
+def _course(
+    probes: Sequence[Probe], seeds: Sequence[int], test: Cohort, present: np.ndarray, replicates: int
+) -> tuple[pd.DataFrame, list[Draws], Twins]:
     """A row for each check-in and seed; the pull at each check-in; and the last check-in's twins."""
     rows, pulls = [], []
     for point, step in enumerate(probes[0].steps):

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator, PercentFormatter
 
 from cxrlib.attribution import TITLES
@@ -195,11 +196,11 @@ def subgroups(table: pd.DataFrame, overall: Mapping[str, float] | None = None, t
     axes[0, 0].set_yticks(list(labels), list(labels.values()))
     axes[0, 0].set_ylim(at - 0.6, -0.4)
     handles = [
-        plt.Line2D([], [], color=VERMILLION, marker="D", label="differs from the other groups (95%)"),
-        plt.Line2D([], [], color=BLUE, marker="o", label="does not"),
+        Line2D([], [], color=VERMILLION, marker="D", label="differs from the other groups (95%)"),
+        Line2D([], [], color=BLUE, marker="o", label="does not"),
     ]
     if overall:
-        handles.append(plt.Line2D([], [], color=GREY, linestyle=":", label="all"))
+        handles.append(Line2D([], [], color=GREY, linestyle=":", label="all"))
     figure.legend(handles=handles, loc="outside lower center", ncols=3)
     if title:
         figure.suptitle(title, x=0.01, ha="left", fontweight="bold", fontsize=12.5)
@@ -258,10 +259,10 @@ def attribution(
         zip(methods, zip((BLUE, ORANGE, GREEN, PURPLE), MARKERS, STYLES, strict=False), strict=False)
     )
     for base, (_region, found) in zip(range(len(shares))[::-1], shares.items(), strict=True):
-        steps = np.linspace(0.24, -0.24, len(methods))
-        for method, step in zip(methods, steps, strict=True):
+        shifts = np.linspace(0.24, -0.24, len(methods))
+        for method, shift in zip(methods, shifts, strict=True):
             colour, marker, _ = looks[method]
-            _bars(ax, [found[method]["share"]], [base + step], colour, marker,
+            _bars(ax, [found[method]["share"]], [base + shift], colour, marker,
                   TITLES.get(method, method) if base == 0 else None)  # fmt: skip
         area = found[methods[0]]["area"].value
         ax.plot([area] * 2, [base - 0.4, base + 0.4], "-", color=BLACK, linewidth=1.6,
@@ -272,7 +273,8 @@ def attribution(
     ax.grid(axis="y", visible=False)
     ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2, fontsize=9.5)
     ax = axes[1]
-    for method, rows in randomisation.groupby("method", sort=False):
+    for key, rows in randomisation.groupby("method", sort=False):
+        method = str(key)
         colour, marker, style = looks.get(method, (GREY, "P", "-"))
         steps = rows[rows["step"] > 0]
         x, name = np.append(0, steps["step"]), TITLES.get(method, method)
@@ -347,11 +349,10 @@ def chexnet(numbers: Mapping[str, Estimate], findings: pd.DataFrame, finding: st
     }
     heights = np.arange(len(rows))[::-1].astype(float)
     for height, key in zip(heights, rows.values(), strict=True):
-        found = numbers[f"{key}.auc"]
-        across = "with" in key
-        _bars(ax, [found], [height], VERMILLION if across else BLUE, "D" if across else "o")
+        one, across = numbers[f"{key}.auc"], "with" in key
+        _bars(ax, [one], [height], VERMILLION if across else BLUE, "D" if across else "o")
         share = numbers.get(f"{key}.share")
-        text = f"{found}" + (f"\n{share.value:.0%} of the pairs" if share is not None else "")
+        text = f"{one}" + (f"\n{share.value:.0%} of the pairs" if share is not None else "")
         ax.annotate(text, (1.02, height), xycoords=ax.get_yaxis_transform(), va="center", fontsize=9.5,
                     annotation_clip=False)  # fmt: skip
     ax.set_yticks(heights, list(rows))
@@ -365,7 +366,7 @@ def chexnet(numbers: Mapping[str, Estimate], findings: pd.DataFrame, finding: st
         found = [Estimate(*one) for one in ordered[[view, f"{view}_low", f"{view}_high"]].to_numpy()]
         _bars(ax, found, heights + shift, colour, marker, view)
     names = [
-        f"{name.replace('_', ' ').lower()} ({row.PA_positives:,.0f}, {row.AP_positives:,.0f})"
+        f"{str(name).replace('_', ' ').lower()} ({row.PA_positives:,.0f}, {row.AP_positives:,.0f})"
         for name, row in ordered.iterrows()
     ]
     ax.set_yticks(heights, names, fontsize=9.5)
@@ -382,7 +383,7 @@ def chexnet(numbers: Mapping[str, Estimate], findings: pd.DataFrame, finding: st
 def _bars(
     ax: Axes,
     found: Sequence[Estimate],
-    heights,
+    heights: Sequence[float] | np.ndarray,
     colour: str,
     marker: str,
     label: str | None = None,

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from math import comb
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 
 from cxrlib.cache import progress_bar
 from cxrlib.cohort import SPLITS, Cohort
@@ -40,13 +42,16 @@ def split_by_image_and_by_patient(cohort: Cohort, seed: int = 0) -> tuple[Cohort
     for label in (0, 1):
         mine = order[cohort.labels[order] == label]
         by_image[rng.permutation(mine)] = by_patient[mine]
-    return tuple(
-        replace(cohort, table=cohort.table.assign(split=splits), allow_shared_patients=shared)
-        for splits, shared in ((by_image, True), (by_patient, False))
+    loose, strict = (cohort.table.assign(split=splits) for splits in (by_image, by_patient))
+    return (
+        replace(cohort, table=loose, allow_shared_patients=True),
+        replace(cohort, table=strict, allow_shared_patients=False),
     )
 
 
-def leaky_phantom(n: int, image_size: int = 64, seed: int = 0, fresh: int | None = None):
+def leaky_phantom(
+    n: int, image_size: int = 64, seed: int = 0, fresh: int | None = None
+) -> tuple[Cohort, Cohort]:
     """A phantom cohort in which to know the patient is to know the label, and a fresh one for the truth.
 
     Patients have up to twelve images, six to seven on average, all with the same label, and the disease is
@@ -58,7 +63,7 @@ def leaky_phantom(n: int, image_size: int = 64, seed: int = 0, fresh: int | None
     (cohort of ``n`` images, fresh cohort of ``fresh`` images; None for twice as many)
     """
     from cxrlib.datasets import load
-    from cxrlib.datasets.phantom import PhantomConfig
+    from cxrlib.datasets.phantom_latents import PhantomConfig
 
     config = PhantomConfig(images_per_patient=8, persistence=1.0, severity=0.5).unconfounded()
     cohort = load("phantom", n=n, image_size=image_size, seed=seed + 1_000, config=config)
@@ -67,8 +72,8 @@ def leaky_phantom(n: int, image_size: int = 64, seed: int = 0, fresh: int | None
 
 
 def leakage(
-    cohort: Cohort, preset: str = "course", seed: int = 0, *, fresh: Cohort | None = None, store=None,
-    progress=None,
+    cohort: Cohort, preset: str = "course", seed: int = 0, *, fresh: Cohort | None = None,
+    store: str | Path | None = None, progress: bool | None = None,
 ) -> Study:  # fmt: skip
     """Test AUC when the same images are split by image and by patient, all else equal, over random splits.
 
@@ -91,23 +96,28 @@ def leakage(
             plain = replace(PLAIN, schedule="cosine", seed=split_seed)
             learns = [one.split("train") for one in divided]
             configs = [for_steps(plain, len(learn), spend.split_steps, looks=1) for learn in learns]
-            runs = train_all(list(zip(divided, configs, strict=True)), store, bar)
-            for arm, one, learn, run in zip(("by image", "by patient"), divided, learns, runs, strict=True):
+            trained = train_all(list(zip(divided, configs, strict=True)), store, bar)
+            parts = zip(("by image", "by patient"), divided, learns, trained, strict=True)
+            for arm, one, learn, run in parts:
                 test = one.split("test")
-                row = {"split_seed": split_seed, "arm": arm, "train_images": len(learn)}
+                row: dict[str, float | str] = {
+                    "split_seed": split_seed,
+                    "arm": arm,
+                    "train_images": len(learn),
+                }
                 row |= {"test_images": len(test), "test_prevalence": test.labels.mean()}
                 row["shared"] = np.isin(test.patients, learn.patients).mean()
                 row["train_auc"] = run.history["train_auc"].iloc[-1]
-                row["test_auc"] = auc(test.labels, predict(run.last, test.images))
+                row["test_auc"] = reached = auc(test.labels, predict(run.last, test.images))
                 if fresh is not None:
-                    row["true_auc"] = auc(fresh.labels, predict(run.last, fresh.images))
-                    row["optimism"] = row["test_auc"] - row["true_auc"]
+                    row["true_auc"] = truth = auc(fresh.labels, predict(run.last, fresh.images))
+                    row["optimism"] = reached - truth
                 rows.append(row)
     runs = pd.DataFrame(rows)
     ratio = float((runs["test_images"] / runs["train_images"]).mean())
     numbers = {}
     columns = ["test_auc", "train_auc", "shared"] + (["true_auc", "optimism"] if fresh is not None else [])
-    by_arm = {arm: group.set_index("split_seed") for arm, group in runs.groupby("arm")}
+    by_arm = {str(arm): group.set_index("split_seed") for arm, group in runs.groupby("arm")}
     for arm, group in by_arm.items():
         for column in columns:
             bounds = (-1, 1) if column == "optimism" else (0, 1)
@@ -119,13 +129,13 @@ def leakage(
 
 
 def selection_optimism(
-    labels,
-    scores,
-    patients=None,
+    labels: ArrayLike,
+    scores: Sequence[ArrayLike] | np.ndarray,
+    patients: ArrayLike | None = None,
     ks: Sequence[int] | None = None,
     *,
     draws: int = 200,
-    fresh: tuple | None = None,
+    fresh: tuple[ArrayLike, Sequence[ArrayLike] | np.ndarray] | None = None,
     seed: int = 0,
 ) -> pd.DataFrame:
     """What is gained by picking the best of k models on a set, on that set and on another.
@@ -177,7 +187,8 @@ def selection_optimism(
 
 def selection(
     cohort: Cohort, preset: str = "course", seeds: Sequence[int] = (0, 1, 2), *,
-    fresh: Cohort | None = None, draws: int = 200, store=None, progress=None,
+    fresh: Cohort | None = None, draws: int = 200,
+    store: str | Path | None = None, progress: bool | None = None,
 ) -> Study:  # fmt: skip
     """Pick the best of the networks of :func:`cxrlib.overfitting.regularisers` on half the test patients.
 

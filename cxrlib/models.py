@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from cxrlib.errors import CheckpointError, ConfigError
 
@@ -23,6 +24,9 @@ class Classifier(nn.Module):
     ``forward`` takes images of shape (N, 1, H, W) or (N, H, W), 0–255, any dtype, and returns logits,
     float, shape (N,): the log odds of pneumonia.
     """
+
+    mean: Tensor  # of the training pixels, scalar, 0–255
+    std: Tensor
 
     def __init__(self, network: nn.Module):
         super().__init__()
@@ -47,13 +51,18 @@ class Classifier(nn.Module):
         self.set_normalisation(mean, math.sqrt(np.mean([np.square(one - mean).mean() for one in images])))
 
 
-def averaged(model: Classifier, decay: float):
+class Averaged(AveragedModel):
+    """A network's moving average, itself a network: ``module``."""
+
+    module: Classifier
+
+
+def averaged(model: Classifier, decay: float) -> Averaged | None:
     """The exponential moving average of a network's weights and statistics; None for no decay."""
     if not decay:
         return None
-    from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-
-    return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
+    average = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]  # torch's own lacks them
+    return Averaged(model, multi_avg_fn=average, use_buffers=True)
 
 
 class LeNet(nn.Sequential):
@@ -108,7 +117,7 @@ class ResidualBlock(nn.Module):
         self.body = nn.Sequential(
             *_conv_norm(channels_in, channels, stride), *_conv_norm(channels, channels)[:2]
         )
-        self.shortcut = nn.Identity()
+        self.shortcut: nn.Module = nn.Identity()
         if stride > 1 or channels_in != channels:
             self.shortcut = nn.Sequential(
                 nn.AvgPool2d(stride, ceil_mode=True), nn.Conv2d(channels_in, channels, 1, bias=False)

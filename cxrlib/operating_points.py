@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 
 from cxrlib.eda import percentiles, resample_patients
 from cxrlib.errors import ConfigError, DataError
@@ -43,7 +44,9 @@ class OperatingPoint:
     numbers: Mapping[str, Estimate]
 
 
-def cost_threshold(labels, scores, miss_cost: float = MISS_COST, prevalence: float | None = None) -> float:
+def cost_threshold(
+    labels: ArrayLike, scores: ArrayLike, miss_cost: float = MISS_COST, prevalence: float | None = None
+) -> float:
     """The threshold with the smallest expected cost, where a miss costs ``miss_cost`` false alarms.
 
     Parameters
@@ -80,7 +83,7 @@ def cost_threshold(labels, scores, miss_cost: float = MISS_COST, prevalence: flo
 
 
 def thresholds(
-    labels, scores, *, sensitivity: float = SENSITIVITY, miss_cost: float = MISS_COST
+    labels: ArrayLike, scores: ArrayLike, *, sensitivity: float = SENSITIVITY, miss_cost: float = MISS_COST
 ) -> dict[str, float]:
     """A threshold for each rule; give it the validation images and probabilities.
 
@@ -102,20 +105,20 @@ def not_too_sure(estimate: Estimate, cases: int) -> Estimate:
     return replace(estimate, low=wilson.low, high=wilson.high)
 
 
-def cases(labels: np.ndarray, patients, measure: str) -> int:
+def cases(labels: ArrayLike, patients: ArrayLike | None, measure: str) -> int:
     """How many patients a sensitivity (the ill) or a specificity (the healthy) rests on."""
     mine = np.asarray(labels) == (measure == "sensitivity")
     return int(mine.sum() if patients is None else len(np.unique(np.asarray(patients)[mine].astype(str))))
 
 
 def transfer(
-    val_labels,
-    val_scores: Sequence,
-    test_labels,
-    test_scores: Sequence,
+    val_labels: ArrayLike,
+    val_scores: Sequence[ArrayLike],
+    test_labels: ArrayLike,
+    test_scores: Sequence[ArrayLike],
     *,
-    val_patients=None,
-    test_patients=None,
+    val_patients: ArrayLike | None = None,
+    test_patients: ArrayLike | None = None,
     sensitivity: float = SENSITIVITY,
     miss_cost: float = MISS_COST,
     replicates: int = 2000,
@@ -138,13 +141,13 @@ def transfer(
         "youden": "Youden",
         "cost": f"a miss costs {miss_cost:g} alarms",
     }
-    for scores in (*val_scores, *test_scores):
-        check_probabilities(np.asarray(scores, dtype=float))
+    for row in (*val_scores, *test_scores):
+        check_probabilities(np.asarray(row, dtype=float))
     chosen = [thresholds(val_labels, row, sensitivity=sensitivity, miss_cost=miss_cost) for row in val_scores]
     points = {}
     for rule, title in titles.items():
         cuts = tuple(one[rule] for one in chosen)
-        numbers = {}
+        numbers: dict[str, Estimate] = {}
         for part, labels, scores, patients in (
             ("val", val_labels, val_scores, val_patients),
             ("test", test_labels, test_scores, test_patients),
@@ -162,11 +165,11 @@ def transfer(
 
 
 def predictive_values(
-    labels,
-    list_of_scores: Sequence,
+    labels: ArrayLike,
+    list_of_scores: Sequence[ArrayLike],
     cuts: Sequence[float],
-    prevalences,
-    patients=None,
+    prevalences: Mapping[str, float] | Sequence[float] | np.ndarray,
+    patients: ArrayLike | None = None,
     *,
     replicates: int = 2000,
     level: float = 0.95,
@@ -188,8 +191,10 @@ def predictive_values(
     ``npv`` (share of healthy among the all-clears), ``alarms`` and ``missed`` (of 1,000 examined), each with
     ``_low`` and ``_high``.
     """
-    names = list(prevalences) if isinstance(prevalences, Mapping) else None
-    shares = np.array(list(prevalences.values()) if names else prevalences, dtype=float)
+    names, given = None, prevalences
+    if isinstance(prevalences, Mapping):
+        names, given = list(prevalences), list(prevalences.values())
+    shares = np.array(given, dtype=float)
     if not ((shares > 0) & (shares < 1)).all():
         raise ConfigError(
             f"The prevalences are {shares.tolist()}.", remedy="Give shares between 0 and 1: 0.16 for 16%."
@@ -234,12 +239,12 @@ def estimates(
 
 
 def mean_curve(
-    labels,
-    list_of_scores: Sequence,
-    patients=None,
+    labels: ArrayLike,
+    list_of_scores: Sequence[ArrayLike],
+    patients: ArrayLike | None = None,
     kind: str = "roc",
     *,
-    grid=None,
+    grid: ArrayLike | None = None,
     replicates: int = 500,
     level: float = 0.95,
     seed: int = 0,
@@ -290,7 +295,15 @@ def mean_curve(
     return pd.DataFrame({"x": grid, "y": curve(np.ones(len(labels))), "low": low, "high": high})
 
 
-def _cost(labels, scores, patients, cuts, miss_cost, replicates, seed) -> Estimate:
+def _cost(
+    labels: ArrayLike,
+    scores: Sequence[ArrayLike],
+    patients: ArrayLike | None,
+    cuts: Sequence[float],
+    miss_cost: float,
+    replicates: int,
+    seed: int,
+) -> Estimate:
     """False alarms a patient examined, a miss counted as ``miss_cost`` of them."""
     sums, point = _decision_sums(labels, scores, patients, cuts, replicates, seed)
 
@@ -299,10 +312,17 @@ def _cost(labels, scores, patients, cuts, miss_cost, replicates, seed) -> Estima
         return (spent / (cells[..., 0] + cells[..., 2])).mean(axis=-1)
 
     low, high = percentiles(cost(sums)[:, None])
-    return Estimate(float(cost(point)), float(low[0]), float(high[0]), len(labels), len(scores))
+    return Estimate(float(cost(point)), float(low[0]), float(high[0]), len(np.asarray(labels)), len(scores))
 
 
-def _decision_sums(labels, list_of_scores, patients, cuts, replicates, seed):
+def _decision_sums(
+    labels: ArrayLike,
+    list_of_scores: Sequence[ArrayLike],
+    patients: ArrayLike | None,
+    cuts: Sequence[float],
+    replicates: int,
+    seed: int,
+) -> tuple[np.ndarray, np.ndarray]:
     """Positives, those called so, negatives, those called positive: (R, S, 4), and as they are, (S, 4)."""
     labels, scores = checked(labels, list_of_scores)
     called = scores >= np.broadcast_to(np.asarray(cuts, dtype=float), len(scores))[:, None]

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -40,8 +42,8 @@ EARLY = "early stopping"
 
 
 def gap(
-    cohort: Cohort, preset: str = "course", seeds: Sequence[int] = (0,), *, store=None, progress=None,
-    replicates: int = 1000,
+    cohort: Cohort, preset: str = "course", seeds: Sequence[int] = (0,), *,
+    store: str | Path | None = None, progress: bool | None = None, replicates: int = 1000,
 ) -> Study:  # fmt: skip
     """Training against validation over the epochs, without regularisers; early stopping's answer.
 
@@ -86,7 +88,7 @@ def gap(
 
 def dataset_size(
     cohort: Cohort, preset: str = "course", seeds: Sequence[int] = (0, 1, 2), *, part: str = "test",
-    held_out: int = 2, store=None, progress=None,
+    held_out: int = 2, store: str | Path | None = None, progress: bool | None = None,
 ) -> Study:  # fmt: skip
     """AUC against the number of training images, each size with the same steps; a power law and its test.
 
@@ -109,8 +111,8 @@ def dataset_size(
             subsets = nested_subsets(cohort, sizes, seed)
             plain = replace(PLAIN, schedule="cosine", seed=seed)
             trainings = [(subset, for_steps(plain, n, spend.steps)) for n, subset in subsets.items()]
-            runs = train_all(trainings, store, bar)
-            for size, images, run in zip(sizes, subsets, runs, strict=True):
+            trained = train_all(trainings, store, bar)
+            for size, images, run in zip(sizes, subsets, trained, strict=True):
                 row = {"size": size, "images": images, "seed": seed, "best_epoch": run.best_row["epoch"]}
                 row["train_auc"] = run.best_row["train_auc"]
                 for name, data in measured.items():
@@ -124,9 +126,9 @@ def dataset_size(
     numbers = {f"size_{size}.{part}_auc": spread(group[f"{part}_auc"], len(measured[part]))
                for size, group in runs.groupby("size")}  # fmt: skip
     numbers |= {"power_law.a": Estimate(law.a), "power_law.b": law.exponent()}
-    for size, group in runs[~runs["fitted"]].groupby("size"):
-        numbers[f"size_{size}.predicted_error"] = law.predict(group["images"].mean(), len(group))
-        numbers[f"size_{size}.error"] = spread(group["error"], len(measured[part]))
+    for unseen, group in runs[~runs["fitted"]].groupby("size"):
+        numbers[f"size_{unseen}.predicted_error"] = law.predict(group["images"].mean(), len(group))
+        numbers[f"size_{unseen}.error"] = spread(group["error"], len(measured[part]))
     return study_of(runs, numbers)
 
 
@@ -137,7 +139,8 @@ def power_law_of(runs: pd.DataFrame) -> PowerLaw:
 
 
 def capacity(
-    cohort: Cohort, preset: str = "course", seeds: Sequence[int] = (0,), *, store=None, progress=None,
+    cohort: Cohort, preset: str = "course", seeds: Sequence[int] = (0,), *,
+    store: str | Path | None = None, progress: bool | None = None,
 ) -> Study:  # fmt: skip
     """Training and test AUC against the width of the network, every width with the same steps.
 
@@ -174,7 +177,7 @@ def capacity(
 def regulariser_configs(preset: str) -> dict[str, TrainConfig]:
     """Arm → settings. Early stopping has none of its own: it is ``none`` at its lowest validation loss."""
     spend = budget(preset)
-    one = {
+    one: dict[str, dict[str, Any]] = {
         "weight decay": {"weight_decay": spend.weight_decay},
         "dropout": {"dropout": 0.5},
         "augmentation": {"augment": spend.augment},
@@ -188,7 +191,11 @@ def regulariser_configs(preset: str) -> dict[str, TrainConfig]:
 
 
 def regulariser_runs(
-    cohort: Cohort, preset: str, seeds: Sequence[int], store=None, progress=None
+    cohort: Cohort,
+    preset: str,
+    seeds: Sequence[int],
+    store: str | Path | None = None,
+    progress: bool | None = None,
 ) -> Iterator[tuple[str, list[Trained], list[Classifier]]]:
     """Each arm of :func:`regularisers` with its trainings and the networks that it would use, by seed."""
     arms = regulariser_configs(preset)
@@ -202,8 +209,8 @@ def regulariser_runs(
 
 
 def regularisers(
-    cohort: Cohort, preset: str = "course", seeds: Sequence[int] = (0, 1, 2), *, store=None, progress=None,
-    replicates: int = 1000,
+    cohort: Cohort, preset: str = "course", seeds: Sequence[int] = (0, 1, 2), *,
+    store: str | Path | None = None, progress: bool | None = None, replicates: int = 1000,
 ) -> Study:  # fmt: skip
     """The gap and the test AUC without a regulariser, with each alone, and with all of them.
 
@@ -259,7 +266,8 @@ def shuffled_labels(cohort: Cohort, seed: int = 0) -> Cohort:
 
 
 def random_labels(
-    cohort: Cohort, preset: str = "course", seeds: Sequence[int] = (0, 1), *, store=None, progress=None,
+    cohort: Cohort, preset: str = "course", seeds: Sequence[int] = (0, 1), *,
+    store: str | Path | None = None, progress: bool | None = None,
 ) -> Study:  # fmt: skip
     """How fast the same network learns true labels and shuffled ones by heart (Zhang et al. 2017).
 
@@ -291,10 +299,10 @@ def random_labels(
             last = spread([h["train_accuracy"].iloc[-1] for h in histories.values()], images)
             numbers[f"{kind}.train_accuracy"] = last
             numbers[f"{kind}.test_auc"] = draws(test.labels, scores, test.patients).estimate()
-    for level in (f"{100 * level:.0f}" for level in MEMORISED):
-        pair = [numbers.get(f"{kind}.step_to_{level}") for kind in ("random", "true")]
-        if all(pair):
-            numbers[f"slower_to_{level}"] = Estimate(pair[0].value / pair[1].value, seeds=len(seeds))
+    for percent in (f"{100 * level:.0f}" for level in MEMORISED):
+        noise, truth = (numbers.get(f"{kind}.step_to_{percent}") for kind in ("random", "true"))
+        if noise and truth:
+            numbers[f"slower_to_{percent}"] = Estimate(noise.value / truth.value, seeds=len(seeds))
     return study_of(pd.concat(tables), numbers)
 
 

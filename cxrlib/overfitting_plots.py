@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import (
     FixedLocator,
@@ -18,7 +19,7 @@ from matplotlib.ticker import (
 )
 
 from cxrlib.overfitting import power_law_of
-from cxrlib.plot_style import BLACK, BLUE, GREEN, GREY, VERMILLION
+from cxrlib.plot_style import BLACK, BLUE, GREEN, GREY, VERMILLION, limits
 from cxrlib.plots import differences
 from cxrlib.study import Study
 
@@ -36,7 +37,7 @@ def gap(study: Study) -> Figure:
             for part, look, name in (("train", TRAIN, "training"), ("val", HELD_OUT, "validation")):
                 ax.plot(run["epoch"], run[f"{part}_{metric}"], **look, linewidth=1.5, alpha=0.85,
                         label=name * first)  # fmt: skip
-            best = run.loc[run["val_loss"].idxmin()]
+            best = run.iloc[run["val_loss"].argmin()]
             ax.plot(best["epoch"], best[f"val_{metric}"], "*", color=BLACK, markersize=13, zorder=5,
                     markeredgecolor="white", label="lowest validation loss" * first)  # fmt: skip
         ax.set(title=title, xlabel="epoch")
@@ -72,9 +73,8 @@ def dataset_size(study: Study, part: str = "test") -> Figure:
         ax.plot(n, law(n), style, color=BLACK, linewidth=1.4, label=label)
         if style == "--":
             seeds = runs["seed"].nunique()
-            limits = [law.predict(one, seeds) for one in n]
-            ax.fill_between(n, [e.low for e in limits], [e.high for e in limits], color=BLACK, alpha=0.1,
-                            linewidth=0)  # fmt: skip
+            band = limits([law.predict(one, seeds) for one in n])
+            ax.fill_between(n, *band, color=BLACK, alpha=0.1, linewidth=0)
     _log(ax, sorted(runs.groupby("size")["images"].mean().round()))
     ax.set(title="How the error falls with data", xlabel="training images", ylabel=f"1 − AUC, {part}")
     ax.legend(loc="best")
@@ -91,9 +91,10 @@ def capacity(study: Study) -> Figure:
     ):
         mean = study.runs.groupby("parameters")[column].mean()
         ax.plot(study.runs["parameters"], study.runs[column], marker, color=look["color"], alpha=0.35, ms=4)
-        ax.plot(mean.index, mean, **look, marker=marker, markersize=7, markeredgecolor="white", label=name)
+        ax.plot(mean.index, mean, marker=marker, markersize=7, markeredgecolor="white", label=name,
+                color=look["color"], linestyle=look["linestyle"])  # fmt: skip
     ax.set_xscale("log")
-    ax.xaxis.set_major_locator(FixedLocator(study.runs["parameters"].unique()))
+    ax.xaxis.set_major_locator(FixedLocator(study.runs["parameters"].unique().tolist()))
     ax.xaxis.set_major_formatter(FuncFormatter(_short))
     ax.xaxis.set_minor_formatter(NullFormatter())
     ax.xaxis.set_minor_locator(FixedLocator([]))
@@ -118,7 +119,7 @@ def random_labels(study: Study) -> Figure:
     figure, ax = plt.subplots(figsize=(6.4, 4.0), layout="constrained")
     looks = {"true": (BLUE, "-", "o"), "random": (VERMILLION, "--", "s")}
     for (kind, seed), run in study.runs.groupby(["labels", "seed"], sort=False):
-        colour, style, marker = looks[kind]
+        colour, style, marker = looks[str(kind)]
         first = bool(seed == study.runs["seed"].iloc[0])
         ax.plot(run["step"], run["train_accuracy"], style, color=colour, linewidth=1.6,
                 label=f"{kind} labels" * first)  # fmt: skip
@@ -175,14 +176,14 @@ def selection(study: Study) -> Figure:
                 label=label)  # fmt: skip
     ax.axhline(0, color=GREY, linestyle=":", linewidth=1.2)
     ax.set_xscale("log", base=2)
-    ax.xaxis.set_major_locator(FixedLocator(k))
+    ax.xaxis.set_major_locator(FixedLocator(k.tolist()))
     ax.xaxis.set_major_formatter(FormatStrFormatter("%d"))
     ax.set(title="Picking the best of k networks", xlabel="k", ylabel="gain in AUC over their mean")
     ax.legend(loc="upper left")
     return figure
 
 
-def _log(ax, x) -> None:
+def _log(ax: Axes, x: Sequence[float]) -> None:
     """Logarithmic axes with ticks a reader can use: the sizes themselves, and 1, 2, 5 of each decade."""
     ax.set(xscale="log", yscale="log")
     ax.xaxis.set_major_locator(FixedLocator(x))
@@ -193,5 +194,5 @@ def _log(ax, x) -> None:
     ax.yaxis.set_minor_formatter(NullFormatter())
 
 
-def _short(value: float, _=None) -> str:
+def _short(value: float, _: int | None = None) -> str:
     return f"{value / 1e6:.1f} M" if value >= 1e6 else f"{value / 1e3:,.3g} k"

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import matplotlib.pyplot as plt
+import numpy as np
 from cycler import cycler
 
 from cxrlib.errors import printable
+
+if TYPE_CHECKING:
+    from matplotlib.typing import LineStyleType
+
+    from cxrlib.metrics import Estimate
 
 BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY = (
     "#0072B2",
@@ -19,7 +26,7 @@ BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY = (
 )
 BLACK, GREY = "#222222", "#767676"
 COLOURS = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY)
-STYLES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2)))
+STYLES: tuple[LineStyleType, ...] = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2)))
 HATCHES = ("", "///", "...", "xxx", "\\\\\\", "++")
 
 
@@ -59,6 +66,11 @@ def apply_style() -> None:
 def as_text(label: object) -> str:
     """A name from outside as matplotlib is to draw it, letter by letter: ``$`` begins no formula."""
     return "\n".join(map(printable, str(label).split("\n"))).replace("$", r"\$")
+
+
+def limits(found: Sequence[Estimate]) -> tuple[np.ndarray, np.ndarray]:
+    """Where the intervals begin and end, float64, (N,) each; NaN, which draws nothing, for none."""
+    return np.array([e.low for e in found], dtype=float), np.array([e.high for e in found], dtype=float)
 
 
 def cycled(looks: Sequence) -> list:

@@ -14,13 +14,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from cxrlib.attribution import attribute, inside_share
 from cxrlib.cache import progress_bar
-from cxrlib.errors import ConfigError
+from cxrlib.errors import ConfigError, DataError
 from cxrlib.inference import predict
 from cxrlib.metrics import Estimate
 from cxrlib.models import Classifier
@@ -30,6 +32,9 @@ from cxrlib.robust_training import GroupBalanced, GroupDRO, RandomMarks, retrain
 from cxrlib.study import Study, Trained, TrainingChange, of_preset, study_of, train
 from cxrlib.study_stats import Draws, draws, mean_draws, pooled, ratio_draws, worst_draws
 from cxrlib.train_config import TrainConfig
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
 
 RANDOMISED = replace(MILD_AUGMENT, erase=0.5)
 LUNGS = ("inpaint", "crop", "mask")
@@ -59,7 +64,7 @@ class Remedy:
 
     title: str
     steps: tuple[str, ...] = ()
-    settings: Mapping[str, object] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
     changes: Callable[[str], Sequence[TrainingChange]] = lambda column: ()
     last_layer: bool = False
     knows: bool = False
@@ -131,7 +136,7 @@ def budget(preset: str) -> Budget:
     return of_preset(BUDGETS, preset)
 
 
-def planted_for(preset: str, image_size: int = 128, seed: int = 0, **options) -> Pairs:
+def planted_for(preset: str, image_size: int = 128, seed: int = 0, **options: Any) -> Pairs:
     """The patients that a preset asks for; options as for :func:`cxrlib.planting.pairs`."""
     spend = budget(preset)
     return pairs(
@@ -148,7 +153,8 @@ def settings_of(remedy: Remedy, preset: str, seed: int) -> TrainConfig:
 
 def remedies(
     planted: Pairs, preset: str = "course", seeds: Sequence[int] = (0,), *,
-    arms: Sequence[str] | None = None, store=None, progress=None, replicates: int = 1000,
+    arms: Sequence[str] | None = None, store: str | Path | None = None, progress: bool | None = None,
+    replicates: int = 1000,
 ) -> Study:  # fmt: skip
     """Each remedy against the naive network and the one that never met the shortcut.
 
@@ -199,7 +205,9 @@ def remedies(
     return _study({name: measured[name] for name in names}, seeds)
 
 
-def _network(name: str, view: Pairs, preset: str, seed: int, store, bar) -> Classifier:
+def _network(
+    name: str, view: Pairs, preset: str, seed: int, store: str | Path | None, bar: tqdm
+) -> Classifier:
     remedy, column = REMEDIES[name], view.column
     if remedy.last_layer:
         model = _network("naive", view, preset, seed, store, bar)
@@ -220,10 +228,9 @@ def measure(
     off, on = view.off.take(rows), view.on.take(rows)
     labels, patients, present = off.labels, off.patients, view.present[rows]
     without, with_it = (np.stack([predict(m, c.images) for m in models]) for c in (off, on))
-    options = {"replicates": replicates}
     twins = Twins(labels, patients, without, with_it, present, replicates)
     groups = [
-        draws(labels, scores, patients, kind, **options)
+        draws(labels, scores, patients, kind, replicates=replicates)
         for kind in ("specificity", "sensitivity")
         for scores in (without, with_it)
     ]
@@ -236,14 +243,17 @@ def measure(
     if part == "test":
         far = view.external
         scores = [predict(model, far.images) for model in models]
-        found["external_auc"] = draws(far.labels, scores, far.patients, **options)
+        found["external_auc"] = draws(far.labels, scores, far.patients, replicates=replicates)
     if attributed:
         some = on.take(np.flatnonzero(labels == 1)[:attributed])
+        lungs = some.lung_masks
+        if lungs is None:
+            raise DataError("There are no lung masks.", remedy="Give Pairs of planted_for, which have them.")
         shares = [
-            inside_share(attribute(model, some.images, "integrated_gradients", steps=16), some.lung_masks)
+            inside_share(attribute(model, some.images, "integrated_gradients", steps=16), lungs)
             for model in models
         ]
-        found["inside_lungs"] = mean_draws(np.nan_to_num(shares), some.patients, **options)
+        found["inside_lungs"] = mean_draws(np.nan_to_num(shares), some.patients, replicates=replicates)
     return found
 
 

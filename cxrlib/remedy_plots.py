@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
+import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from cxrlib.cohort import Cohort
 from cxrlib.crop_study import LEFT, TITLES
-from cxrlib.plot_style import BLACK, BLUE, GREEN, GREY, ORANGE, VERMILLION
+from cxrlib.plot_style import BLACK, BLUE, GREEN, GREY, ORANGE, VERMILLION, limits
 from cxrlib.plots import differences
 from cxrlib.remedies import REMEDIES
 from cxrlib.study import Study
@@ -38,7 +40,7 @@ def remedies(study: Study) -> Figure:
         for arm, style in (("naive", ":"), ("reference", "--")):
             ax.axvline(numbers[f"{arm}.{key}"].value, color=GREY, linestyle=style, linewidth=1.2)
         for arm, height in heights.items():
-            e, (colour, marker) = numbers[f"{arm}.{key}"], _look(arm, runs.loc[arm])
+            e, (colour, marker) = numbers[f"{arm}.{key}"], _look(arm, bool(runs.loc[arm, "knows"]))
             ax.plot([e.low, e.high], [height] * 2, "-", color=colour, linewidth=2)
             ax.plot(e.value, height, marker, color=colour, markersize=7, markeredgecolor="white", zorder=4)
         if key in ("worst_group", "flip_rate"):
@@ -53,7 +55,7 @@ def remedies(study: Study) -> Figure:
         if len(chosen) and label.get_text() == REMEDIES[chosen[0]].title:
             label.set_fontweight("bold")
     marks = [
-        plt.Line2D([], [], marker=marker, linestyle="", color=colour, markersize=7, label=name)
+        Line2D([], [], marker=marker, linestyle="", color=colour, markersize=7, label=name)
         for colour, marker, name in (
             (VERMILLION, "s", "naive (dotted line)"),
             (GREEN, "D", "no shortcut in training (dashed)"),
@@ -65,10 +67,10 @@ def remedies(study: Study) -> Figure:
     return figure
 
 
-def _look(arm: str, row) -> tuple[str, str]:
+def _look(arm: str, knows: bool) -> tuple[str, str]:
     if arm in ("naive", "reference"):
         return (VERMILLION, "s") if arm == "naive" else (GREEN, "D")
-    return (ORANGE, "^") if row["knows"] else (BLUE, "o")
+    return (ORANGE, "^") if knows else (BLUE, "o")
 
 
 def steps(views: dict[str, Cohort], rows: Sequence[int]) -> Figure:
@@ -109,7 +111,7 @@ def crop_levels(study: Study) -> Figure:
     for shift, part, colour, marker in ((0.13, "val", BLACK, "^"), (-0.13, "test", VERMILLION, "o")):
         for arm, height in heights.items():
             e = numbers[f"{arm}.{part}_auc"]
-            ax.plot([e.low, e.high], [height + shift] * 2, "-", color=colour, linewidth=1.8)
+            ax.plot(np.ravel(limits([e])), [height + shift] * 2, "-", color=colour, linewidth=1.8)
             ax.plot(e.value, height + shift, marker, color=colour, markersize=7, markeredgecolor="white",
                     label={"val": "validation", "test": "test"}[part] if not height else None)  # fmt: skip
     ax.axvline(0.5, color=GREY, linestyle=":", linewidth=1.4)

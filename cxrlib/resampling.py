@@ -20,7 +20,9 @@ _CHUNK = 1 << 16  # replicates × rows held at once: small enough to stay in the
 
 
 def checked(
-    labels: ArrayLike, list_of_scores: Sequence[ArrayLike], metrics: Sequence[str] = ("auc",)
+    labels: ArrayLike,
+    list_of_scores: Sequence[ArrayLike] | np.ndarray,
+    metrics: Sequence[str] = ("auc",),
 ) -> tuple[np.ndarray, np.ndarray]:
     """Labels as int64 (N,) and scores as float64 (S, N), or a DataError that says what is wrong with them.
 

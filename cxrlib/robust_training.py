@@ -20,6 +20,7 @@ from cxrlib.distributed import ALL, Share
 from cxrlib.errors import ConfigError, DataError
 from cxrlib.models import Classifier
 from cxrlib.study import TrainingChange
+from cxrlib.training import Trainer
 
 GROUPS = ("healthy, without", "healthy, with", "ill, without", "ill, with")
 
@@ -65,10 +66,10 @@ class GroupBalanced(TrainingChange):
     def key(self, cohort: Cohort) -> str:
         return f"balanced-{self.column}-{_digest(groups_of(cohort, self.column))}"
 
-    def on_fit_start(self, trainer) -> None:
+    def on_fit_start(self, trainer: Trainer) -> None:
         self.groups = groups_of(trainer.train_part, self.column)
 
-    def training_rows(self, trainer, epoch: int, rows: np.ndarray) -> np.ndarray:
+    def training_rows(self, trainer: Trainer, epoch: int, rows: np.ndarray) -> np.ndarray:
         rng = np.random.default_rng([trainer.config.seed, 5, epoch])
         return rng.choice(len(self.groups), size=len(rows), p=group_weights(self.groups))
 
@@ -101,7 +102,7 @@ class GroupDRO(GroupBalanced):
     def key(self, cohort: Cohort) -> str:
         return f"dro-{self.step:g}-{super().key(cohort)}"
 
-    def on_fit_start(self, trainer) -> None:
+    def on_fit_start(self, trainer: Trainer) -> None:
         if trainer.share.step > 1:
             raise ConfigError(
                 "Group DRO weighs the groups of a whole batch, and this one is spread over devices.",
@@ -111,7 +112,7 @@ class GroupDRO(GroupBalanced):
         there = torch.tensor([(self.groups == group).any() for group in range(len(GROUPS))])
         self.weights = there.double() / there.sum()
 
-    def training_loss(self, trainer, losses: Tensor, rows: np.ndarray, loss: Tensor) -> Tensor:
+    def training_loss(self, trainer: Trainer, losses: Tensor, rows: np.ndarray, loss: Tensor) -> Tensor:
         group = torch.from_numpy(self.groups[rows]).to(losses.device)
         counts = torch.bincount(group, minlength=len(GROUPS))
         sums = torch.zeros(len(GROUPS), dtype=losses.dtype, device=losses.device).index_add(0, group, losses)
@@ -160,17 +161,17 @@ class RandomMarks(TrainingChange):
             )
         self.chance, self.most, self.band = chance, most, band
         self.smallest, self.largest = smallest, largest
-        self._letters: Tensor | None = None
+        self._letters: list[Tensor] = []  # drawn when the first image needs them
 
     def key(self, cohort: Cohort) -> str:
         return f"marks-{self.chance:g}-{self.most}-{self.smallest:g}-{self.largest:g}-{self.band:g}"
 
-    def training_images(self, trainer, images: Tensor, generator: Generator) -> Tensor:
+    def training_images(self, trainer: Trainer, images: Tensor, generator: Generator) -> Tensor:
         return self.paint(images, generator, trainer.share)
 
     def paint(self, images: Tensor, generator: Generator, share: Share = ALL) -> Tensor:
         """A copy of a batch with marks. ``images``: float (B, 1, H, W), 0–255."""
-        if self._letters is None:
+        if not self._letters:
             self._letters = _letters()
         images = images.clone()
         height, width = images.shape[-2:]
@@ -298,4 +299,4 @@ def _letters() -> list[Tensor]:
 
 
 def _digest(values: np.ndarray) -> str:
-    return hashlib.sha256(np.ascontiguousarray(values)).hexdigest()[:8]
+    return hashlib.sha256(values.tobytes()).hexdigest()[:8]

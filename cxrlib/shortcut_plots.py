@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, MaxNLocator, PercentFormatter
 
 from cxrlib.cohort import Cohort
 from cxrlib.hospitals import word
 from cxrlib.metrics import Estimate
-from cxrlib.plot_style import BLACK, BLUE, COLOURS, GREEN, GREY, PURPLE, STYLES, VERMILLION, as_text
+from cxrlib.plot_style import BLACK, BLUE, COLOURS, GREEN, GREY, PURPLE, STYLES, VERMILLION, as_text, limits
 from cxrlib.regions import VIEWS, shown
 from cxrlib.study import Study
+
+if TYPE_CHECKING:
+    from matplotlib.typing import LineStyleType
 
 #: Behind a number, so that a line does not cross it.
 _PLATE = {"facecolor": "white", "edgecolor": "none", "alpha": 0.85, "pad": 0.6}
@@ -83,7 +88,7 @@ def regions(study: Study, *, references: Mapping[str, float] | None = None, titl
     figure.suptitle(title or "What a network reaches that sees only this", x=0.01, ha="left",
                     fontweight="bold", fontsize=12.5)  # fmt: skip
     marks = [
-        plt.Line2D([], [], marker=marker, linestyle="", color=colour, markersize=8, label=label)
+        Line2D([], [], marker=marker, linestyle="", color=colour, markersize=8, label=label)
         for marker, colour, label in (
             ("o", BLUE, "lung tissue is in it"), ("D", VERMILLION, "hardly any, or none"),
         )
@@ -110,7 +115,7 @@ def dose_response(study: Study, confounder: str = "marker") -> Figure:
             found = [numbers[f"{key}.{name}"] for key in keys]
             _curve(ax, doses, found, colour, style, marker, label)
         ax.set(title=title, ylabel=ylabel, xlabel=f"agreement of {confounder} and disease in training")
-        ax.xaxis.set_major_locator(FixedLocator(doses))
+        ax.xaxis.set_major_locator(FixedLocator(doses.tolist()))
         ax.xaxis.set_major_formatter(lambda x, _: f"{x:g}")
         ax.legend(loc="best")
     axes[0].axhline(0.5, color=GREY, linestyle=":", linewidth=1.2)
@@ -124,7 +129,9 @@ def order_of_learning(study: Study) -> Figure:
     figure, axes = plt.subplots(1, 2, figsize=(10.5, 4.3), layout="constrained")
     ranks = {n: study.numbers[f"{n}.rank"].value for n in study.runs["confounder"].unique()}
     looks = zip(COLOURS, STYLES, MARKERS, strict=True)
-    for name, (colour, style, marker) in zip(sorted(ranks, key=ranks.get), looks, strict=False):
+    for name, (colour, style, marker) in zip(
+        sorted(ranks, key=lambda name: ranks[name]), looks, strict=False
+    ):
         mean = study.runs[study.runs["confounder"] == name].groupby("step")[["pull", "flips"]].mean()
         for ax, column in zip(axes, ("pull", "flips"), strict=True):
             ax.plot(mean.index, mean[column], linestyle=style, color=colour, marker=marker, markersize=6,
@@ -199,15 +206,23 @@ def _rows(ax: Axes, rows: Mapping[str, Estimate], spec: str) -> None:
 
 def _dot(ax: Axes, estimate: Estimate, height: float, colour: str, marker: str, spec: str = ".3f") -> None:
     """A point with its interval, and the number over it."""
-    if estimate.low is not None:
+    if estimate.low is not None and estimate.high is not None:
         ax.plot([estimate.low, estimate.high], [height] * 2, "-", color=colour, linewidth=2)
     ax.plot(estimate.value, height, marker, color=colour, markersize=8, markeredgecolor="white", zorder=4)
     ax.annotate(f"{estimate.value:{spec}}", (estimate.value, height), (0, 7), ha="center", fontsize=9,
                 textcoords="offset points", bbox=_PLATE)  # fmt: skip
 
 
-def _curve(ax: Axes, x, found: Sequence[Estimate], colour: str, style, marker: str, label: str) -> None:
-    ax.fill_between(x, [e.low for e in found], [e.high for e in found], color=colour, alpha=0.13, linewidth=0)
+def _curve(
+    ax: Axes,
+    x: np.ndarray,
+    found: Sequence[Estimate],
+    colour: str,
+    style: LineStyleType,
+    marker: str,
+    label: str,
+) -> None:
+    ax.fill_between(x, *limits(found), color=colour, alpha=0.13, linewidth=0)
     ax.plot(x, [e.value for e in found], linestyle=style, color=colour, marker=marker, markersize=7,
             markeredgecolor="white", label=label)  # fmt: skip
 

@@ -7,10 +7,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 
 from cxrlib.augment import Augment
 from cxrlib.callbacks import Callback, Checkpoint, NonFiniteRecovery
@@ -24,7 +25,10 @@ from cxrlib.recipes import AUGMENT, MILD_AUGMENT
 from cxrlib.storage import cache_root
 from cxrlib.study_stats import holm
 from cxrlib.train_config import TrainConfig
-from cxrlib.training import artefact_folder, train_or_load
+from cxrlib.training import Trainer, artefact_folder, train_or_load
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
 
 Choice = TypeVar("Choice")
 
@@ -201,7 +205,7 @@ class Trained:
     @property
     def best_row(self) -> pd.Series:
         """The check-in of the lowest validation loss."""
-        return self.history.loc[self.history["val_loss"].idxmin()]
+        return self.history.iloc[self.history["val_loss"].argmin()]
 
 
 class TrainingChange(Callback, ABC):
@@ -218,7 +222,7 @@ class StopWhenMemorised(Callback):
     def __init__(self, accuracy: float):
         self.accuracy = accuracy
 
-    def on_check_in(self, trainer) -> None:
+    def on_check_in(self, trainer: Trainer) -> None:
         if trainer.history["train_accuracy"].iloc[-1] >= self.accuracy:
             trainer.should_stop = True
 
@@ -226,18 +230,18 @@ class StopWhenMemorised(Callback):
 class _Tell(Callback):
     """Shows each check-in beside the study's bar."""
 
-    def __init__(self, bar):
+    def __init__(self, bar: tqdm):
         self.bar = bar
 
-    def on_check_in(self, trainer) -> None:
+    def on_check_in(self, trainer: Trainer) -> None:
         self.bar.set_postfix_str(f"step {trainer.step} of {trainer.total_steps}", refresh=True)
 
 
 def train(
     cohort: Cohort,
     config: TrainConfig,
-    store=None,
-    bar=None,
+    store: str | Path | None = None,
+    bar: tqdm | None = None,
     until: float | None = None,
     *,
     watch: Sequence[Callback] = (),
@@ -264,15 +268,19 @@ def train(
 
 
 def train_all(
-    trainings: Sequence[tuple[Cohort, TrainConfig]], store=None, bar=None, **options
+    trainings: Sequence[tuple[Cohort, TrainConfig]],
+    store: str | Path | None = None,
+    bar: tqdm | None = None,
+    *,
+    shelf: str = "overfitting",
 ) -> list[Trained]:
     """:func:`train` each; several at a time where :func:`~cxrlib.parallel.fan_out` is asked to."""
-    one = partial(train, store=cache_root() / "models" if store is None else store, **options)
+    one = partial(train, store=cache_root() / "models" if store is None else store, shelf=shelf)
     fan_out(one, trainings)
     return [one(cohort, config, bar=bar) for cohort, config in trainings]
 
 
-def spread(values, n: int | None = None) -> Estimate:
+def spread(values: ArrayLike, n: int | None = None) -> Estimate:
     """The mean over seeds with their range, which is no confidence interval."""
     values = np.asarray(values, dtype=float)
     return Estimate(float(values.mean()), float(values.min()), float(values.max()), n, len(values))

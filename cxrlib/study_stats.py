@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from statistics import NormalDist
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from cxrlib.errors import DataError
 from cxrlib.metrics import Estimate, proportion
@@ -101,9 +102,9 @@ def pooled(family: Mapping[str, Draws]) -> dict[str, Draws]:
 
 
 def draws(
-    labels,
-    list_of_scores,
-    patients=None,
+    labels: ArrayLike,
+    list_of_scores: Sequence[ArrayLike] | np.ndarray,
+    patients: ArrayLike | None = None,
     metric: str = "auc",
     *,
     replicates: int = 1000,
@@ -137,7 +138,7 @@ def holm(p_values: Sequence[float]) -> np.ndarray:
 
 
 def over_splits(
-    values: Sequence[float],
+    values: ArrayLike,
     test_share: float,
     level: float = 0.95,
     bounds: tuple[float, float] = (-math.inf, math.inf),
@@ -149,11 +150,11 @@ def over_splits(
     ``test_share``: test images over training images. ``bounds``: what the values cannot pass, as 0 and 1. One
     split has no interval.
     """
-    values = np.asarray(values, dtype=float)
-    mean, splits = float(values.mean()), len(values)
+    measured = np.asarray(values, dtype=float)
+    mean, splits = float(measured.mean()), len(measured)
     if splits < 2:
         return Estimate(mean, seeds=splits)
-    error = math.sqrt(values.var(ddof=1) * (1 / splits + test_share))
+    error = math.sqrt(measured.var(ddof=1) * (1 / splits + test_share))
     half = _quantile((1 + level) / 2, splits - 1) * error
     return Estimate(mean, max(mean - half, bounds[0]), min(mean + half, bounds[1]), seeds=splits)
 
@@ -182,7 +183,7 @@ class PowerLaw:
     spread_log: float
     points: int
 
-    def __call__(self, n) -> np.ndarray:
+    def __call__(self, n: ArrayLike) -> np.ndarray:
         """The fitted error at n training images."""
         return self.a * np.asarray(n, dtype=float) ** -self.b
 
@@ -199,7 +200,7 @@ class PowerLaw:
         return Estimate(self.b, self.b - half, self.b + half)
 
 
-def fit_power_law(n, error) -> PowerLaw:
+def fit_power_law(n: ArrayLike, error: ArrayLike) -> PowerLaw:
     """Fit ``error = a · n ** -b`` to runs (Hestness et al. 2017, arXiv:1712.00409).
 
     Two parameters and not three: with a floor, ``a · n ** -b + c``, and four or five sizes, a, b and c trade
@@ -240,7 +241,7 @@ def _two_sided(statistic: float, df: float) -> float:
     return float(2 * (norm.sf(statistic) if math.isinf(df) else t.sf(statistic, df)))
 
 
-def mean_draws(values, patients, *, replicates: int = 1000, seed: int = 0) -> Draws:
+def mean_draws(values: ArrayLike, patients: ArrayLike, *, replicates: int = 1000, seed: int = 0) -> Draws:
     """The mean over images of a share that S networks give for each, as :class:`Draws`.
 
     ``values``: (S, N), from 0 to 1, such as 1 where a prediction flips. ``patients``: (N,). Resamples as
@@ -254,8 +255,7 @@ def mean_draws(values, patients, *, replicates: int = 1000, seed: int = 0) -> Dr
     sums = np.stack([np.bincount(codes, weights=row, minlength=n_patients) for row in values], axis=1)
     sizes = np.bincount(codes, minlength=n_patients)
     chunks = draw_patients(n_patients, values.shape[1], replicates, seed)
-    drawn = [(counts @ sums) / (counts @ sizes)[:, None] for counts in chunks]
-    drawn = np.concatenate(drawn)
+    drawn = np.concatenate([(counts @ sums) / (counts @ sizes)[:, None] for counts in chunks])
     return Draws(values.mean(axis=1), drawn, values.shape[1], bounds=(0.0, 1.0), cases=n_patients)
 
 

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import TypeVar
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 
 from cxrlib.eda import percentiles
 from cxrlib.errors import DataError
 from cxrlib.metrics import Estimate
 from cxrlib.operating_points import cases, not_too_sure
 from cxrlib.resampling import Ranked, checked, draw_patients, patient_codes
+
+Name = TypeVar("Name", bound=Hashable)
+Group = tuple[Hashable, str]
+"""A division (a column's name), and one of its groups."""
 
 MEASURES = ("auc", "sensitivity", "specificity")
 
@@ -41,12 +47,12 @@ def divisions(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def by_subgroup(
-    labels,
-    list_of_scores: Sequence,
+    labels: ArrayLike,
+    list_of_scores: Sequence[ArrayLike] | np.ndarray,
     groups: pd.DataFrame,
-    patients=None,
+    patients: ArrayLike | None = None,
     *,
-    thresholds: float | Sequence[float] = 0.5,
+    thresholds: float | Sequence[float] | np.ndarray = 0.5,
     measures: Sequence[str] = MEASURES,
     replicates: int = 1000,
     level: float = 0.95,
@@ -85,7 +91,9 @@ def by_subgroup(
             f"There are {len(groups)} rows of groups for {len(labels)} labels.",
             remedy="Give one for each row.",
         )
-    subsets, others, values = {}, {}, {}
+    subsets: dict[Group, np.ndarray] = {}
+    others: dict[Group, np.ndarray] = {}
+    values: dict[tuple[Hashable, str, str], float] = {}
     for division in groups:
         column = groups[division].reset_index(drop=True)
         known = column.notna().to_numpy()
@@ -104,12 +112,12 @@ def by_subgroup(
 
 
 def by_subtype(
-    labels,
-    list_of_scores: Sequence,
-    subtypes,
-    patients=None,
+    labels: ArrayLike,
+    list_of_scores: Sequence[ArrayLike] | np.ndarray,
+    subtypes: ArrayLike,
+    patients: ArrayLike | None = None,
     *,
-    thresholds: float | Sequence[float] = 0.5,
+    thresholds: float | Sequence[float] | np.ndarray = 0.5,
     measures: Sequence[str] = ("auc", "sensitivity"),
     replicates: int = 1000,
     level: float = 0.95,
@@ -134,7 +142,8 @@ def by_subtype(
             f"There are {len(kinds)} subtypes for {len(labels)} labels.", remedy="Give one for each row."
         )
     healthy = labels == 0
-    subsets, others, values = {}, {}, {}
+    subsets: dict[Group, np.ndarray] = {}
+    others: dict[Group, np.ndarray] = {}
     for kind in sorted(set(kinds[~healthy]) - {""}):
         ill = ~healthy & (kinds == kind)
         subsets["subtype", kind], others["subtype", kind] = healthy | ill, healthy | (~healthy & ~ill)
@@ -142,36 +151,38 @@ def by_subtype(
         raise DataError(
             "No ill row has a subtype.", remedy="Give a subtype for each row, as the column 'subtype' has."
         )
-    return _table(labels, scores, patients, cuts, subsets, others, values, measures, replicates, level, seed)
+    return _table(labels, scores, patients, cuts, subsets, others, {}, measures, replicates, level, seed)
 
 
 def estimates(table: pd.DataFrame) -> dict[str, Estimate]:
     """The table as numbers to record: ``<division>.<group>.<measure>`` and ``….gap`` where there is one."""
     numbers = {}
-    for row in table.itertuples():
-        key = f"{row.division}.{_word(row.group)}.{row.measure}"
-        numbers[key] = estimate_of(row.value, row.low, row.high, row.n, row.seeds)
-        if np.isfinite(row.gap):
-            numbers[f"{key}_gap"] = estimate_of(row.gap, row.gap_low, row.gap_high, row.n, row.seeds)
+    for row in table.to_dict("records"):
+        key, counts = f"{row['division']}.{_word(row['group'])}.{row['measure']}", (row["n"], row["seeds"])
+        numbers[key] = estimate_of(row["value"], row["low"], row["high"], *counts)
+        if np.isfinite(row["gap"]):
+            numbers[f"{key}_gap"] = estimate_of(row["gap"], row["gap_low"], row["gap_high"], *counts)
     return numbers
 
 
-def estimate_of(value: float, low: float, high: float, n=None, seeds=None) -> Estimate:
+def estimate_of(
+    value: float, low: float, high: float, n: int | None = None, seeds: int | None = None
+) -> Estimate:
     """An Estimate whose limits are None where they are NaN."""
-    return Estimate(value, *(None if np.isnan(limit) else limit for limit in (low, high)), n, seeds)
+    return Estimate(value, None if np.isnan(low) else low, None if np.isnan(high) else high, n, seeds)
 
 
 def subset_draws(
-    labels,
-    list_of_scores: Sequence,
-    subsets: Mapping[Hashable, np.ndarray],
-    patients=None,
+    labels: ArrayLike,
+    list_of_scores: Sequence[ArrayLike] | np.ndarray,
+    subsets: Mapping[Name, np.ndarray],
+    patients: ArrayLike | None = None,
     *,
-    thresholds: float | Sequence[float] = 0.5,
+    thresholds: float | Sequence[float] | np.ndarray = 0.5,
     measures: Sequence[str] = MEASURES,
     replicates: int = 1000,
     seed: int = 0,
-) -> dict[Hashable, dict[str, np.ndarray]]:
+) -> dict[Name, dict[str, np.ndarray]]:
     """Metrics of several subsets of the rows in the same bootstrap replicates, so that they can be compared.
 
     Parameters
@@ -194,7 +205,7 @@ def subset_draws(
         ]
         for name, rows in subsets.items()
     }
-    collected = {name: [] for name in subsets}
+    collected: dict[Name, list[np.ndarray]] = {name: [] for name in subsets}
     once = np.ones((1, n_patients), dtype=np.int64)
     for counts in itertools.chain([once], draw_patients(n_patients, len(labels), replicates, seed)):
         for name, several in ranked.items():
@@ -211,11 +222,24 @@ def subset_draws(
     return found
 
 
-def _table(labels, scores, patients, cuts, subsets, others, values, measures, replicates, level, seed):
+def _table(
+    labels: np.ndarray,
+    scores: np.ndarray,
+    patients: ArrayLike | None,
+    cuts: np.ndarray,
+    subsets: Mapping[Group, np.ndarray],
+    others: Mapping[Group, np.ndarray],
+    values: Mapping[tuple[Hashable, str, str], float],
+    measures: Sequence[str],
+    replicates: int,
+    level: float,
+    seed: int,
+) -> pd.DataFrame:
     """The tidy table of subsets: (division, group) -> bool (N,), and the rows each is compared with."""
     masks = {mask.tobytes(): mask for mask in (*subsets.values(), *others.values())}
-    options = {"thresholds": cuts, "measures": measures, "replicates": replicates, "seed": seed}
-    drawn = subset_draws(labels, scores, masks, patients, **options)
+    drawn = subset_draws(
+        labels, scores, masks, patients, thresholds=cuts, measures=measures, replicates=replicates, seed=seed
+    )
     codes, _ = patient_codes(labels, scores, patients)
     rows = []
     for (division, group), mask in subsets.items():
@@ -237,7 +261,9 @@ def _table(labels, scores, patients, cuts, subsets, others, values, measures, re
     return pd.DataFrame(rows)
 
 
-def _interval(measure: str, found: np.ndarray, labels, codes, level: float) -> Estimate:
+def _interval(
+    measure: str, found: np.ndarray, labels: np.ndarray, codes: np.ndarray, level: float
+) -> Estimate:
     """A measure's value (first of ``found``) and interval; none where too few patients carry it."""
     value = float(found[0])
     if measure in ("auc", "average_precision"):
@@ -253,7 +279,7 @@ def _gap_limits(mine: Estimate, theirs: Estimate, gaps: np.ndarray, level: float
 
     Newcombe, Statistics in Medicine 17:873–890, 1998, method 10.
     """
-    if mine.low is None or theirs.low is None:
+    if mine.low is None or mine.high is None or theirs.low is None or theirs.high is None:
         return np.nan, np.nan
     if 0 < mine.value < 1 and 0 < theirs.value < 1:
         return _limits(gaps[1:], level)
@@ -271,7 +297,9 @@ def _limits(draws: np.ndarray, level: float) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def _metric_frame(labels, scores, groups: pd.Series, threshold: float, measures) -> pd.DataFrame:
+def _metric_frame(
+    labels: np.ndarray, scores: np.ndarray, groups: pd.Series, threshold: float, measures: Sequence[str]
+) -> pd.DataFrame:
     from fairlearn.metrics import MetricFrame
 
     functions = {name: _single_class_safe(name, threshold) for name in measures}
@@ -279,14 +307,14 @@ def _metric_frame(labels, scores, groups: pd.Series, threshold: float, measures)
     return frame.by_group
 
 
-def _single_class_safe(name: str, threshold: float):
+def _single_class_safe(name: str, threshold: float) -> Callable[[ArrayLike, ArrayLike], float]:
     """The metric as MetricFrame calls it; NaN where a group lacks the class it needs."""
     from cxrlib import metrics
 
     function = getattr(metrics, name)
     options = {} if name in ("auc", "average_precision") else {"threshold": threshold}
 
-    def measure(y_true, y_pred) -> float:
+    def measure(y_true: ArrayLike, y_pred: ArrayLike) -> float:
         try:
             return function(np.asarray(y_true), np.asarray(y_pred), **options)
         except DataError:

@@ -77,7 +77,7 @@ class TrainConfig:
         for name in ("learning_rate", "check_ins", "weight_decay", "dropout", "warmup", "label_smoothing",
                      "average_decay"):  # fmt: skip
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, Real) or not abs(value) < 1e9:
+            if isinstance(value, bool) or not isinstance(value, Real) or value <= -1e9 or not value < 1e9:
                 raise ConfigError(f"{name} is {value!r}.", remedy="Give a number.")
         for name in ("learning_rate", "check_ins"):
             if not getattr(self, name) > 0:

@@ -31,11 +31,11 @@ from cxrlib.cache import cache_root
 from cxrlib.callbacks import Callback, Checkpoint, default_callbacks
 from cxrlib.checkpoints import drop_damaged, load_checkpoint
 from cxrlib.cohort import Cohort, Rows
-from cxrlib.distributed import Share, end_others, gathered, is_lost_process, launch, spread_layers
+from cxrlib.distributed import Share, end_others, gathered, is_lost_process, launch, reduced, spread_layers
 from cxrlib.errors import CheckpointError, DataError, TrainingError
 from cxrlib.inference import predict_logits
 from cxrlib.metrics import auc
-from cxrlib.models import Classifier, averaged, build
+from cxrlib.models import Averaged, Classifier, averaged, build
 from cxrlib.parallel import is_main_process
 from cxrlib.storage import locked
 from cxrlib.train_config import FIXED_ON_RESUME, TrainConfig
@@ -53,6 +53,16 @@ class Trainer:
     out_dir
         Where checkpoints and TensorBoard logs go; None keeps nothing on disk.
     """
+
+    # What :meth:`fit` sets up.
+    raw_model: Classifier
+    averaged: Averaged | None
+    optimizer: torch.optim.Optimizer
+    _order: tuple[int, np.ndarray]  # an epoch, and the rows of the training part in its order
+    _rows: list[dict[str, float]]  # of the history
+    _seconds: float
+    _interval_images: int
+    _interval_seconds: float
 
     def __init__(
         self,
@@ -140,7 +150,7 @@ class Trainer:
         loss = losses.mean() * (len(rows) * self.share.step / self.share.total)
         for callback in self.callbacks:
             loss = callback.training_loss(self, losses, rows, loss)
-        value = float(loss.detach() if self.share.step == 1 else self.fabric.all_reduce(loss.detach()))
+        value = float(loss.detach() if self.share.step == 1 else reduced(self.fabric, loss.detach()))
         if math.isfinite(value):
             self.fabric.backward(loss)
             self.optimizer.step()
@@ -167,8 +177,7 @@ class Trainer:
         rows = self._order[1][position * self.config.batch_size :][: self.config.batch_size]
         rows = self.share.of(np.sort(rows))  # a memory map likes order
         images = torch.from_numpy(np.ascontiguousarray(self._train.images[rows])).unsqueeze(1)
-        targets = self._train_targets[rows]
-        images, targets = self.fabric.to_device((images, targets))
+        images, targets = self.fabric.to_device((images, self._train_targets[rows]))
         images = images.float()
         if self.config.augment is not None:
             seed = _seed(self.config.seed, 3, step, 0)
@@ -206,8 +215,7 @@ class Trainer:
             row |= {f"{part}_{name}": value for name, value in self._measure(logits, sample.labels).items()}
         row["learning_rate"] = self.learning_rate()
         row["images_per_second"] = self._interval_images / max(self._interval_seconds, 1e-9)
-        self._seconds += self._interval_seconds + time.perf_counter() - started
-        row["seconds"] = self._seconds
+        row["seconds"] = self._seconds + (self._interval_seconds + time.perf_counter() - started)
         # What callbacks decide on must be the same everywhere, the clock included.
         row = self.fabric.broadcast(row)
         self._seconds = row["seconds"]
@@ -219,11 +227,8 @@ class Trainer:
         loss = F.binary_cross_entropy_with_logits(
             torch.tensor(logits), torch.tensor(labels, dtype=torch.float32), pos_weight=weight
         )
-        return {
-            "loss": float(loss),
-            "auc": auc(labels, logits),
-            "accuracy": float(np.mean((logits > 0) == labels)),
-        }
+        right = float(np.mean((logits > 0) == labels))
+        return {"loss": float(loss), "auc": auc(labels, logits), "accuracy": right}
 
     @property
     def model(self) -> Classifier:
@@ -315,23 +320,20 @@ class Trainer:
         every = math.ceil(len(self._train) / config.train_sample)
         self._sample = self._train.take(np.arange(0, len(self._train), every))
         self._train_targets = torch.tensor(self._train.labels, dtype=torch.float32)
+        size = int(cohort.images.shape[1])
         self.cohort_facts = {
             "name": cohort.name,
-            "image_size": int(cohort.images.shape[1]),
+            "image_size": size,
             "content_hash": self._train.content_hash() + self._val.content_hash(),
         }
         self.fabric = launch(config)
         self.share = Share(
             self.fabric.global_rank, self.fabric.world_size, min(config.batch_size, len(self._train))
         )
-        self._order: tuple[int, np.ndarray | None] = (-1, None)
+        self._order = (-1, np.empty(0, np.int64))
         torch.manual_seed(_seed(config.seed, 0))
         self.raw_model = build(
-            config.model,
-            width=config.width,
-            dropout=config.dropout,
-            weights=config.weights,
-            image_size=cohort.images.shape[1],
+            config.model, width=config.width, dropout=config.dropout, weights=config.weights, image_size=size
         )
         self.raw_model.normalise_by(self._sample.images)
         if self.share.step > 1:
@@ -347,11 +349,9 @@ class Trainer:
             weight = torch.tensor((len(self._train) - positives) / positives)
             self.positive_weight = self.fabric.to_device(weight)
         self.step, self.learning_rate_factor, self.should_stop = 0, 1.0, False
-        self._rows: list[dict] = []
-        self._seconds = 0.0
-        self._interval_images, self._interval_seconds = 0, 0.0
+        self._rows, self._seconds, self._interval_images, self._interval_seconds = [], 0.0, 0, 0.0
 
-    def _call(self, hook: str, *args) -> None:
+    def _call(self, hook: str, *args: object) -> None:
         for callback in self.callbacks:
             getattr(callback, hook)(self, *args)
 

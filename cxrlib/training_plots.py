@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FormatStrFormatter, LogLocator, MaxNLocator, NullFormatter, PercentFormatter
 
 from cxrlib.metrics import Estimate
-from cxrlib.plot_style import COLOURS
+from cxrlib.plot_style import COLOURS, limits
 
 MARKERS = ("o", "s", "^", "D", "v", "P")
 
@@ -66,7 +66,8 @@ def network_comparison(
         spec = ".3f" if metric == "test_auc" else ".1%"
         for height, name in zip(heights, histories, strict=True):
             estimate, (colour, marker) = numbers[f"{name}.{metric}"], looks[name]
-            spread = [[estimate.value - estimate.low], [estimate.high - estimate.value]]
+            low, high = limits([estimate])
+            spread = [estimate.value - low, high - estimate.value]
             ax.errorbar(estimate.value, height, xerr=spread, fmt=marker, color=colour, capsize=3)
             ax.annotate(f"{estimate:{spec}}", (estimate.value, height), (0, 7), textcoords="offset points",
                         ha="center", fontsize=9)  # fmt: skip

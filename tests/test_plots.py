@@ -85,6 +85,13 @@ FIGURES = {
 }
 
 
+def test_a_network_whose_numbers_have_no_interval_is_drawn_as_dots():
+    numbers = {"lenet.test_auc": Estimate(0.9), "lenet.test_accuracy": Estimate(0.8)}
+    figure = network_comparison({"lenet": [history()]}, numbers)
+    figure.canvas.draw()
+    assert [ax.lines[0].get_xdata()[0] for ax in figure.axes[2:4]] == [0.9, 0.8]
+
+
 @pytest.mark.parametrize("name", FIGURES)
 def test_no_text_covers_another(name):
     axes = FIGURES[name]()

@@ -10,7 +10,7 @@ from torch import nn
 
 from cxrlib import crop_study, remedies, remedy_plots
 from cxrlib.cohort import Cohort
-from cxrlib.errors import ConfigError
+from cxrlib.errors import ConfigError, DataError
 from cxrlib.metrics import auc
 from cxrlib.models import Classifier
 from cxrlib.planting import Pairs, pairs, seen
@@ -129,6 +129,13 @@ def test_a_network_that_looks_at_the_lungs_never_flips_and_one_at_the_corner_alw
     assert bad["inside_lungs"].values[0] < 0.01
     assert bad["in_distribution_auc"].values[0] > 0.8
     assert bad["uncorrelated_auc"].values[0] == pytest.approx(0.5, abs=0.1)
+
+
+def test_attribution_in_lungs_needs_their_masks():
+    view = chest()
+    bare = replace(view, on=view.on.with_images(view.on.images, lung_masks=None))
+    with pytest.raises(DataError, match="no lung masks"):
+        remedies.measure([AT_LUNGS], bare, replicates=50, attributed=5)
 
 
 def test_means_of_patients_by_hand():
