@@ -63,7 +63,7 @@ def prepared(folder: Path, module: str) -> None:
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     shortcuts = folder / "cxrlib" / "shortcuts.py"
     text = shortcuts.read_text(encoding="utf-8")
-    shortcuts.write_text(re.sub(r"@threadpool_limits.*\n", "", text), encoding="utf-8")
+    shortcuts.write_text(re.sub(r"@one_thread\n", "", text), encoding="utf-8")
     chosen = [f"tests/test_{name}.py" for name in tests if (ROOT / "tests" / f"test_{name}.py").is_file()]
     settings = {
         "source_paths": ["cxrlib"],

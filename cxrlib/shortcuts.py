@@ -20,10 +20,10 @@ from sklearn.impute import MissingIndicator, SimpleImputer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import FeatureUnion, Pipeline, make_pipeline, make_union
 from sklearn.preprocessing import OneHotEncoder, SplineTransformer, StandardScaler
-from threadpoolctl import threadpool_limits
 
 from cxrlib.errors import DataError
 from cxrlib.metrics import Estimate, auc, bootstrap
+from cxrlib.parallel import one_thread
 
 NIH_COLUMNS = ("view", "age", "sex", "follow_up")
 
@@ -58,7 +58,7 @@ class PixelFree:
 
 
 # One thread: the fits are small, and on a busy machine threads that wait for each other take minutes.
-@threadpool_limits.wrap(limits=1)  # type: ignore[untyped-decorator]
+@one_thread
 def pixel_free(
     table: pd.DataFrame,
     columns: Sequence[str] = NIH_COLUMNS,
