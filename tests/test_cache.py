@@ -104,7 +104,25 @@ def test_the_manifest_says_what_it_is(files, tmp_path):
     manifest = json.loads((decoded.folder / "manifest.json").read_text())
     assert manifest["files"] == manifest["kept"] == 5
     assert (manifest["image_size"], manifest["fit"]) == (SIZE, "letterbox")
-    assert decoded.shapes.tolist() == [[24, 30]] * 5
+    assert manifest["made_from"] == str(files[0].parent) and 0 < manifest["seconds"] < 60
+    assert decoded.shapes.tolist() == [[24, 30]] * 5 and decoded.shapes.dtype == np.int32
+    for name in ("images", "kept"):
+        array = np.load(decoded.folder / f"{name}.npy")
+        assert array.dtype == {"images": np.uint8, "kept": bool}[name] and len(array) == 5
+
+
+def test_the_bar_says_what_is_done_and_the_log_where_it_goes_on(files, tmp_path, capsys, caplog, monkeypatch):
+    decode_files(files[:3], SIZE, cache_dir=tmp_path, progress=True)
+    assert "Decoding" in capsys.readouterr().err
+    decode_files(files[:3], SIZE, process=Framed(), cache_dir=tmp_path, progress=True)
+    assert "Preprocessing" in capsys.readouterr().err
+    with monkeypatch.context() as broken:
+        broken.setattr(cache, "_finish", lambda *_: (_ for _ in ()).throw(MemoryError))
+        with pytest.raises(MemoryError):
+            decode_files(files[:4], SIZE, cache_dir=tmp_path)
+    with caplog.at_level("INFO"):
+        decode_files(files[:4], SIZE, cache_dir=tmp_path)
+    assert any("partial: 4 of 4 images are done." in one for one in caplog.messages)
 
 
 # --- Bad files ---
@@ -123,6 +141,13 @@ def test_bad_files_are_listed_ten_and_a_count(some_bad, tmp_path):
     with pytest.raises(DataError) as caught:
         build_images(some_bad, SIZE, workers=2, cache_dir=tmp_path)
     message = str(caught.value)
+    with pytest.raises(DataError, match="14 of 300 image files cannot be used"):
+        decode_files(some_bad, SIZE, workers=2, cache_dir=tmp_path)  # bad files are skipped only if asked
+    with pytest.raises(DataError) as caught:
+        decode_files(some_bad[:1], SIZE, process=Framed(), skip_bad=True, cache_dir=tmp_path)
+    assert str(caught.value).endswith(
+        "What to do: Mend or replace them, or check that these are radiographs: none of them could be read."
+    )
     assert "14 of 300 image files cannot be used" in message
     assert f"{some_bad[0]}: is empty (0 bytes)" in message
     assert f"{some_bad[7]}: is truncated" in message

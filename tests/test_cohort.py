@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cxrlib.cohort import Cohort, concatenate, split_by_patient
+from cxrlib.cohort import Cohort, Rows, concatenate, split_by_patient
 from cxrlib.errors import CxrError, DataError
 
 
@@ -137,4 +137,117 @@ def test_joined_cohorts_keep_order_and_what_all_of_them_have():
 
 def test_cohorts_of_different_sizes_are_not_joined():
     with pytest.raises(DataError, match="image_size"):
+        concatenate([make(), make().with_images(np.zeros((6, 5, 5), np.uint8))])
+
+
+def test_a_cohort_says_what_it_holds():
+    cohort = make(8, split=["train"] * 5 + ["test"] * 3, patient_id=["a", "a", *"bcdefg"])
+    said = "Cohort('cohort': 8 images of 4×4, 7 patients, 50.0% pneumonia; train 5, val 0, test 3)"
+    assert repr(cohort) == said
+
+
+@pytest.mark.parametrize(
+    ("broken", "said"),
+    [
+        (
+            lambda: make().split("holdout"),
+            "There is no split called 'holdout'.\nWhat to do: Use one of train, val, test.",
+        ),
+        (
+            lambda: make(image_id="same"),
+            "1 image ids occur more than once in column 'image_id'.\n  - same\n"
+            "What to do: Give every image one row and an id of its own.",
+        ),
+        (
+            lambda: make(patient_id="ann", split=["train", "test"] * 3),
+            "1 patients have images in more than one split.\n  - ann\n"
+            "What to do: Split by patient (cxrlib.cohort.split_by_patient), "
+            "or pass allow_shared_patients=True if leakage is what you study.",
+        ),
+        (
+            lambda: make(label=[0, 1, 2, 0, 1, 0]),
+            "Column 'label' holds 1 values that are neither 0 nor 1.\n  - i2: 2\n"
+            "What to do: Write 1 for pneumonia and 0 for its absence, or drop those rows.",
+        ),
+        (
+            lambda: make(split="holdout"),
+            "Column 'split' holds values that are no split.\n  - 'holdout'\n"
+            "What to do: Use train, val, test.",
+        ),
+        (
+            lambda: make().with_images(np.zeros((5, 4, 4), np.uint8)),
+            "There are 5 images and 6 rows in the table.\n"
+            "What to do: Give one row for each image, in the same order.",
+        ),
+        (
+            lambda: make().with_images(np.zeros((6, 16), np.uint8)),
+            "Images are uint8 of shape (6, 16).\nWhat to do: Give a uint8 array of shape (N, H, W).",
+        ),
+        (
+            lambda: make().with_images([0] * 6),
+            "Images are list of shape ?.\nWhat to do: Give a uint8 array of shape (N, H, W).",
+        ),
+        (
+            lambda: make().with_images(make().images, lesion_masks=np.zeros((6, 4, 4), bool)),
+            "lesion_masks are bool of shape (6, 4, 4).\n"
+            "What to do: Give uint8 masks of 0 and 1 in the images' shape (6, 4, 4).",
+        ),
+        (
+            lambda: split_by_patient(["a"], (0.5, 0.5, 0.5)),
+            "The fractions (0.5, 0.5, 0.5) do not divide a whole into train, val and test.\n"
+            "What to do: Give three shares, none negative, that sum to 1.",
+        ),
+    ],
+)
+def test_each_error_says_what_is_wrong_and_what_to_do(broken, said):
+    with pytest.raises(DataError) as caught:
+        broken()
+    assert str(caught.value) == said
+
+
+def test_numbers_as_ids_become_text():
+    table = make().table.assign(image_id=range(6), patient_id=[7, 7, 8, 9, 9, 9])
+    cohort = Cohort(np.zeros((6, 4, 4), np.uint8), table)
+    assert cohort.table["image_id"].tolist() == list("012345") and cohort.patients.tolist() == list("778999")
+
+
+def test_a_mask_of_rows_takes_those_rows():
+    part = make().take(np.array([True, False, False, True, False, True]))
+    assert part.table["image_id"].tolist() == ["i0", "i3", "i5"]
+
+
+def test_a_lazy_split_reads_its_rows_when_asked():
+    images = np.arange(6, dtype=np.uint8).repeat(16).reshape(6, 4, 4)
+    whole = make(split=["train", "test"] * 3).with_images(images, lung_masks=images % 2)
+    lazy, copied = whole.split("test", lazy=True), whole.split("test")
+    assert isinstance(lazy.images, Rows) and lazy.lung_masks is None and len(lazy.images) == 3
+    assert copied.lung_masks.shape == (3, 4, 4)
+    assert np.array_equal(lazy.images[:], copied.images) and lazy.table.equals(copied.table)
+    assert lazy.images.shape == (3, 4, 4) and lazy.images.dtype == np.uint8 and lazy.images.ndim == 3
+    assert np.asarray(lazy.images, dtype=np.float32).dtype == np.float32
+    again = lazy.take([2, 0]).images  # rows of rows
+    assert again[:, 0, 0].tolist() == [5, 1]
+
+
+def test_pages_that_were_read_are_given_back(tmp_path, monkeypatch):
+    np.save(tmp_path / "images.npy", np.ones((8, 4, 4), np.uint8))
+    mapped = np.load(tmp_path / "images.npy", mmap_mode="r")
+    given = []
+    monkeypatch.setattr("cxrlib.cohort.MAPPED", 40)  # bytes: three images of 16
+    monkeypatch.setattr("cxrlib.cohort._give_back", given.append)
+    rows = Rows(mapped, range(8))
+    for row in range(8):
+        assert rows[row].sum() == 16
+    assert len(given) == 2 and given[0] is mapped
+
+
+def test_joined_cohorts_keep_masks_that_all_have():
+    images = np.ones((6, 4, 4), np.uint8)
+    a = make().with_images(images, lung_masks=images, lesion_masks=images)
+    b = a.with_columns(image_id=list("abcdef"), patient_id=list("uvwxyz"))
+    joined = concatenate([a, b], name="both")
+    assert joined.lesion_masks.shape == joined.lung_masks.shape == (12, 4, 4)
+    assert joined.name == "both" and joined.info == {"joined": ["cohort", "cohort"]}
+    assert joined.table.index.tolist() == list(range(12))
+    with pytest.raises(DataError, match=r"2 cohorts of sizes \[\(4, 4\), \(5, 5\)\] cannot be joined"):
         concatenate([make(), make().with_images(np.zeros((6, 5, 5), np.uint8))])

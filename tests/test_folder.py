@@ -120,6 +120,9 @@ def test_a_split_that_is_none(own):
     with pytest.raises(DataError, match="hold") as caught:
         load("folder", **quietly(own, part=["train"] * 4 + ["fold 1"] * 2), split_column="part")
     assert "'fold 1': 2 rows" in str(caught.value)
+    with pytest.raises(DataError, match="hold") as caught:
+        load("folder", **quietly(own, part=["train"] * 4 + [None] * 2), split_column="part")
+    assert "nan: 2 rows\nWhat to do: Use train, val, test, or leave split_column out" in str(caught.value)
 
 
 def test_files_that_the_csv_lists_and_the_disk_has_not(own):

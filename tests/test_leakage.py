@@ -39,6 +39,14 @@ def test_the_two_splits_have_the_same_sizes_and_prevalences():
         assert (other.table["split"] == "test").mean() == pytest.approx(0.25, abs=0.04)
 
 
+def test_the_two_splits_of_a_cohort_are_the_same_everywhere():
+    # Golden: a change of these is a change of every recorded leakage study.
+    by_image, by_patient = split_by_image_and_by_patient(twins(8, 3), seed=0)
+    assert "".join(part[1] for part in by_patient.table["split"]) == "rrrrrreeeaaaaaarrrrrreee"
+    assert "".join(part[1] for part in by_image.table["split"]) == "aarrreraeeerarreararerrr"
+    assert by_image.allow_shared_patients and not by_patient.allow_shared_patients
+
+
 def test_a_split_by_image_inflates_the_auc_and_a_split_by_patient_does_not(tmp_path, monkeypatch):
     budget = replace(study.BUDGETS["smoke"], splits=3, split_images=None, split_steps=90)
     monkeypatch.setitem(study.BUDGETS, "smoke", budget)

@@ -102,10 +102,13 @@ def test_rsna_labels_have_the_challenges_size_and_prevalence():
 def test_official_lists_are_read_when_both_are_there(tmp_path):
     assert nih_tables.official_split(tmp_path) is None
     (tmp_path / "test_list.txt").write_text("00000003_000.png\n")
-    with pytest.raises(DataError, match="counterpart"):
+    with pytest.raises(
+        DataError, match=r"counterpart.*\n.*Put both train_val_list\.txt and test_list\.txt in the"
+    ):
         nih_tables.official_split(tmp_path)
     (tmp_path / "train_val_list.txt").write_text("00000001_000.png\n00000001_001.png")
     split = nih_tables.official_split(tmp_path)
+    assert (split.name, split.index.name) == ("split", "image_id")
     assert split.to_dict() == {
         "00000001_000.png": "train_val",
         "00000001_001.png": "train_val",
