@@ -29,6 +29,7 @@ from cxrlib.audit_files import duplicates, existing_paths, file_facts
 from cxrlib.audit_probes import TELLING, Finding, Probes, ask_all
 from cxrlib.audit_rules import PROBES, SEVERITIES, judged_count
 from cxrlib.audit_stats import PERMUTATIONS, balanced_folds
+from cxrlib.burned_in import printed
 from cxrlib.cohort import Cohort
 from cxrlib.errors import DataError
 from cxrlib.lungs import segment
@@ -128,6 +129,8 @@ def audit_cohort(
             masked = cohort if cohort.lung_masks is not None else segment(cohort, progress=progress)
             features = describe(masked, work / "features", workers=workers, progress=progress)
         facts, limits = _file_facts(cohort, workers, progress)
+        paths = existing_paths(cohort.table)
+        lines = None if paths is None else printed(paths, workers=workers, progress=progress)
         probes = Probes(cohort, work, permutations, seed, progress)
         findings, left_out = ask_all(probes, features, facts, source)
     leaks, unknown = _leaks(cohort, features["thumbnail"], facts, has_patients, has_split)
@@ -135,6 +138,8 @@ def audit_cohort(
         marked, unsaid = _burned_in(cohort, facts["burned_in"])
         leaks.append(marked)
         unknown += unsaid
+    if lines is not None:
+        leaks.append(_printed(cohort, lines))
     limits += [*left_out, *unknown, *_weaknesses(cohort, features["lungs_found"])]
     findings.extend(leaks)
     findings.sort(key=_rank)
@@ -175,7 +180,7 @@ def _file_facts(cohort: Cohort, workers: int | None, progress: bool | None) -> t
         facts["width"] = cohort.table["original_width"].astype(float)
         facts["aspect"] = facts["width"] / facts["height"]
     return facts, [
-        "File sizes and encodings were not looked at: there are no files, or some of them are gone."
+        "File sizes, encodings and printed text were not looked at: there are no files, or some are gone."
     ]
 
 
@@ -259,6 +264,14 @@ def _burned_in(cohort: Cohort, said: pd.Series) -> tuple[Finding, list[str]]:
         "the patient, are burned into the pixels."
     ]
     return Finding(PROBES["burned_in"], severity, images=len(marked), detail=detail), limits[: bool(unsaid)]
+
+
+def _printed(cohort: Cohort, lines: np.ndarray) -> Finding:
+    """The files in whose pixels there is a line of text; no picture of them is shown."""
+    shown = cohort.table["image_id"].to_numpy(str)[lines > 0].tolist()
+    detail = {"looked_at": int((lines >= 0).sum()), "files": shown}
+    severity = "warning" if shown else "fine"
+    return Finding(PROBES["printed_text"], severity, images=len(shown), detail=detail)
 
 
 def _counted(name: str, concerned: int, of: int, detail: dict) -> Finding:

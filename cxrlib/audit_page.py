@@ -123,6 +123,8 @@ def sentence(found: Finding) -> str:
             return f"{people}, with {found.images} images outside training."
         if found.probe.name == "burned_in":
             return f"{found.images} of {detail['dicom']} DICOM files say that annotations are burned in."
+        if found.probe.name == "printed_text":
+            return f"{found.images} of {detail['looked_at']} files show a line of printed characters."
         return f"{found.images} images in {detail['pairs']} pairs, {detail['exact']} of them identical."
     said = f"A classifier that saw nothing else reaches an AUC of {found.auc} on patients new to it"
     if found.share is not None and found.probe.name != "whole":

@@ -18,7 +18,8 @@ fine
     Not established.
 
 Counts (duplicates, patients in two splits) are severe from one in a hundred images on, else warnings.
-Annotations burned into the pixels are a warning: they may name a patient, whatever they say of the label.
+Annotations burned into the pixels, declared or seen, are a warning: they may name a patient, whatever they
+say of the label.
 """
 
 from __future__ import annotations
@@ -169,6 +170,10 @@ PROBES: dict[str, Probe] = {
               "What DICOM headers say of text in the pixels (BurnedInAnnotation).",
               "Names and dates in the pixels identify patients: look at these files, and have them painted "
               "out or exported without, before images or pages of them go around."),
+        Probe("printed_text", "Printed text", "file", "no",
+              "The pixels of each file: whether a line of five or more printed characters is in them.",
+              "Look at these files: PORTABLE is harmless, names, dates and numbers identify patients. Have "
+              "them painted out or exported without, before images or pages of them go around."),
         Probe("patients", "Patients in two splits", "leak", "no", "Who has images in more than one split.",
               "Split by patient (cxrlib.cohort.split_by_patient); results so far are too good."),
         Probe("duplicate_splits", "Duplicates across splits", "leak", "no",
