@@ -467,3 +467,46 @@ def test_aucs_of_a_chexnet_reproduction_are_the_published_ones(data_root):
     published = pd.read_csv(folder / "aucs.csv").set_index("label")["auc"]
     for finding, value in published.items():
         assert auc(rows[finding], rows[f"prob_{finding}"]) == pytest.approx(value, abs=1e-9), finding
+
+
+def test_a_difference_is_resampled_by_patient_and_from_the_seed():
+    rng = np.random.default_rng(3)
+    labels, patients = np.repeat(rng.integers(0, 2, 60), 5), np.repeat(np.arange(60), 5)
+    a = np.repeat(rng.normal(size=60), 5) + labels  # five images that agree are one piece of evidence
+    b = rng.normal(size=300)
+    asked = {"metrics": ("auc",), "replicates": 400}
+    clustered = bootstrap_difference(labels, a, b, patients, **asked)["auc"]
+    alone = bootstrap_difference(labels, a, b, **asked)["auc"]
+    assert clustered.value == alone.value
+    assert clustered.high - clustered.low > 1.3 * (alone.high - alone.low)
+    assert clustered == bootstrap_difference(labels, a, b, patients, **asked)["auc"]
+    assert clustered != bootstrap_difference(labels, a, b, patients, seed=1, **asked)["auc"]
+
+
+def test_a_threshold_that_calls_all_is_the_least_score_and_one_that_calls_none_is_above_the_largest():
+    assert choose_threshold([1, 1, 0, 1], [0.2, 0.4, 0.4, 0.9], "sensitivity", at=1) == 0.2
+    none = choose_threshold([0, 0, 1, 0, 0], [0.2, 0.4, 0.6, 0.8, 0.9], "accuracy")
+    assert 0.9 < none < 0.9 + 1e-12
+
+
+@pytest.mark.parametrize(
+    ("broken", "said"),
+    [
+        (
+            lambda: choose_threshold(LABELS, SCORES, "best"),
+            "Use one of ('youden', 'sensitivity', 'accuracy').",
+        ),
+        (lambda: over_seeds([]), "Give one number or Estimate for each seed."),
+        (lambda: over_seeds([0.5, float("nan")]), "Leave out the runs that failed."),
+        (lambda: delong([1, 0, 0], [1, 2, 3], [1, 2, 3]), "Give it two or more of each."),
+        (lambda: bootstrap(LABELS, SCORES, replicates=0), "Draw at least 1, better 2000."),
+        (
+            lambda: bootstrap(LABELS, SCORES, metrics=("f1",)),
+            "Use any of ('auc', 'average_precision', 'sensitivity', 'specificity', 'accuracy').",
+        ),
+    ],
+)
+def test_what_to_do_is_said(broken, said):
+    with pytest.raises(CxrError) as caught:
+        broken()
+    assert caught.value.remedy == said
