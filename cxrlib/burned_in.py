@@ -24,7 +24,7 @@ LARGEST = 1024
 
 _HEIGHT = (0.008, 0.06)  # of the longer side; and at least 6 pixels
 _STROKE = 0.006  # of the longer side: strokes are narrower than twice this
-_CONTRAST = 0.3  # of the image's contrast: what a stroke stands out by
+_CONTRAST = 0.16  # of the image's contrast: what a stroke stands out by
 _GAP = 0.009  # of the longer side: the characters of a word are closer
 _FILLED = (0.15, 0.75)  # how much of its box a line's strokes cover
 _VALLEY = 0.35  # of a column's usual ink: between two characters there is less
