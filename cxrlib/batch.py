@@ -300,10 +300,9 @@ class Batch:
 
     def _forget(self, name: str) -> None:
         """Remove what an earlier run of this notebook left, so that nothing old passes for new."""
-        with suppress(OSError, ValueError, KeyError):
-            stored = json.loads((self.state_dir / f"{name}.json").read_text(encoding="utf-8"))
-            for file in stored["files"]:
-                for path in (self._out_dir / file, (self._out_dir / file).with_suffix(".png")):
+        for file in self._files(name):  # what is there, and not what an earlier report says
+            for path in (self._out_dir / file, (self._out_dir / file).with_suffix(".png")):
+                with suppress(OSError):
                     path.unlink(missing_ok=True)
         for suffix in (".ipynb", ".json"):
             (self.state_dir / f"{name}{suffix}").unlink(missing_ok=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import shlex
+import shutil
 import sys
 import time
 import warnings
@@ -142,6 +143,8 @@ def audit(
         found = replace(found, limits=(limit, *found.limits), settings=found.settings | {"sample_of": total})
     made_from = {"command": shlex.join(["cxr", *sys.argv[1:]]), "seconds": time.perf_counter() - started}
     _, html = write(found, cohort, out, pictures=pictures, **made_from)
+    if not pictures:
+        shutil.rmtree(out / "work", ignore_errors=True)  # has thumbnails, by which duplicates were found
     if as_json:
         print_json(content(found, **made_from))
     else:

@@ -10,6 +10,7 @@ import struct
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -31,15 +32,21 @@ _REMEDY = (
 )
 
 
+_silenced: ContextVar[bool] = ContextVar("silenced", default=False)
+pydicom.config.logger.addFilter(lambda _: not _silenced.get())
+
+
 @contextmanager
 def silent() -> Iterator[None]:
-    """Keep pydicom from logging: what it says of a damaged file quotes names and dates from its header."""
-    logger = pydicom.config.logger
-    before, logger.disabled = logger.disabled, True
+    """Keep pydicom from logging: what it says of a damaged file quotes names and dates from its header.
+
+    Of this thread alone: another one that ends earlier does not let it speak again.
+    """
+    token = _silenced.set(True)
     try:
         yield
     finally:
-        logger.disabled = before
+        _silenced.reset(token)
 
 
 @silent()

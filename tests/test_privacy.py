@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from test_dicom import dicom
 
+from cxrlib import dicom as dicom_files
 from cxrlib.callbacks import Checkpoint, TensorBoard
 from cxrlib.datasets import folder
 from cxrlib.errors import CxrError
@@ -126,6 +128,21 @@ def test_an_audit_page_can_be_without_any_picture(cxr, films, tmp_path):
     assert "Burned-in annotations" in page
     for sign in ("<img", "<svg", "<picture", "<canvas", "<object", "image/", "url(", "base64"):
         assert sign not in page, sign
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["audit.html", "audit.json"]  # no thumbnails
+
+
+def test_a_thread_that_ends_earlier_does_not_let_the_others_speak(caplog):
+    caplog.set_level(logging.DEBUG)
+    with dicom_files.silent():
+        thread = threading.Thread(target=lambda: dicom_files.silent().__enter__())
+        thread.start()
+        thread.join()
+        with dicom_files.silent():
+            pass
+        pydicom.config.logger.warning("the name of a patient")
+    assert caplog.text == ""
+    pydicom.config.logger.warning("nothing secret")
+    assert "nothing secret" in caplog.text
 
 
 def test_errors_about_a_file_name_it_and_nothing_of_its_patient(films, tmp_path, caplog):

@@ -204,6 +204,19 @@ def test_a_notebook_runs_after_those_it_needs_and_only_when_something_changed(tm
     assert (again["01_first"].reused, again["07_second"].reused) == (False, True)
 
 
+def test_a_records_paths_remove_nothing_but_the_notebooks_own_figures(tmp_path):
+    batch, precious = batch_in(tmp_path), tmp_path / "precious.json"
+    own = tmp_path / "artifacts" / "figures" / "phantom" / "01_first" / "one.json"
+    own.parent.mkdir(parents=True)
+    for path in (precious, own, own.with_suffix(".png")):
+        path.write_text("{}")
+    batch.state_dir.mkdir(exist_ok=True)
+    (batch.state_dir / "01_first.json").write_text(json.dumps({"files": ["../precious.json", str(precious)]}))
+    batch._forget("01_first")
+    assert precious.exists() and not list(own.parent.iterdir())
+    assert not list(batch.state_dir.iterdir())
+
+
 def test_a_process_that_is_killed_is_marked_with_the_signal(tmp_path):
     killer = [
         (
