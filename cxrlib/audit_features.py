@@ -77,14 +77,18 @@ def describe(
             ]  # fmt: skip
             for done in run_jobs(_describe_chunk, jobs, workers, small=len(cohort) < 2 * CHUNK):
                 bar.update(done)
-    kept = [read_arrays(_file(folder, start)) for start in starts]
-    parts = [part for part in kept if part is not None]
-    if len(parts) < len(kept):
-        raise CacheError(
-            f"{len(kept) - len(parts)} of {len(kept)} files that were in {folder} are gone or damaged.",
-            remedy="Give the audit a folder that nothing else changes, and start it again.",
-        )
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    features: dict[str, np.ndarray] = {}
+    for start in starts:  # chunk by chunk: never held twice
+        part = read_arrays(_file(folder, start))
+        if part is None:
+            raise CacheError(
+                f"{_file(folder, start)} is gone or damaged.",
+                remedy="Give the audit a folder that nothing else changes, and start it again.",
+            )
+        for name, values in part.items():
+            shape = (len(cohort), *values.shape[1:])
+            features.setdefault(name, np.empty(shape, values.dtype))[start : start + CHUNK] = values
+    return features
 
 
 def describe_images(
