@@ -23,7 +23,7 @@ def save_checkpoint(path: str | Path, state: dict) -> None:
     data = io.BytesIO()  # torch, writing itself, would call a full disk a RuntimeError
     torch.save({"format": FORMAT, **state}, data)
     with atomic_path(Path(path)) as temporary:
-        temporary.write_bytes(data.getbuffer())
+        temporary.write_bytes(data.getvalue())  # getbuffer, where a disk is full, crashes Python 3.12.1
 
 
 def load_checkpoint(path: str | Path) -> dict:

@@ -38,6 +38,7 @@ def test_nih_is_read_in_every_layout(nih_images, tmp_path, here, layout):
     assert [int(image[8, 8]) for image in cohort.images] == list(range(40))
     assert cohort.info["missing_images"] == 112_120 - 40 and cohort.info["unknown_images"] == 1
     assert (cohort.table["split"] == split_by_patient(cohort.patients)).all()
+    assert cohort.info["official_split"] is False
     assert (cohort.table["original_width"] > 1024).all(), "the radiographs' own width, not the files'"
 
 

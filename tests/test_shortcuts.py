@@ -209,7 +209,8 @@ def test_the_simpler_classifier_where_there_is_too_little_to_choose_by():
     labels = (age * features["other"] > 0).astype(int).to_numpy()  # of both together: trees are better
     inner = np.arange(400) % 4 == 0
     assert shortcuts._choose(features, labels, inner) == "trees"
-    few = labels.copy()
-    few[~inner] = 0
+    few = np.where(inner, labels, 0)
     few[np.flatnonzero(~inner)[:4]] = 1  # four ill to train on
+    assert min(few[inner].sum(), (1 - few[inner]).sum()) > 5
     assert shortcuts._choose(features, few, inner) == "logistic"
+    assert shortcuts._choose(features, np.where(inner, 0, labels), inner) == "logistic"
