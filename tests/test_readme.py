@@ -75,6 +75,18 @@ def test_the_search_on_kermany_is_quoted_as_recorded():
     assert f"{auc} and {accuracy}" in README
 
 
+def test_what_was_done_to_break_the_package_is_quoted_as_recorded():
+    record = json.loads((ROOT / "benchmarks" / "reliability.json").read_text(encoding="utf-8"))
+    rows = {row["name"]: row for row in record["rows"]}
+    fuzzed = sum(row["tried"] for name, row in rows.items() if name.startswith("fuzz."))
+    assert f"{fuzzed:,} damaged images" in README
+    large = rows["load.audit"]
+    assert f"an audit of 20,000 images took {large['value']:g} GB" in README
+    found, quiet = rows["burned_in.nih_found"], rows["burned_in.nih_quiet"]
+    counts = f"{found['tried'] - found['failed']} of {found['tried']}, of those without {quiet['failed']} of"
+    assert f"such a line {counts} {quiet['tried']}" in README
+
+
 def test_the_audit_in_the_readme_is_the_recorded_one():
     record = recorded("phantom", "08_audit_your_own_data", "own_folder")
     names = {
