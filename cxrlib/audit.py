@@ -29,7 +29,7 @@ from cxrlib.audit_files import duplicates, existing_paths, file_facts
 from cxrlib.audit_probes import TELLING, Finding, Probes, ask_all
 from cxrlib.audit_rules import PROBES, SEVERITIES, judged_count
 from cxrlib.audit_stats import PERMUTATIONS, balanced_folds
-from cxrlib.burned_in import printed
+from cxrlib.burned_in import SMALLEST, printed
 from cxrlib.cohort import Cohort
 from cxrlib.errors import DataError
 from cxrlib.lungs import segment
@@ -138,8 +138,10 @@ def audit_cohort(
         marked, unsaid = _burned_in(cohort, facts["burned_in"])
         leaks.append(marked)
         unknown += unsaid
-    if lines is not None:
+    if lines is not None and (lines >= 0).any():
         leaks.append(_printed(cohort, lines))
+    elif lines is not None:
+        unknown.append(f"Printed text was not looked for: all files are smaller than {SMALLEST} pixels.")
     limits += [*left_out, *unknown, *_weaknesses(cohort, features["lungs_found"])]
     findings.extend(leaks)
     findings.sort(key=_rank)

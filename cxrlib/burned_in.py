@@ -19,6 +19,9 @@ from cxrlib.parallel import progress_bar, run_jobs
 
 #: Characters in a line from which on it counts: a lead letter with initials has fewer, a name or a date more.
 CHARACTERS = 5
+#: Images with a longer side of fewer pixels are not looked at: print cannot be read in them, and what looks
+#: like it is something else.
+SMALLEST = 200
 #: Images are reduced to at most so many pixels on the longer side.
 LARGEST = 1024
 
@@ -38,7 +41,8 @@ _CHUNK = 50
 
 
 def printed(paths: Sequence[str], *, workers: int | None = None, progress: bool | None = None) -> np.ndarray:
-    """Whether each file shows a line of text: int64, shape (N,): 1, 0, or -1 for one that cannot be read."""
+    """Whether each file shows a line of text: int64, shape (N,): 1, 0, or -1 for one that is below
+    :data:`SMALLEST` or cannot be read."""
     jobs = [(list(paths[start : start + _CHUNK]),) for start in range(0, len(paths), _CHUNK)]
     made: dict[str, int] = {}
     with progress_bar(len(paths), "Looking for printed text", progress, unit="file") as bar:
@@ -54,7 +58,8 @@ def _looked_at(paths: list[str]) -> dict[str, int]:
         try:
             image = Image.fromarray(decode(path, minimum=LARGEST))
             image.thumbnail((LARGEST, LARGEST), Image.Resampling.BOX)
-            found[path] = int(bool(text_lines(np.asarray(image))))
+            looked_at = max(image.size) >= SMALLEST
+            found[path] = int(bool(text_lines(np.asarray(image)))) if looked_at else -1
         except DecodeError:
             found[path] = -1
     return found

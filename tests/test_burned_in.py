@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from PIL import Image, ImageDraw, ImageFont
 
+from cxrlib.audit import audit_cohort
 from cxrlib.burned_in import printed, text_lines
 from cxrlib.datasets import load
 
@@ -71,9 +72,10 @@ def test_files_are_counted_in_their_order_at_their_own_resolution(tmp_path):
     large, _ = written(np.full((2000, 1600), 60, np.uint8), "DOE^JANE", 30, (40, 50))
     Image.fromarray(large).save(tmp_path / "large.png")
     Image.fromarray(large[600:]).save(tmp_path / "none.png")
+    Image.fromarray(large[:199, :199]).save(tmp_path / "small.png")
     (tmp_path / "broken.png").write_bytes(b"\x89PNG")
-    paths = [str(tmp_path / name) for name in ("none.png", "broken.png", "large.png")]
-    assert printed(paths, progress=False).tolist() == [0, -1, 1]
+    paths = [str(tmp_path / f"{name}.png") for name in ("none", "broken", "large", "small")]
+    assert printed(paths, progress=False).tolist() == [0, -1, 1, -1]
 
 
 def test_an_audit_names_the_files_with_print_and_shows_none_of_them(cxr, phantoms, tmp_path, monkeypatch):
@@ -81,9 +83,8 @@ def test_an_audit_names_the_files_with_print_and_shows_none_of_them(cxr, phantom
     images = tmp_path / "images"
     images.mkdir()
     for number, image in enumerate(phantoms):
-        image = image[::2, ::2]
         if number in (3, 17):
-            image, _ = written(image, "DOE^JANE", 12, (10, 8), plate=0)
+            image, _ = written(image, "DOE^JANE", 14, (12, 10), plate=0)
         Image.fromarray(image).save(images / f"film{number:02}.png")
     names = [f"film{number:02}.png" for number in range(40)]
     table = pd.DataFrame({"image": names, "label": np.arange(40) % 2, "patient": names})
@@ -98,3 +99,15 @@ def test_an_audit_names_the_files_with_print_and_shows_none_of_them(cxr, phantom
     assert "2 of 40 files show a line of printed characters" in " ".join(said.split())
     page = (out / "audit.html").read_text(encoding="utf-8")
     assert "<li>film03.png</li>" in page and "PORTABLE is harmless" in page
+
+
+def test_an_audit_of_small_files_says_that_it_did_not_look_for_print(phantoms, tmp_path):
+    rows = []
+    for number, image in enumerate(phantoms):
+        Image.fromarray(image[::4, ::4]).save(tmp_path / f"film{number:02}.png")
+        rows.append({"image": f"film{number:02}.png", "label": number % 2, "patient_id": number})
+    pd.DataFrame(rows).to_csv(tmp_path / "labels.csv", index=False)
+    cohort = load("folder", data_dir=tmp_path, image_size=32, cache_dir=tmp_path / "cache")
+    audit = audit_cohort(cohort, workers=1, progress=False)
+    assert "printed_text" not in [one.probe.name for one in audit.findings]
+    assert "Printed text was not looked for: all files are smaller than 200 pixels." in audit.limits
