@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from itertools import zip_longest
 from pathlib import Path
 
 import pandas as pd
@@ -58,13 +59,15 @@ def findings() -> pd.DataFrame:
 def keep_outputs(report: str | Path) -> list[Path]:
     """Give the project's notebooks the outputs of a finished report, cleaned; returns the files written.
 
-    The source cells stay the project's own: only outputs are taken over.
+    The source cells stay the project's own: only outputs are taken over. No file is changed where one does
+    not fit.
 
     Raises
     ------
     CxrError
-        The report is of another dataset than the embedded one, a notebook did not finish, or its cells are
-        no longer those of the project's notebook; or the package is installed without the notebooks.
+        There is no report, it is of another dataset than the embedded one, a notebook is missing or did not
+        finish, or its cells are no longer those of the project's notebook; or the package is installed
+        without the notebooks.
     """
     report = Path(report)
     root = project_root()
@@ -73,7 +76,11 @@ def keep_outputs(report: str | Path) -> list[Path]:
             "The notebooks are not part of the installed package.",
             remedy="Run from a checkout of the project.",
         )
-    manifest = json.loads((report / "manifest.json").read_text(encoding="utf-8"))
+    again = "Make the report again: make report"
+    try:
+        manifest = json.loads((report / "manifest.json").read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise CxrError(f"{report} is no finished report: it has no manifest.json.", remedy=again) from error
     unfinished = [entry["name"] for entry in manifest["notebooks"] if entry["status"] != "done"]
     if manifest["dataset"] != "phantom" or unfinished:
         raise CxrError(
@@ -81,20 +88,24 @@ def keep_outputs(report: str | Path) -> list[Path]:
             offenders=unfinished,
             remedy="Make the report on the embedded cohort first: make report",
         )
-    written = []
+    filled = {}
     for path in sorted((root / "notebooks").glob("[0-9][0-9]_*.ipynb")):
-        notebook = read_notebook(path)
-        executed = read_notebook(report / "notebooks" / path.name)
-        run = {cell["id"]: cell for cell in executed.cells if cell.cell_type == "code"}
-        for number, cell in enumerate(c for c in notebook.cells if c.cell_type == "code"):
-            if cell["id"] not in run or run[cell["id"]].source != cell.source:
+        if not (report / "notebooks" / path.name).is_file():
+            raise CxrError(f"{report} was made without {path.name}.", remedy=again)
+        notebook = filled[path] = read_notebook(path)
+        cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+        executed = [
+            cell
+            for cell in read_notebook(report / "notebooks" / path.name).cells
+            if cell.cell_type == "code" and "injected-parameters" not in cell.metadata.get("tags", ())
+        ]
+        for number, (cell, run) in enumerate(zip_longest(cells, executed), start=1):
+            if cell is None or run is None or (cell["id"], cell.source) != (run["id"], run.source):
                 raise CxrError(
-                    f"Code cell {number + 1} of {path.name} has changed since {report} was made.",
-                    remedy="Make the report again: make report",
+                    f"Code cell {number} of {path.name} has changed since {report} was made.", remedy=again
                 )
-            cell.outputs = run[cell["id"]].outputs
-            cell.execution_count = number + 1
+            cell.outputs, cell.execution_count = run.outputs, number
+    for path, notebook in filled.items():  # once all are known to fit
         with atomic_path(path) as temporary:
             write_notebook(notebook, temporary)
-        written.append(path)
-    return written
+    return list(filled)

@@ -56,7 +56,7 @@ def images_per_patient(sizes: pd.Series, curve: pd.DataFrame, axes: Sequence[Axe
     """How many images patients have, and the share of images that the busiest patients hold; two axes."""
     if axes is None:
         axes = plt.subplots(1, 2, figsize=(9.5, 3.8), layout="constrained")[1]
-    edges = [1, 2, 3, 5, 9, 17, 33, 65, 129, 257]
+    edges = [1, 2, 3, 5, 9, 17, 33, 65, 129, np.inf]
     names = ["1", "2", "3–4", "5–8", "9–16", "17–32", "33–64", "65–128", "129+"]
     bins = pd.cut(sizes, edges, right=False, labels=names)
     patients = bins.value_counts().reindex(names)
@@ -145,7 +145,8 @@ def agreement(table: pd.DataFrame, axes: Sequence[Axes] | None = None) -> Axes:
             ax.set_title(f"{title}\n(bar: by chance)")
         else:
             ax.set_title(title)
-        ax.set_xlim(-0.02, 1)
+        lowest = np.nanmin([0, value.min(), table[f"{measure}_low"].min()])  # kappa may be negative
+        ax.set_xlim(lowest - 0.02, 1)
         ax.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", "0.25", "0.5", "0.75", "1"])
         ax.set_ylim(-0.6, len(table) - 0.4)
         _bare(ax)

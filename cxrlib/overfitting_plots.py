@@ -195,4 +195,4 @@ def _log(ax: Axes, x: Sequence[float]) -> None:
 
 
 def _short(value: float, _: int | None = None) -> str:
-    return f"{value / 1e6:.1f} M" if value >= 1e6 else f"{value / 1e3:,.3g} k"
+    return f"{value / 1e6:.1f} M" if value >= 999_500 else f"{value / 1e3:,.3g} k"
