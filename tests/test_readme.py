@@ -81,7 +81,7 @@ def test_what_was_done_to_break_the_package_is_quoted_as_recorded():
     fuzzed = sum(row["tried"] for name, row in rows.items() if name.startswith("fuzz."))
     assert f"{fuzzed:,} damaged images" in README
     large = rows["load.audit"]
-    assert f"an audit of 20,000 images took {large['value']:g} GB" in README
+    assert f"audit of 20,000 images took {large['value']:g} GB" in README
     found, quiet = rows["burned_in.nih_found"], rows["burned_in.nih_quiet"]
     counts = f"{found['tried'] - found['failed']} of {found['tried']}, of those without {quiet['failed']} of"
     assert f"such a line {counts} {quiet['tried']}" in README
