@@ -51,8 +51,8 @@ def row(name: str, what: str, right: int, of: int, target: float, note: str = ""
     share = proportion(right, of)
     counted = f"{right} of {of}, interval {share.low:.3f} to {share.high:.3f}"
     return {
-        "name": f"burned_in.{name}", "what": what, "tried": of, "failed": of - right, "value": round(share.value, 4),
-        "unit": "share", "target": target, "at_least": True, "seed": SEED,
+        "name": f"burned_in.{name}", "what": what, "tried": of, "failed": of - right,
+        "value": round(share.value, 4), "unit": "share", "target": target, "at_least": True, "seed": SEED,
         "note": "; ".join(filter(None, [counted, note])),
     }  # fmt: skip
 

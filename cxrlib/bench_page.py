@@ -140,8 +140,8 @@ def add_reliability(page: Path, root: Path, out: Path) -> None:
     section = (
         "\n## Reliability\n\nWhat was done to the package to see whether it breaks: a row is a campaign, "
         "and none of what it tried should fail. Mutants are small changes to the code; those that no test "
-        "noticed count as failed, and so do branches and lines that none takes, and printed text that is missed "
-        "or seen where there is none.\n\n```{raw} html\n"
+        "noticed count as failed, and so do branches and lines that none takes, and printed text that is "
+        "missed, or seen where there is none.\n\n```{raw} html\n"
         + f'{table}<p><a href="benchmarks/reliability.json">JSON</a>. Again with: {commands}</p>\n```\n'
     )
     page.write_text(page.read_text(encoding="utf-8") + section, encoding="utf-8")
