@@ -34,6 +34,7 @@ from cxrlib.cohort import Cohort
 from cxrlib.errors import DataError
 from cxrlib.lungs import segment
 from cxrlib.parallel import one_thread
+from cxrlib.storage import make_folder
 
 __all__ = ["SCHEMA", "Audit", "Finding", "audit_cohort", "sample_patients"]
 
@@ -139,7 +140,7 @@ def audit_cohort(
         leaks.append(marked)
         unknown += unsaid
     if lines is not None and (lines >= 0).any():
-        leaks.append(_printed(cohort, lines))
+        leaks.append(_printed(cohort, lines, facts))
     elif lines is not None:
         unknown.append(f"Printed text was not looked for: all files are smaller than {SMALLEST} pixels.")
     limits += [*left_out, *unknown, *_weaknesses(cohort, features["lungs_found"])]
@@ -268,10 +269,12 @@ def _burned_in(cohort: Cohort, said: pd.Series) -> tuple[Finding, list[str]]:
     return Finding(PROBES["burned_in"], severity, images=len(marked), detail=detail), limits[: bool(unsaid)]
 
 
-def _printed(cohort: Cohort, lines: np.ndarray) -> Finding:
+def _printed(cohort: Cohort, lines: np.ndarray, facts: pd.DataFrame) -> Finding:
     """The files in whose pixels there is a line of text; no picture of them is shown."""
     shown = cohort.table["image_id"].to_numpy(str)[lines > 0].tolist()
-    detail = {"looked_at": int((lines >= 0).sum()), "files": shown}
+    said = facts.get("burned_in", pd.Series(index=facts.index, dtype=object))
+    denied = int(((said == "NO").to_numpy() & (lines > 0)).sum())
+    detail = {"looked_at": int((lines >= 0).sum()), "denied": denied, "files": shown}
     severity = "warning" if shown else "fine"
     return Finding(PROBES["printed_text"], severity, images=len(shown), detail=detail)
 
@@ -303,7 +306,7 @@ def _work_folder(root: Path, cohort: Cohort, settings: dict, resume: bool) -> Pa
     for other in root.glob("*") if root.is_dir() else ():
         if other != work or not resume:
             shutil.rmtree(other, ignore_errors=True)
-    work.mkdir(parents=True, exist_ok=True)
+    make_folder(work)
     return work
 
 

@@ -124,7 +124,8 @@ def sentence(found: Finding) -> str:
         if found.probe.name == "burned_in":
             return f"{found.images} of {detail['dicom']} DICOM files say that annotations are burned in."
         if found.probe.name == "printed_text":
-            return f"{found.images} of {detail['looked_at']} files show a line of printed characters."
+            denied = f"; the headers of {detail['denied']} deny it" if detail["denied"] else ""
+            return f"{found.images} of {detail['looked_at']} files show a line of printed characters{denied}."
         return f"{found.images} images in {detail['pairs']} pairs, {detail['exact']} of them identical."
     said = f"A classifier that saw nothing else reaches an AUC of {found.auc} on patients new to it"
     if found.share is not None and found.probe.name != "whole":

@@ -389,9 +389,10 @@ def main() -> None:
         sys.exit(1)
     except MemoryError:
         sys.exit("cxr: The memory is full.\nWhat to do: Ask for fewer or smaller images.")
-    except KeyboardInterrupt:
-        typer.echo("cxr: interrupted; what was finished is kept.", err=True)
-        sys.exit(130)
+    except SystemExit as stop:
+        if stop.code == 130:  # what Typer makes of Ctrl-C
+            typer.echo("cxr: interrupted. What was finished is kept; with --resume it goes on.", err=True)
+        raise
 
 
 if __name__ == "__main__":

@@ -53,7 +53,7 @@ def atomic_path(target: str | Path) -> Iterator[Path]:
     left in the folder goes when the next one first writes there. A full disk becomes a CacheError.
     """
     target = Path(target)
-    _make_folder(target.parent)
+    make_folder(target.parent)
     _sweep(target.parent)
     with _disk_errors(target.parent):
         held, work = _fresh_file(target)
@@ -160,7 +160,7 @@ def _checksum(path: Path) -> list[int]:
 def locked(entry: Path) -> Iterator[None]:
     """Hold the lock of a cache entry; wait while another process holds it."""
     path = entry.with_name(entry.name + ".lock")
-    _make_folder(path.parent)
+    make_folder(path.parent)
     with _disk_errors(path.parent):
         handle = open(path, "a+b")  # noqa: SIM115 — closed below; it stays behind, as removing it would race
     try:
@@ -300,7 +300,8 @@ def _disk_errors(folder: Path, needed: int = 0) -> Iterator[None]:
         ) from error
 
 
-def _make_folder(folder: Path) -> None:
+def make_folder(folder: Path) -> None:
+    """Make a folder that can be written to, or raise a CacheError that names it."""
     try:
         with _disk_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)

@@ -7,8 +7,10 @@ import pandas as pd
 import pytest
 from PIL import Image, ImageDraw, ImageFont
 
-from cxrlib.audit import audit_cohort
+from cxrlib.audit import _printed, audit_cohort
+from cxrlib.audit_page import sentence
 from cxrlib.burned_in import printed, text_lines
+from cxrlib.cohort import Cohort
 from cxrlib.datasets import load
 
 SIDE = 384
@@ -95,10 +97,13 @@ def test_an_audit_names_the_files_with_print_and_shows_none_of_them(cxr, phantom
     audit = json.loads((out / "audit.json").read_text(encoding="utf-8"))
     found = next(one for one in audit["findings"] if one["name"] == "printed_text")
     assert found["severity"] == "warning"
-    assert found["detail"] == {"looked_at": 40, "files": ["film03.png", "film17.png"]}
+    assert found["detail"] == {"looked_at": 40, "denied": 0, "files": ["film03.png", "film17.png"]}
     assert "2 of 40 files show a line of printed characters" in " ".join(said.split())
     page = (out / "audit.html").read_text(encoding="utf-8")
     assert "<li>film03.png</li>" in page and "PORTABLE is harmless" in page
+    taken = tmp_path / "labels.csv"
+    status, _, err = cxr("audit", images, "--labels", taken, "--out", taken)
+    assert status == 1 and "Nothing can be written to" in err and "Name another folder" in err
 
 
 def test_an_audit_of_small_files_says_that_it_did_not_look_for_print(phantoms, tmp_path):
@@ -111,3 +116,11 @@ def test_an_audit_of_small_files_says_that_it_did_not_look_for_print(phantoms, t
     audit = audit_cohort(cohort, workers=1, progress=False)
     assert "printed_text" not in [one.probe.name for one in audit.findings]
     assert "Printed text was not looked for: all files are smaller than 200 pixels." in audit.limits
+
+
+def test_headers_that_deny_the_text_are_counted(phantoms):
+    names = ["a", "b", "c", "d"]
+    table = pd.DataFrame({"image_id": names, "patient_id": names, "label": [0, 1, 0, 1], "split": "test"})
+    said = pd.DataFrame({"burned_in": ["NO", "YES", None, "NO"]})
+    found = _printed(Cohort(phantoms[:4], table), np.array([1, 1, 1, 0]), said)
+    assert sentence(found) == "3 of 4 files show a line of printed characters; the headers of 1 deny it."

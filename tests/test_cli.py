@@ -178,3 +178,12 @@ def test_evaluate_divides_the_patients_as_the_training_did(cxr, own_images, tmp_
         for seed in ([], ["--seed", 3])
     ]
     assert counts[0] == counts[1]
+
+
+def test_ctrl_c_says_that_what_was_finished_is_kept(cxr, monkeypatch):
+    def interrupted():
+        sys.exit(130)  # as Typer does
+
+    monkeypatch.setattr("cxrlib.cli.app", interrupted)
+    status, _, err = cxr("audit")
+    assert status == 130 and "What was finished is kept; with --resume it goes on." in err

@@ -510,3 +510,9 @@ def test_what_to_do_is_said(broken, said):
     with pytest.raises(CxrError) as caught:
         broken()
     assert caught.value.remedy == said
+
+
+def test_an_estimate_says_only_what_it_has():
+    assert Estimate(0.5).as_dict().get("n") is None and str(Estimate(0.5)) == "0.500"
+    assert over_seeds([Estimate(0.5, n=10), Estimate(0.6, n=10)]).n == 10
+    assert over_seeds([Estimate(0.5, n=10), Estimate(0.6, n=20)]).n is None

@@ -27,7 +27,7 @@ SECRETS = {
     "InstitutionAddress": "ZZCITY", "ReferringPhysicianName": "ZZDOCTOR^A", "AccessionNumber": "ZZACC-1",
     "StudyInstanceUID": "1.2.777.31337", "PatientComments": "ZZCOMMENT cough", "ImageComments": "ZZIMAGE",
     "OperatorsName": "ZZOPERATOR", "StudyDescription": "ZZSTUDY", "PatientTelephoneNumbers": "ZZPHONE",
-    "StudyDate": "19991231", "DeviceSerialNumber": "ZZSERIAL",
+    "StudyDate": "19991231", "DeviceSerialNumber": "ZZSERIAL", "StationName": "ZZSTATION",
 }  # fmt: skip
 PRIVATE = "ZZPRIVATE-4"
 TOLD = [value.encode() for value in SECRETS.values()] + [PRIVATE.encode(), b"ZZTEXT", b"ZZEXIF"]
