@@ -17,7 +17,7 @@ from PIL import Image
 
 from cxrlib import cache, storage
 from cxrlib.cache import atomic_path, build_images, cache_root, decode_files
-from cxrlib.decode import decode, resize
+from cxrlib.decode import FITS, decode, resize
 from cxrlib.errors import CacheError, ConfigError, DataError
 
 SIZE = 16
@@ -104,11 +104,21 @@ def test_the_manifest_says_what_it_is(files, tmp_path):
     manifest = json.loads((decoded.folder / "manifest.json").read_text())
     assert manifest["files"] == manifest["kept"] == 5
     assert (manifest["image_size"], manifest["fit"]) == (SIZE, "letterbox")
+    assert manifest["decoder_version"] == cache.DECODER_VERSION
     assert manifest["made_from"] == str(files[0].parent) and 0 < manifest["seconds"] < 60
     assert decoded.shapes.tolist() == [[24, 30]] * 5 and decoded.shapes.dtype == np.int32
     for name in ("images", "kept"):
         array = np.load(decoded.folder / f"{name}.npy")
         assert array.dtype == {"images": np.uint8, "kept": bool}[name] and len(array) == 5
+
+
+@pytest.mark.parametrize("fit", FITS)
+def test_files_are_fitted_as_asked(files, tmp_path, fit):
+    images = decode_files(files[:3], SIZE, fit=fit, cache_dir=tmp_path).images
+    assert all(np.array_equal(images[row], resize(decode(files[row]), SIZE, fit)) for row in range(3))
+    with pytest.raises(ConfigError, match="no fit called 'squash'") as caught:
+        decode_files(files[:3], SIZE, fit="squash", cache_dir=tmp_path)
+    assert caught.value.remedy == f"Use one of {', '.join(FITS)}."
 
 
 def test_the_bar_says_what_is_done_and_the_log_where_it_goes_on(files, tmp_path, capsys, caplog, monkeypatch):

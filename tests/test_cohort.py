@@ -114,6 +114,10 @@ def test_content_hash_notices_a_pixel_and_a_label():
     }
     assert len(hashes) == 3
     assert make().content_hash() == cohort.content_hash()
+    flat = np.zeros((6, 2, 8), np.uint8)  # the same bytes in another shape
+    assert cohort.with_images(flat).content_hash() != cohort.content_hash()
+    undecodable = cohort.with_columns(image_id=[f"\udc80{i}" for i in range(6)])  # from a file's name
+    assert undecodable.content_hash() != cohort.content_hash()
 
 
 def test_errors_survive_a_process_pool():
