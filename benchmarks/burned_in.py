@@ -93,7 +93,9 @@ def main() -> None:
             sum(not said[path] for path in without), len(without), 0.98,
         ),
         found_in_painted("nih_painted", "names and dates painted into NIH radiographs, found", plain, TARGET),
-        found_in_painted("phantom_painted", "names and dates painted into phantoms, found", list(unmarked[:60]), TARGET),
+        found_in_painted(
+            "phantom_painted", "names and dates painted into phantoms, found", list(unmarked[:60]), TARGET
+        ),
         row(
             "phantom_quiet", "share of phantoms without text that it does not name",
             sum(not text_lines(image) for image in unmarked), len(unmarked), 0.98,
