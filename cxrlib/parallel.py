@@ -25,7 +25,6 @@ _SHARED = Path("/dev/shm")
 _marks: list = []  # this process's own, open and locked; see _mark_and_sweep
 P = ParamSpec("P")
 T = TypeVar("T")
-_watching: list[int] = []  # in a worker: the process that it ends with
 
 
 def progress_bar(
@@ -76,9 +75,10 @@ def run_jobs(
         _mark_and_sweep()
     # loky starts fresh interpreters (no fork, so threads and CUDA are safe) and does not run the caller's
     # script again, so that it works without an `if __name__ == "__main__"`.
-    with worker_deaths(workers), parallel_config(backend="loky", inner_max_num_threads=1):
+    watch: dict[str, Any] = {"initializer": _watch, "initargs": (os.getpid(),)}
+    with worker_deaths(workers), parallel_config(backend="loky", inner_max_num_threads=1, **watch):
         yield from Parallel(n_jobs=workers, return_as="generator_unordered", batch_size=1)(
-            delayed(_in_worker)(os.getpid(), function, *job) for job in jobs
+            delayed(function)(*job) for job in jobs
         )
 
 
@@ -172,11 +172,10 @@ def worker_deaths(workers: int) -> Iterator[None]:
         ) from error
 
 
-def _in_worker(parent: int, function: Callable[..., T], *job: object) -> T:
-    if not _watching and os.name != "nt":
-        _watching.append(parent)
+def _watch(parent: int) -> None:
+    """Have a worker end with its parent from the start: one that waits for a first job would stay."""
+    if os.name != "nt":
         threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
-    return function(*job)
 
 
 def _end_with(parent: int) -> None:
