@@ -129,8 +129,8 @@ def audit_cohort(
         else:
             masked = cohort if cohort.lung_masks is not None else segment(cohort, progress=progress)
             features = describe(masked, work / "features", workers=workers, progress=progress)
-        facts, limits = _file_facts(cohort, workers, progress)
         paths = existing_paths(cohort.table)
+        facts, limits = _file_facts(cohort, paths, workers, progress)
         lines = None if paths is None else printed(paths, workers=workers, progress=progress)
         probes = Probes(cohort, work, permutations, seed, progress)
         findings, left_out = ask_all(probes, features, facts, source)
@@ -172,9 +172,10 @@ def _rank(found: Finding) -> tuple:
     return SEVERITIES.index(found.severity), groups.index(found.probe.group), strength
 
 
-def _file_facts(cohort: Cohort, workers: int | None, progress: bool | None) -> tuple[pd.DataFrame, list[str]]:
+def _file_facts(
+    cohort: Cohort, paths: list[str] | None, workers: int | None, progress: bool | None
+) -> tuple[pd.DataFrame, list[str]]:
     """Facts of the files, or what is known without them, and what is not."""
-    paths = existing_paths(cohort.table)
     if paths is not None:
         return file_facts(paths, workers=workers, progress=progress), []
     facts = pd.DataFrame(index=range(len(cohort)))

@@ -86,8 +86,9 @@ def describe(
                 remedy="Give the audit a folder that nothing else changes, and start it again.",
             )
         for name, values in part.items():
-            shape = (len(cohort), *values.shape[1:])
-            features.setdefault(name, np.empty(shape, values.dtype))[start : start + CHUNK] = values
+            if name not in features:
+                features[name] = np.empty((len(cohort), *values.shape[1:]), values.dtype)
+            features[name][start : start + CHUNK] = values
     return features
 
 

@@ -171,8 +171,8 @@ PROBES: dict[str, Probe] = {
               "Names and dates in the pixels identify patients: look at these files, and have them painted "
               "out or exported without, before images or pages of them go around."),
         Probe("printed_text", "Printed text", "file", "no",
-              "The pixels of each file: whether a line of five or more printed characters, capitals at least "
-              "about 1.5% of the image's side high, is in them.",
+              "The pixels of each file, at most 1024 a side: whether a line of five or more printed "
+              "characters, at least 6 pixels and 0.8% of the side high, is in them.",
               "Look at these files: PORTABLE is harmless, names, dates and numbers identify patients. Have "
               "them painted out or exported without, before images or pages of them go around."),
         Probe("patients", "Patients in two splits", "leak", "no", "Who has images in more than one split.",

@@ -75,8 +75,8 @@ def text_lines(image: np.ndarray) -> list[tuple[slice, slice]]:
 
     Returns
     -------
-    Rows and columns of each line, upright ones first. Characters lower than 6 pixels or 0.8% of the longer
-    side are not found, nor handwriting, nor single letters.
+    Rows and columns of each line; one may be found twice, as bright and as dark. Characters lower than 6
+    pixels or 0.8% of the longer side are not found, nor handwriting, nor single letters.
     """
     if min(image.shape) < 6:
         return []

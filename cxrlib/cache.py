@@ -21,7 +21,6 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
 from pathlib import Path
 from typing import Protocol
 
@@ -30,7 +29,18 @@ import numpy as np
 from cxrlib.decode import DECODER_VERSION, FITS, decode_with_shape, resize
 from cxrlib.errors import CacheError, ConfigError, DataError, DecodeError
 from cxrlib.parallel import progress_bar, run_jobs
-from cxrlib.storage import allocate, atomic_path, cache_root, read_array, read_arrays, stored, sync
+from cxrlib.storage import (
+    allocate,
+    atomic_path,
+    cache_root,
+    copy_rows,
+    data_offset,
+    read_array,
+    read_arrays,
+    stored,
+    sync,
+    write_rows,
+)
 
 __all__ = ["Decoded", "atomic_path", "build_images", "cache_root", "decode_files", "progress_bar"]
 
@@ -232,13 +242,6 @@ def _work_file(partial: Path, name: str, shape: tuple[int, ...]) -> tuple[Path, 
     return work, data_offset(work)
 
 
-def data_offset(path: Path) -> int:
-    """Where the values of a ``.npy`` file begin, in bytes; a ValueError where it is damaged."""
-    array = read_array(path, mmap_mode="r")
-    assert isinstance(array, np.memmap)
-    return int(array.offset)
-
-
 def _resumed(
     partial: Path, count: int, numbers: int
 ) -> tuple[np.ndarray, dict[int, str], np.ndarray, np.ndarray]:
@@ -297,18 +300,8 @@ def _decode_chunk(
         except DecodeError as error:
             bad.append((int(rows[position]), _reason(error, path)))
     for block, (work, offset) in zip(blocks, files, strict=True):
-        length = block[0].size
-        with open(work, "r+b") as file:  # not through a memory map: a full disk is then an OSError, no signal
-            for start, stop in _runs(rows):
-                file.seek(offset + int(rows[start]) * length)
-                file.write(block[start:stop].data)
+        write_rows(Path(work), offset, rows, block)
     return rows, bad, shapes, values
-
-
-def _runs(rows: np.ndarray) -> list[tuple[int, int]]:
-    """Positions [start, stop) of the stretches of consecutive rows."""
-    edges = [0, *(np.flatnonzero(np.diff(rows) != 1) + 1).tolist(), len(rows)]
-    return [(start, stop) for start, stop in pairwise(edges) if stop > start]
 
 
 def _finish(
@@ -326,7 +319,7 @@ def _finish(
         if kept.all():
             os.replace(path, partial / f"{name}.npy")
         else:
-            _copy_rows(path, partial / f"{name}.npy", kept)
+            copy_rows(path, partial / f"{name}.npy", kept)
             path.unlink()
     if not kept.all():
         with open(
@@ -349,15 +342,6 @@ def _finish(
         **facts,
     }
     (partial / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
-
-
-def _copy_rows(source: Path, target: Path, kept: np.ndarray) -> None:
-    rows = read_array(source, mmap_mode="r")
-    offset = allocate(target, (int(kept.sum()), *rows.shape[1:]))
-    with open(target, "r+b") as file:
-        file.seek(offset)
-        for start in range(0, len(kept), 1024):
-            file.write(rows[start : start + 1024][kept[start : start + 1024]].tobytes())
 
 
 def _served(entry: Path, paths: list[str], skip_bad: bool, process: Process | None) -> Decoded:

@@ -391,7 +391,7 @@ def main() -> None:
         sys.exit("cxr: The memory is full.\nWhat to do: Ask for fewer or smaller images.")
     except SystemExit as stop:
         if stop.code == 130:  # what Typer makes of Ctrl-C
-            typer.echo("cxr: interrupted. What was finished is kept; with --resume it goes on.", err=True)
+            typer.echo("cxr: interrupted. What was finished is kept for the next run.", err=True)
         raise
 
 

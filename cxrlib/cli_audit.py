@@ -90,7 +90,10 @@ def audit(
     ] = False,
     skip_bad: SkipBad = False,
     pictures: Annotated[
-        bool, typer.Option("--pictures/--no-pictures", help="Show images on the page.")
+        bool,
+        typer.Option(
+            "--pictures/--no-pictures", help="Show images on the page; without, nothing is kept for --resume."
+        ),
     ] = True,
     workers: Annotated[
         int | None, typer.Option(help="Processes; as many as processors if not given.")

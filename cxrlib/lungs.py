@@ -17,10 +17,10 @@ from pathlib import Path
 import numpy as np
 from scipy import ndimage
 
-from cxrlib.cache import data_offset, progress_bar
 from cxrlib.cohort import Cohort
 from cxrlib.errors import CheckpointError, ConfigError, DataError
-from cxrlib.storage import allocate, atomic_path, cache_root, read_array, stored
+from cxrlib.parallel import progress_bar
+from cxrlib.storage import allocate, atomic_path, cache_root, data_offset, read_array, stored
 
 VERSION = 1
 """Raised by one whenever the same weights may give other masks: the cache is keyed by it."""

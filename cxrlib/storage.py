@@ -13,6 +13,7 @@ import time
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from itertools import pairwise
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Literal
 
@@ -214,6 +215,37 @@ def allocate(path: Path, shape: tuple[int, ...], dtype: DTypeLike = np.uint8) ->
         file.flush()
         os.fsync(file.fileno())
     return offset
+
+
+def data_offset(path: Path) -> int:
+    """Where the values of a ``.npy`` file begin, in bytes; a ValueError where it is damaged."""
+    array = read_array(path, mmap_mode="r")
+    if not isinstance(array, np.memmap):
+        raise ValueError(f"{path} is no array.")
+    return int(array.offset)
+
+
+def write_rows(path: Path, offset: int, rows: np.ndarray, values: np.ndarray) -> None:
+    """Put ``values`` (K, …) into these rows, rising, of the ``.npy`` file whose values begin at ``offset``.
+
+    Not through a memory map: a full disk is then an OSError, and no signal.
+    """
+    edges = [0, *(np.flatnonzero(np.diff(rows) != 1) + 1).tolist(), len(rows)]
+    with open(path, "r+b") as file:
+        for start, stop in pairwise(edges):
+            if stop > start:
+                file.seek(offset + int(rows[start]) * values[0].size)
+                file.write(values[start:stop].data)
+
+
+def copy_rows(source: Path, target: Path, kept: np.ndarray) -> None:
+    """Copy the rows that are kept, bool (N,), of one ``.npy`` file of bytes into a new one."""
+    rows = read_array(source, mmap_mode="r")
+    offset = allocate(target, (int(kept.sum()), *rows.shape[1:]))
+    with open(target, "r+b") as file:
+        file.seek(offset)
+        for start in range(0, len(kept), 1024):
+            file.write(rows[start : start + 1024][kept[start : start + 1024]].tobytes())
 
 
 def read_array(path: str | Path, mmap_mode: Literal["r", "r+", "w+", "c"] | None = None) -> np.ndarray:

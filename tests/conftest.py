@@ -46,6 +46,19 @@ def _cache_of_its_own(tmp_path_factory):
     os.environ["CXRLIB_CACHE"] = str(tmp_path_factory.mktemp("cache"))
 
 
+@pytest.fixture
+def styled():
+    """The package's style for a test of figures, which are closed after it."""
+    import matplotlib.pyplot as plt
+
+    from cxrlib import plots
+
+    with plt.rc_context():
+        plots.apply_style()
+        yield
+    plt.close("all")
+
+
 @pytest.fixture(scope="session")
 def blob_cohort():
     return make_blobs()

@@ -1,32 +1,19 @@
 """The audit's figures show each probe, and each planted confounder, at the numbers that were found."""
 
-import io
 import json
 
-import matplotlib.pyplot as plt
 import pytest
+from drawing import texts
 from matplotlib.colors import to_hex
 
-from cxrlib import audit_plots, plots
+from cxrlib import audit_plots
 from cxrlib.audit import Audit
 from cxrlib.audit_probes import Finding
 from cxrlib.audit_rules import PROBES
 from cxrlib.metrics import Estimate
 from cxrlib.results import Record
 
-
-@pytest.fixture(autouse=True)
-def styled():
-    with plt.rc_context():
-        plots.apply_style()
-        yield
-    plt.close("all")
-
-
-def texts(figure):
-    """What it says, once it is rendered."""
-    figure.savefig(io.BytesIO(), format="png", dpi=50)
-    return [t.get_text() for t in figure.findobj(plt.Text) if t.get_visible() and t.get_text()]
+pytestmark = pytest.mark.usefixtures("styled")
 
 
 def audit(*found):

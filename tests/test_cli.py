@@ -186,4 +186,4 @@ def test_ctrl_c_says_that_what_was_finished_is_kept(cxr, monkeypatch):
 
     monkeypatch.setattr("cxrlib.cli.app", interrupted)
     status, _, err = cxr("audit")
-    assert status == 130 and "What was finished is kept; with --resume it goes on." in err
+    assert status == 130 and "What was finished is kept for the next run." in err

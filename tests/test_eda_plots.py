@@ -1,29 +1,16 @@
 """The figures of 01_eda draw the tables they are given, and keep every row of them in view."""
 
-import io
-
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+from drawing import texts
 from matplotlib.colors import to_hex
 
-from cxrlib import eda, eda_plots, plots
+from cxrlib import eda, eda_plots
 from cxrlib.plot_style import BLUE, VERMILLION
 
-
-@pytest.fixture(autouse=True)
-def styled():
-    with plt.rc_context():
-        plots.apply_style()
-        yield
-    plt.close("all")
-
-
-def texts(ax):
-    """What its figure says, once it is rendered."""
-    ax.figure.savefig(io.BytesIO(), format="png", dpi=50)
-    return [t.get_text() for t in ax.figure.findobj(plt.Text) if t.get_visible() and t.get_text()]
+pytestmark = pytest.mark.usefixtures("styled")
 
 
 def legend(ax):

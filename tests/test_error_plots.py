@@ -1,36 +1,22 @@
 """The figures of the chapter on errors show every estimate they are given, where it is, under its name."""
 
-import io
-
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+from drawing import texts
 from matplotlib.colors import to_hex
 
-from cxrlib import error_plots, plots
+from cxrlib import error_plots
 from cxrlib.metrics import Estimate
 from cxrlib.operating_points import OperatingPoint, mean_curve, predictive_values
 from cxrlib.plot_style import BLUE, VERMILLION
 from cxrlib.subgroups import by_subgroup
 
-
-@pytest.fixture(autouse=True)
-def styled():
-    with plt.rc_context():
-        plots.apply_style()
-        yield
-    plt.close("all")
+pytestmark = pytest.mark.usefixtures("styled")
 
 
 def some(value, n=100):
     return Estimate(value, value - 0.05, value + 0.03, n, 3)
-
-
-def texts(figure):
-    """What it says, once it is rendered."""
-    figure.savefig(io.BytesIO(), format="png", dpi=50)
-    return [t.get_text() for t in figure.findobj(plt.Text) if t.get_visible() and t.get_text()]
 
 
 def bars(ax):

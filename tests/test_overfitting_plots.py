@@ -1,33 +1,19 @@
 """The figures of the chapter on overfitting draw each run they are given, and what was found of them."""
 
-import io
-
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+from drawing import texts
 from matplotlib.colors import to_hex
 
-from cxrlib import overfitting_plots, plots
+from cxrlib import overfitting_plots
 from cxrlib.leakage import selection_optimism
 from cxrlib.metrics import Estimate
 from cxrlib.overfitting import power_law_of
 from cxrlib.plot_style import BLUE, GREEN, VERMILLION
 from cxrlib.study import study_of
 
-
-@pytest.fixture(autouse=True)
-def styled():
-    with plt.rc_context():
-        plots.apply_style()
-        yield
-    plt.close("all")
-
-
-def texts(figure):
-    """What it says, once it is rendered."""
-    figure.savefig(io.BytesIO(), format="png", dpi=50)
-    return [t.get_text() for t in figure.findobj(plt.Text) if t.get_visible() and t.get_text()]
+pytestmark = pytest.mark.usefixtures("styled")
 
 
 def legend(owner):

@@ -15,13 +15,7 @@ from cxrlib.errors import DataError
 from cxrlib.metrics import Estimate, auc, bootstrap
 from cxrlib.training_plots import network_comparison
 
-
-@pytest.fixture(autouse=True)
-def styled():
-    with plt.rc_context():
-        plots.apply_style()
-        yield
-    plt.close("all")
+pytestmark = pytest.mark.usefixtures("styled")
 
 
 def predictions(n=300, prevalence=0.6, shift=2.0, seed=0):
