@@ -17,7 +17,7 @@ ARGS ?=
 
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 
-.PHONY: help install report notebooks test types lab lock clean distclean
+.PHONY: help install report notebooks test bench types lab lock clean distclean
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -53,11 +53,14 @@ test: $(STAMP) ## run the tests (5-10 minutes on two cores; ARGS="-k metrics" fo
 	@$(if $(CXRLIB_DATA),,echo "CXRLIB_DATA is not set: tests on real radiographs are skipped.")
 	@$(BIN)/python -m pytest $(ARGS)
 
+bench: $(STAMP) ## measure speed beside other people's ways (a quarter of an hour on a quiet machine)
+	@$(BIN)/python -m benchmarks.speed $(ARGS)
+
 types: $(STAMP) ## check the types (a minute or two the first time)
 	@$(BIN)/python -m mypy
 
 notebooks: report ## give notebooks/ the outputs of the report (before a commit)
-	@$(BIN)/python -c "from cxrlib.course import keep_outputs; keep_outputs('$(OUT)')"
+	@$(BIN)/python -c "from cxrlib.report.course import keep_outputs; keep_outputs('$(OUT)')"
 
 # notebooks/.jupyter switches off what would ask a server for news, newer versions and extensions.
 lab: $(STAMP) ## open the notebooks in JupyterLab

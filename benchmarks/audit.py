@@ -6,7 +6,7 @@
 Every cohort has 600 images of 128 pixels, and the audit is given image, label and patient, nothing else: no
 column, no lung mask. *Clean*: 20 cohorts with all confounders at their usual rates, independent of the label;
 a false alarm is a cohort with any severe finding. *Planted*: in the same 20 cohorts one confounder goes along
-with the label at an agreement of 0.9, as ``cxrlib.datasets.phantom_latents.Confounder`` defines it; it is
+with the label at an agreement of 0.9, as ``cxrlib.phantom.latents.Confounder`` defines it; it is
 found where the finding of its own name is severe. *Curve*: agreements from 0.55 to 1.0 in ten of them.
 
 An image has a confounder or has not, whatever the agreement, so each is rendered and looked at twice for each
@@ -26,16 +26,16 @@ from pathlib import Path
 
 import numpy as np
 
-from cxrlib.audit import audit_cohort
-from cxrlib.audit_features import describe
+from cxrlib.audit.features import describe
+from cxrlib.audit.run import audit_cohort
 from cxrlib.cohort import Cohort
-from cxrlib.datasets.phantom import cohort_of, draw_latents, render_latents
-from cxrlib.datasets.phantom_latents import PhantomConfig
-from cxrlib.lungs import segment
-from cxrlib.metrics import proportion
+from cxrlib.evaluation.metrics import proportion
+from cxrlib.evaluation.results import provenance
+from cxrlib.io.storage import atomic_path, cache_root
+from cxrlib.lungs.segment import segment
 from cxrlib.parallel import progress_bar, run_jobs
-from cxrlib.results import provenance
-from cxrlib.storage import atomic_path, cache_root
+from cxrlib.phantom.latents import PhantomConfig
+from cxrlib.phantom.phantom import cohort_of, draw_latents, render_latents
 
 #: The finding that names each confounder.
 NAMED = {

@@ -19,10 +19,10 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from reliability import record
 
-from cxrlib.burned_in import text_lines
 from cxrlib.datasets import load
-from cxrlib.decode import decode
-from cxrlib.metrics import proportion
+from cxrlib.evaluation.metrics import proportion
+from cxrlib.images.burned_in import text_lines
+from cxrlib.io.decode import decode
 
 LABELS = Path(__file__).with_name("nih_printed_text.json")
 LOOKED_AT_FIRST, SEED = 216, 7

@@ -147,10 +147,10 @@ def work(name: str, folder: Path, seed: int, start: int, stop: int, guided: bool
     import atheris
 
     with atheris.instrument_imports(include=["cxrlib", "PIL", "pydicom"]):
-        import cxrlib.audit_files
-        import cxrlib.decode
-        import cxrlib.dicom
-        import cxrlib.results  # noqa: F401
+        import cxrlib.audit.files
+        import cxrlib.evaluation.results
+        import cxrlib.io.decode
+        import cxrlib.io.dicom  # noqa: F401
     worker = Worker(name, folder, seed)
     corpus = folder / "corpus"
     corpus.mkdir(exist_ok=True)

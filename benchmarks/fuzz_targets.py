@@ -563,12 +563,12 @@ def record_seeds() -> list[bytes]:
 
 
 def audit_seeds() -> list[bytes]:
-    """``audit.json`` of two findings, as :func:`cxrlib.audit_page.content` writes it."""
-    from cxrlib.audit import Audit
-    from cxrlib.audit_page import content
-    from cxrlib.audit_probes import Finding
-    from cxrlib.audit_rules import PROBES, column_probe
-    from cxrlib.metrics import Estimate
+    """``audit.json`` of two findings, as :func:`cxrlib.audit.page.content` writes it."""
+    from cxrlib.audit.page import content
+    from cxrlib.audit.probes import Finding
+    from cxrlib.audit.rules import PROBES, column_probe
+    from cxrlib.audit.run import Audit
+    from cxrlib.evaluation.metrics import Estimate
 
     auc = Estimate(0.8, 0.7, 0.9, 40)
     levels = {"ward": [{"level": "<b>", "images": 20, "share_ill": 0.5}]}
@@ -588,9 +588,9 @@ def _trained(folder: Path):
     """A cohort of twelve images, and the checkpoint of a training on it."""
     import pandas as pd
 
-    from cxrlib.callbacks import Checkpoint
     from cxrlib.cohort import Cohort
-    from cxrlib.training import Trainer
+    from cxrlib.training.callbacks import Checkpoint
+    from cxrlib.training.trainer import Trainer
 
     rng = np.random.default_rng(0)
     ids = [f"i{i}" for i in range(12)]
@@ -602,7 +602,7 @@ def _trained(folder: Path):
 
 
 def _config():
-    from cxrlib.train_config import TrainConfig
+    from cxrlib.training.config import TrainConfig
 
     return TrainConfig(model="lenet", width=2, epochs=1, batch_size=8, train_sample=8, accelerator="cpu")
 
@@ -626,8 +626,8 @@ def checkpoint_seeds(folder: Path) -> list[bytes]:
 def config_seeds() -> list[bytes]:
     from dataclasses import asdict
 
-    from cxrlib.augment import Augment
-    from cxrlib.train_config import TrainConfig
+    from cxrlib.training.augment import Augment
+    from cxrlib.training.config import TrainConfig
 
     board = {
         "row": [{"label": "a", "measure": "AUC", "notebook": "03_training", "key": "a.b", "format": ".3f"}]
@@ -664,8 +664,8 @@ def cache_seeds() -> list[bytes]:
 
 def read_image(path: Path) -> None:
     """Decoding in full and reduced, the resize, and the header as an audit reads it."""
-    from cxrlib.audit_files import file_facts
-    from cxrlib.decode import decode, decode_with_shape, resize
+    from cxrlib.audit.files import file_facts
+    from cxrlib.io.decode import decode, decode_with_shape, resize
 
     file_facts([str(path)], progress=False)
     image = decode(path)
@@ -676,8 +676,8 @@ def read_image(path: Path) -> None:
 
 def read_labels(path: Path) -> None:
     """The table of a folder, with what an audit asks of its columns."""
-    from cxrlib.audit_tables import asked_columns, column_features, levels_by_label
-    from cxrlib.cli_audit import _header
+    from cxrlib.audit.tables import asked_columns, column_features, levels_by_label
+    from cxrlib.cli.audit import _header
     from cxrlib.cohort import check_table
     from cxrlib.datasets import folder
 
@@ -696,9 +696,9 @@ def read_labels(path: Path) -> None:
 
 def read_numbers(path: Path) -> None:
     """A record, as notebooks, comparisons and the site show it."""
-    from cxrlib.results import read_record
-    from cxrlib.site.build import shown
-    from cxrlib.site.comparison import compare
+    from cxrlib.evaluation.results import read_record
+    from cxrlib.report.site.build import shown
+    from cxrlib.report.site.comparison import compare
 
     record = read_record(path)
     record._repr_html_(), record._repr_markdown_(), str(record.estimate), record.image_path
@@ -716,9 +716,9 @@ class Checkpoints:
         self.cohort = _trained(self.folder)
 
     def __call__(self, path: Path) -> None:
-        from cxrlib.checkpoints import load_state_dict
-        from cxrlib.inference import load_model, predict
-        from cxrlib.training import Trainer
+        from cxrlib.training.checkpoints import load_state_dict
+        from cxrlib.training.inference import load_model, predict
+        from cxrlib.training.trainer import Trainer
 
         if path.read_bytes()[8:9] == b"{":
             path = path.replace(path.with_suffix(".safetensors"))
@@ -738,11 +738,11 @@ class Checkpoints:
 
 def read_config(path: Path) -> None:
     """The settings that come from outside: of checkpoints, options, grids, the scoreboard and notebooks."""
-    from cxrlib.batch import find_notebooks
-    from cxrlib.console import typed
+    from cxrlib.cli.console import typed
     from cxrlib.errors import CxrError
-    from cxrlib.report_grid import axes_of
-    from cxrlib.train_config import TrainConfig
+    from cxrlib.report.batch import find_notebooks
+    from cxrlib.report.grid import axes_of
+    from cxrlib.training.config import TrainConfig
 
     try:
         given = json.loads(path.read_bytes())
@@ -776,8 +776,8 @@ def read_config(path: Path) -> None:
 
 def read_cache(path: Path) -> None:
     """A damaged file of a cache is made anew, or named."""
-    from cxrlib.audit_probes import _kept
-    from cxrlib.cache import _resumed, _served
+    from cxrlib.audit.probes import _kept
+    from cxrlib.io.cache import _resumed, _served
 
     _kept(path)
     partial = path.parent / f"{path.name}.d"

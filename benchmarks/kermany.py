@@ -30,16 +30,16 @@ from sklearn.preprocessing import StandardScaler
 
 from cxrlib.cohort import Cohort
 from cxrlib.datasets import load
-from cxrlib.decode import resize
-from cxrlib.inference import predict_logits
-from cxrlib.lungs import segment
-from cxrlib.metrics import auc, bootstrap_mean
-from cxrlib.recipes import AUGMENT, recipe
-from cxrlib.regions import crop_to_lungs
-from cxrlib.results import provenance
-from cxrlib.robust_training import GroupBalanced
-from cxrlib.storage import atomic_path
-from cxrlib.training import Trainer
+from cxrlib.evaluation.metrics import auc, bootstrap_mean
+from cxrlib.evaluation.results import provenance
+from cxrlib.images.regions import crop_to_lungs
+from cxrlib.io.decode import resize
+from cxrlib.io.storage import atomic_path
+from cxrlib.lungs.segment import segment
+from cxrlib.training.inference import predict_logits
+from cxrlib.training.recipes import AUGMENT, recipe
+from cxrlib.training.robust import GroupBalanced
+from cxrlib.training.trainer import Trainer
 
 HELD_OUT, VALIDATION = 0.12, 0.08  # shares of the patients of each class
 SEARCH_SIZE, TEST_SIZE = 64, 128

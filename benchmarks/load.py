@@ -40,7 +40,7 @@ def audit(folder: Path) -> dict:
         Image.fromarray(pixels).save(folder / "films" / name, compress_level=1)
         rows.append({"image": name, "label": ill, "patient_id": f"p{number // 2}"})
     pd.DataFrame(rows).to_csv(folder / "labels.csv", index=False)
-    from cxrlib import cli
+    from cxrlib.cli import main as cli
 
     sys.argv = ["cxr", "audit", str(folder / "films"), "--labels", str(folder / "labels.csv"), "--json"]
     sys.argv += ["--out", str(folder / "out"), "--image-size", "64", "--workers", "1"]
@@ -54,9 +54,10 @@ def audit(folder: Path) -> dict:
 
 def table(folder: Path) -> dict:
     """A synthetic table of NIH's size through what the report asks of it."""
-    from cxrlib import eda, shortcuts, subgroups
     from cxrlib.cohort import split_by_patient
     from cxrlib.datasets import nih_tables
+    from cxrlib.evaluation import eda, subgroups
+    from cxrlib.studies import shortcuts
 
     rng = np.random.default_rng(0)
     patient = np.sort(rng.integers(1, 30_806, ROWS))
@@ -101,8 +102,8 @@ def folder(root: Path) -> dict:
 
     from cxrlib.datasets import folder as own
     from cxrlib.datasets import image_files
-    from cxrlib.decode import decode
     from cxrlib.errors import DataError
+    from cxrlib.io.decode import decode
 
     films = root / "films"
     films.mkdir()
@@ -139,9 +140,9 @@ def soak(root: Path) -> dict:
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
     from conftest import make_blobs
 
-    from cxrlib.callbacks import default_callbacks
-    from cxrlib.train_config import TrainConfig
-    from cxrlib.training import Trainer
+    from cxrlib.training.callbacks import default_callbacks
+    from cxrlib.training.config import TrainConfig
+    from cxrlib.training.trainer import Trainer
 
     torch.set_num_threads(1)
     cohort, me, seen = make_blobs().take(np.arange(80)), psutil.Process(), []

@@ -38,14 +38,14 @@ TARGET = 0.8
 
 # module -> (files that are mutated, which mutants of them, tests)
 MODULES = {
-    "metrics": (["metrics", "delong"], ["*"], ["metrics"]),
+    "metrics": (["evaluation/metrics", "evaluation/delong"], ["*"], ["metrics"]),
     "splits": (
-        ["cohort", "leakage", "datasets/kermany", "datasets/nih", "datasets/nih_tables", "datasets/folder"],
+        ["cohort", "studies/leakage", "datasets/kermany", "datasets/nih", "datasets/nih_tables", "datasets/folder"],
         ["cxrlib.cohort.*", "*split*"],
         ["cohort", "leakage", "kermany", "nih", "nih_tables", "folder", "determinism"],
     ),
-    "cache": (["cache"], ["*"], ["cache", "preprocess"]),
-    "shortcuts": (["shortcuts"], ["*"], ["shortcuts", "determinism"]),
+    "cache": (["io/cache"], ["*"], ["cache", "preprocess"]),
+    "shortcuts": (["studies/shortcuts"], ["*"], ["shortcuts", "determinism"]),
 }
 SLOW = [
     "test_a_split_by_image_inflates_the_auc_and_a_split_by_patient_does_not",  # trains networks
@@ -61,10 +61,10 @@ def prepared(folder: Path, module: str) -> None:
     files, _, tests = MODULES[module]
     for name in ("cxrlib", "tests"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    shortcuts = folder / "cxrlib" / "shortcuts.py"
+    shortcuts = folder / "cxrlib" / "studies" / "shortcuts.py"
     text = shortcuts.read_text(encoding="utf-8")
     shortcuts.write_text(re.sub(r"@one_thread\n", "", text), encoding="utf-8")
-    chosen = [f"tests/test_{name}.py" for name in tests if (ROOT / "tests" / f"test_{name}.py").is_file()]
+    chosen = [str(path.relative_to(ROOT)) for name in tests for path in (ROOT / "tests").rglob(f"test_{name}.py")]
     settings = {
         "source_paths": ["cxrlib"],
         "only_mutate": [f"cxrlib/{file}.py" for file in files],

@@ -1,7 +1,7 @@
 """The template that tells AP from PA: fitted to phantoms alone, measured on phantoms and on radiographs.
 
     python benchmarks/projection.py --nih DIR       # writes benchmarks/projection.json; two minutes
-    python benchmarks/projection.py --write         # also renews cxrlib/data/projection.npz
+    python benchmarks/projection.py --write         # also renews cxrlib/audit/data/projection.npz
 
 ``--nih``: a folder of NIH ChestX-ray14, whose table knows each image's projection. No radiograph takes part
 in the fit.
@@ -15,13 +15,13 @@ from pathlib import Path
 
 import numpy as np
 
-from cxrlib.audit_signs import TEMPLATE, around_lungs
+from cxrlib.audit.signs import TEMPLATE, around_lungs
 from cxrlib.datasets import load
-from cxrlib.datasets.phantom_latents import CONFOUNDERS, Confounder, PhantomConfig
-from cxrlib.lungs import segment
-from cxrlib.metrics import bootstrap
-from cxrlib.results import provenance
-from cxrlib.storage import atomic_path
+from cxrlib.evaluation.metrics import bootstrap
+from cxrlib.evaluation.results import provenance
+from cxrlib.io.storage import atomic_path
+from cxrlib.lungs.segment import segment
+from cxrlib.phantom.latents import CONFOUNDERS, Confounder, PhantomConfig
 
 PENALTY = 3000.0
 HALF = PhantomConfig(**{name: Confounder(0.5, 0.5) for name in CONFOUNDERS})

@@ -9,8 +9,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from cxrlib.results import provenance
-from cxrlib.storage import atomic_path
+from cxrlib.evaluation.results import provenance
+from cxrlib.io.storage import atomic_path
 
 OUT = Path(__file__).with_name("reliability.json")
 

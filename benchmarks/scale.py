@@ -28,14 +28,14 @@ import numpy as np
 import pandas as pd
 import torch
 
-from cxrlib.callbacks import Callback
 from cxrlib.cohort import Cohort
 from cxrlib.datasets import load
-from cxrlib.recipes import recipe
-from cxrlib.results import provenance
-from cxrlib.storage import atomic_path
-from cxrlib.train_config import TrainConfig
-from cxrlib.training import Trainer
+from cxrlib.evaluation.results import provenance
+from cxrlib.io.storage import atomic_path
+from cxrlib.training.callbacks import Callback
+from cxrlib.training.config import TrainConfig
+from cxrlib.training.recipes import recipe
+from cxrlib.training.trainer import Trainer
 
 NIH, PIXELS, SMALL = 112_120, 224, 2048
 

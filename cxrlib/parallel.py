@@ -137,7 +137,7 @@ def _mark_and_sweep() -> None:
     loky clears up after a process that dies, but not where the one that clears up is killed as well. A mark
     that nobody holds a lock on is of a dead process: other containers' process numbers say nothing here.
     """
-    from cxrlib.storage import cache_root, locked_at_once
+    from cxrlib.io.storage import cache_root, locked_at_once
 
     if _marks or not _SHARED.is_dir():
         return

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import nbformat
 
-from cxrlib.results import project_root, read_record
+from cxrlib.evaluation.results import project_root, read_record
 
 ESTIMATE = re.compile(r"[+−]?\d[\d.]*%? \([+−\d.%]+(?:–| to )[+−\d.%]+\)")
 _SPECS = [f"{sign}.{digits}{kind}" for sign in ("", "+") for digits in "0123" for kind in "f%"]

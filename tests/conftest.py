@@ -26,7 +26,7 @@ def cxr(monkeypatch, capsys):
     """Run a command; return (exit status, standard output, standard error)."""
 
     def run(*arguments):
-        from cxrlib import cli
+        from cxrlib.cli import main as cli
 
         monkeypatch.setattr(sys, "argv", ["cxr", *map(str, arguments)])
         status = 0
@@ -51,7 +51,7 @@ def styled():
     """The package's style for a test of figures, which are closed after it."""
     import matplotlib.pyplot as plt
 
-    from cxrlib import plots
+    from cxrlib.plots import common as plots
 
     with plt.rc_context():
         plots.apply_style()

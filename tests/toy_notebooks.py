@@ -36,7 +36,7 @@ GOOD = [
         "import matplotlib.pyplot as plt\n"
         "from pathlib import Path\n"
         "from cxrlib import results\n"
-        "from cxrlib.metrics import Estimate\n"
+        "from cxrlib.evaluation.metrics import Estimate\n"
         "figure, axis = plt.subplots(figsize=(4, 3))\n"
         "axis.plot([0, 1], [seed, 1])\n"
         'numbers = {"residual.test_auc": Estimate(0.9, 0.85, 0.95, n=624), "seconds": 3.0}\n'
@@ -114,9 +114,9 @@ def write_all(folder: Path) -> Path:
 @lru_cache(maxsize=1)
 def toy_report() -> tuple[Path, int, str]:
     """Run and render the three, once a session: the report's folder, the exit status, what was said."""
-    from cxrlib.metrics import Estimate
-    from cxrlib.report import run_report
-    from cxrlib.results import record
+    from cxrlib.evaluation.metrics import Estimate
+    from cxrlib.evaluation.results import record
+    from cxrlib.report.report import run_report
 
     root = Path(mkdtemp(prefix="toy-report-"))
     said = StringIO()
@@ -137,9 +137,9 @@ def toy_report() -> tuple[Path, int, str]:
 @lru_cache(maxsize=1)
 def committed_report() -> Path:
     """The project's notebooks as they are committed, outputs included, rendered without running them."""
-    from cxrlib.batch import Outcome, find_notebooks
-    from cxrlib.report import render
-    from cxrlib.results import project_root
+    from cxrlib.evaluation.results import project_root
+    from cxrlib.report.batch import Outcome, find_notebooks
+    from cxrlib.report.report import render
 
     notebooks, _ = find_notebooks(project_root() / "notebooks")
     out = Path(mkdtemp(prefix="committed-report-")) / "report"

@@ -20,11 +20,11 @@ from typing import Any
 
 import numpy as np
 
-from cxrlib import cache
 from cxrlib.cohort import Cohort
 from cxrlib.datasets import _files, folder, kermany, lung_masks, medmnist, nih
-from cxrlib.decode import EXTENSIONS
 from cxrlib.errors import ConfigError, DataError
+from cxrlib.io import cache
+from cxrlib.io.decode import EXTENSIONS
 
 __all__ = ["SOURCES", "Source", "decode_files", "describe", "fetch", "image_files", "load", "verify"]
 
@@ -58,7 +58,9 @@ class Source:
 
 
 def _load_phantom(**options: Any) -> Cohort:
-    from cxrlib.datasets import phantom_store  # imported when asked for: rendering brings scipy with it
+    from cxrlib.phantom import (
+        store as phantom_store,  # imported when asked for: rendering brings scipy with it
+    )
 
     return phantom_store.load(**options)
 
@@ -174,7 +176,7 @@ def load(
     skip_bad
         Go on without files that cannot be read; ``cohort.info["skipped"]`` lists them.
     cache_dir
-        Where decoded images are kept; None: :func:`cxrlib.cache.cache_root`.
+        Where decoded images are kept; None: :func:`cxrlib.io.cache.cache_root`.
     workers
         Decoding processes; None: one a processor.
     progress
@@ -294,7 +296,7 @@ def decode_files(
 ) -> tuple[np.ndarray, np.ndarray, list[tuple[str, str]]]:
     """Decode files to uint8 (K, size, size): (images, which were kept, (path, reason) of the others).
 
-    ``options``: those of :func:`cxrlib.cache.build_images`, through whose cache this goes.
+    ``options``: those of :func:`cxrlib.io.cache.build_images`, through whose cache this goes.
     """
     return cache.build_images(list(paths), size, **options)
 
@@ -313,7 +315,7 @@ def _options(source: Source) -> dict[str, object]:
     """The options that are the source's own, with their defaults."""
     function = source.load
     if source.name == "phantom":
-        from cxrlib.datasets import phantom
+        from cxrlib.phantom import phantom
 
         function = phantom.load
     parameters = inspect.signature(function).parameters.values()

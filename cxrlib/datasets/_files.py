@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cxrlib.cache import decode_files
 from cxrlib.cohort import Cohort
-from cxrlib.decode import EXTENSIONS
 from cxrlib.errors import ConfigError, DataError
+from cxrlib.io.cache import decode_files
+from cxrlib.io.decode import EXTENSIONS
 
 
 def existing_folder(data_dir: str | Path | None, source: str, wanted: str) -> Path:

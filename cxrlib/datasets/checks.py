@@ -9,9 +9,9 @@ from typing import Any
 
 import pandas as pd
 
-from cxrlib.cache import decode_files
 from cxrlib.datasets import folder, kermany, lung_masks, medmnist, nih, nih_tables
 from cxrlib.errors import ConfigError, DataError
+from cxrlib.io.cache import decode_files
 
 Check = dict[str, object]
 
@@ -75,7 +75,7 @@ def _unreadable(paths: Sequence[str], decoding: dict[str, Any]) -> Check:
 def _phantom() -> list[Check]:
     import numpy as np
 
-    from cxrlib.datasets import phantom
+    from cxrlib.phantom import phantom
 
     first, second = (phantom.load(n=4, image_size=64, seed=0) for _ in range(2))
     return [_check("renders the same twice", bool(np.array_equal(first.images, second.images)), True)]

@@ -63,13 +63,13 @@ def load(
     data_dir
         The folder that holds ``chest_xray/``, or ``chest_xray`` itself.
     image_size, fit
-        Pixels a side, and ``letterbox`` or ``stretch``; see :func:`cxrlib.decode.resize`.
+        Pixels a side, and ``letterbox`` or ``stretch``; see :func:`cxrlib.io.decode.resize`.
     seed
         Of the hash that takes the validation patients.
     limit
         Load only this many images, drawn by a hash.
     decoding
-        skip_bad, workers, progress, cache_dir: see :func:`cxrlib.cache.decode_files`.
+        skip_bad, workers, progress, cache_dir: see :func:`cxrlib.io.cache.decode_files`.
 
     Returns
     -------

@@ -27,11 +27,11 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from cxrlib.cache import atomic_path, cache_root, progress_bar
 from cxrlib.cohort import SPLITS, Cohort
 from cxrlib.datasets._files import limited
 from cxrlib.errors import CacheError, ConfigError, DataError
-from cxrlib.storage import allocate, read_array, stored
+from cxrlib.io.cache import atomic_path, cache_root, progress_bar
+from cxrlib.io.storage import allocate, read_array, stored
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -64,7 +64,7 @@ def load(
     seed, limit
         Load only ``limit`` images, drawn by a hash of the id and the seed.
     cache_dir
-        Instead of :func:`cxrlib.cache.cache_root`.
+        Instead of :func:`cxrlib.io.cache.cache_root`.
     progress
         Show progress bars. None: on a terminal or in a notebook.
 

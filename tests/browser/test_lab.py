@@ -17,7 +17,7 @@ import nbformat
 import pytest
 
 from browser.test_site import browser  # noqa: F401  (a fixture)
-from cxrlib.results import default_out_dir, project_root, recorded
+from cxrlib.evaluation.results import default_out_dir, project_root, recorded
 
 pytestmark = pytest.mark.browser
 

@@ -9,8 +9,8 @@ from urllib.parse import unquote, urlsplit
 import pytest
 import toy_notebooks
 
-from cxrlib.results import project_root
-from cxrlib.site.build import MARKER, SINGLE_FILE
+from cxrlib.evaluation.results import project_root
+from cxrlib.report.site.build import MARKER, SINGLE_FILE
 
 pytestmark = pytest.mark.browser
 

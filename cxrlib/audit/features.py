@@ -1,0 +1,217 @@
+"""What each probe of an audit looks at, as numbers: ways of looking at an image, and the signs it may carry.
+
+All probes' features come from one pass over the images, in chunks that are kept on disk, so that an audit
+that was cut off goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cxrlib.audit import signs
+from cxrlib.cohort import Cohort
+from cxrlib.errors import CacheError, DataError
+from cxrlib.images.regions import VIEWS, shown
+from cxrlib.io.decode import placed
+from cxrlib.io.storage import atomic_path, read_arrays
+from cxrlib.parallel import progress_bar, run_jobs
+
+VERSION = 1
+"""Raised by one whenever the same images may give other features: kept chunks are keyed by it."""
+
+CHUNK = 200
+CELLS = 24
+
+#: Probes that look at the image through a part of it (:data:`cxrlib.images.regions.VIEWS`), and for a sign.
+LOOKS = tuple(VIEWS)
+SIGNS = ("marker", "text", "border", "exposure", "devices", "projection", "polarity")
+
+
+def describe(
+    cohort: Cohort, folder: Path, *, workers: int | None = None, progress: bool | None = None
+) -> Mapping[str, np.ndarray]:
+    """Features of every image for every probe of :data:`LOOKS` and :data:`SIGNS`.
+
+    Parameters
+    ----------
+    cohort
+        With ``lung_masks``; empty ones are replaced by the others' mean for the views, and known to be empty
+        to the signs that need lungs.
+    folder
+        Chunks are kept here; those that are there are reused.
+
+    Returns
+    -------
+    probe -> float32, (N, D); and ``thumbnail``, uint8 (N, 64, 64), by which duplicates are recognised.
+
+    Raises
+    ------
+    DataError
+        The cohort has no lung masks.
+    CacheError
+        Chunks went from the folder meanwhile.
+    """
+    masks = cohort.lung_masks
+    if masks is None:
+        raise DataError(
+            f"The cohort {cohort.name!r} has no lung masks.",
+            remedy="Make them: cxrlib.lungs.segment.segment(cohort).",
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    fields = _fields(cohort)
+    typical = _typical(masks)
+    starts = range(0, len(cohort), CHUNK)
+    missing = [start for start in starts if read_arrays(_file(folder, start)) is None]
+    with progress_bar(len(cohort), "Looking at images", progress) as bar:
+        bar.update(len(cohort) - sum(min(CHUNK, len(cohort) - start) for start in missing))
+        batch = 16  # chunks handed out at a time, so that a memory-mapped cohort is never held whole
+        for first in range(0, len(missing), batch):
+            jobs = [
+                (np.array(cohort.images[s : s + CHUNK]), np.array(masks[s : s + CHUNK]), typical,
+                 fields[s : s + CHUNK], str(_file(folder, s)))
+                for s in missing[first : first + batch]
+            ]  # fmt: skip
+            for done in run_jobs(_describe_chunk, jobs, workers, small=len(cohort) < 2 * CHUNK):
+                bar.update(done)
+    features: dict[str, np.ndarray] = {}
+    for start in starts:  # chunk by chunk: never held twice
+        part = read_arrays(_file(folder, start))
+        if part is None:
+            raise CacheError(
+                f"{_file(folder, start)} is gone or damaged.",
+                remedy="Give the audit a folder that nothing else changes, and start it again.",
+            )
+        for name, values in part.items():
+            if name not in features:
+                features[name] = np.empty((len(cohort), *values.shape[1:]), values.dtype)
+            features[name][start : start + CHUNK] = values
+    return features
+
+
+def describe_images(
+    images: np.ndarray,
+    masks: np.ndarray,
+    typical: np.ndarray,
+    fields: Sequence[tuple[int, int, int, int]] | None = None,
+) -> dict[str, np.ndarray]:
+    """The same for arrays: uint8 images and 0/1 masks (N, S, S), and the mask for images without one.
+
+    ``fields``: top, left, height and width of what is image and not padding, one a row; None: all of it.
+    """
+    import pandas as pd
+
+    there = np.asarray(masks.reshape(len(masks), -1).any(1))
+    filled = np.where(there[:, None, None], masks, typical)
+    names = [str(row) for row in range(len(images))]
+    table = pd.DataFrame({"image_id": names, "patient_id": names, "label": 0, "split": "test"})
+    cohort = Cohort(images, table, filled)
+    found = {view: _looked(shown(cohort, view).images, view, filled) for view in LOOKS}
+    height, width = images.shape[1:]
+    fields = fields or [(0, 0, height, width)] * len(images)
+    rows = [_signs(*one) for one in zip(images, filled, there, fields, strict=True)]
+    found |= {name: np.stack([row[name] for row in rows]) for name in SIGNS}
+    found["lungs_found"] = there
+    found["thumbnail"] = _blocks(images, 64).round().astype(np.uint8)
+    return found
+
+
+def _signs(
+    image: np.ndarray, mask: np.ndarray, own: bool, field: tuple[int, int, int, int]
+) -> dict[str, np.ndarray]:
+    top, left, height, width = field
+    image = image[top : top + height, left : left + width]
+    mask = mask[top : top + height, left : left + width]
+    letter, text, found = signs.writing(image)
+    return {
+        "marker": letter,
+        "text": text,
+        "border": signs.borders(image),
+        "exposure": signs.exposure(image, mask),
+        "devices": signs.electrodes(image, found),
+        "projection": signs.projection(image, mask if own else np.zeros_like(mask)),
+        "polarity": signs.polarity(image),
+    }
+
+
+def _looked(images: np.ndarray, view: str, masks: np.ndarray) -> np.ndarray:
+    """A view's images as numbers: block means and spreads; for the histogram, greys alone. float32, (N,
+    D)."""
+    if view == "histogram":
+        return np.stack([_greys(image) for image in images])
+    if view == "blur":
+        return _blocks(images, 16).reshape(len(images), -1)
+    means = _blocks(images, CELLS).reshape(len(images), -1)
+    if view == "lung_shape":
+        return means
+    squares = _blocks(images.astype(np.float32) ** 2, CELLS // 2).reshape(len(images), -1)
+    spreads = np.sqrt(np.maximum(squares - _blocks(images, CELLS // 2).reshape(len(images), -1) ** 2, 0))
+    features = [means, spreads]
+    if view in ("whole", "lungs_only"):
+        kept = [
+            image[mask > 0] if view == "lungs_only" else image
+            for image, mask in zip(images, masks, strict=True)
+        ]
+        features += [np.stack([_greys(part) for part in kept])]
+    return np.concatenate(features, axis=1).astype(np.float32)
+
+
+def _greys(values: np.ndarray) -> np.ndarray:
+    """Shares of 32 grey levels (square roots, so that rare ones count) and 15 quantiles; float32, (47,)."""
+    levels = np.bincount(values.ravel() >> 3, minlength=32) / max(values.size, 1)
+    quantiles = np.quantile(values, np.linspace(0.01, 0.99, 15)) if values.size else np.zeros(15)
+    return np.concatenate([np.sqrt(levels), quantiles / 255]).astype(np.float32)
+
+
+def _blocks(images: np.ndarray, cells: int) -> np.ndarray:
+    """Mean greys of ``cells`` × ``cells`` blocks, pixels repeated where there are fewer; float32, (N, C,
+    C)."""
+    height, width = images.shape[1:]
+    if min(height, width) < cells:
+        rows, columns = (np.arange(cells) * side // cells for side in (height, width))
+        return images[:, rows[:, None], columns].astype(np.float32)
+    rows, columns = (np.linspace(0, side, cells + 1).astype(int) for side in (height, width))
+    sums = np.add.reduceat(np.add.reduceat(images.astype(np.float32), rows[:-1], 1), columns[:-1], 2)
+    return sums / (np.diff(rows)[:, None] * np.diff(columns)).astype(np.float32)
+
+
+def _fields(cohort: Cohort) -> list[tuple[int, int, int, int]]:
+    """Where each image lies within its letterbox: padding is this project's doing, not the data's."""
+    size, width = cohort.images.shape[1:]
+    whole = (0, 0, size, width)
+    columns = ("original_height", "original_width")
+    moved = "preprocess" in cohort.info or "window_top" in cohort.table
+    if moved or cohort.info.get("fit") != "letterbox" or not set(columns) <= set(cohort.table):
+        return [whole] * len(cohort)
+    shapes = cohort.table[list(columns)].to_numpy(dtype=float)
+    return [placed(int(h), int(w), size) if h > 0 and w > 0 else whole for h, w in shapes]
+
+
+def _typical(masks: np.ndarray) -> np.ndarray:
+    """The mean lung field, uint8 (H, W); an ellipse in the middle where no image has a mask."""
+    rows = np.linspace(0, len(masks) - 1, min(2000, len(masks))).astype(int)
+    there = [mask for mask in masks[np.unique(rows)] if mask.any()]
+    if there:
+        return (np.mean(there, axis=0) >= 0.5).astype(np.uint8)
+    y, x = (np.linspace(-1, 1, side) for side in masks.shape[1:])
+    return ((y[:, None] / 0.6) ** 2 + (x[None, :] / 0.7) ** 2 < 1).astype(np.uint8)
+
+
+def _describe_chunk(
+    images: np.ndarray,
+    masks: np.ndarray,
+    typical: np.ndarray,
+    fields: Sequence[tuple[int, int, int, int]],
+    target: str,
+) -> int:
+    made: dict[str, Any] = describe_images(images, masks, typical, fields)
+    with atomic_path(target) as temporary, open(temporary, "wb") as file:
+        np.savez(file, **made)
+    return len(images)
+
+
+def _file(folder: Path, start: int) -> Path:
+    return folder / f"images-{start:07d}.npz"

@@ -1,0 +1,172 @@
+"""What an audit reads off files rather than pixels: shape, encoding, size; and pictures that occur twice."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+from scipy.fft import dctn
+
+from cxrlib.io.decode import FORMATS, file_bytes, is_dicom
+from cxrlib.parallel import progress_bar, run_jobs
+
+#: What :func:`file_facts` gives, by the probe that looks at it.
+DIMENSIONS = ("height", "width", "aspect")
+ENCODING = ("format", "mode", "bits", "tables", "written_by")
+SIZE = ("bytes", "bytes_per_pixel")
+
+_CHUNK = 250
+_BITS = 256  # of a perceptual hash
+_NEAR = 16  # bits by which hashes of one picture may differ
+_ALIKE = 0.98  # correlation of two thumbnails' detail, for one picture
+_ROWS = 2048
+
+
+def file_facts(
+    paths: Sequence[str], *, workers: int | None = None, progress: bool | None = None
+) -> pd.DataFrame:
+    """Facts of each file from its header, and a hash of its bytes; nothing is decoded.
+
+    Returns
+    -------
+    DataFrame in the order of ``paths``: ``height``, ``width``, ``aspect``, ``format``, ``mode`` (colour mode,
+    or the photometric interpretation of DICOM), ``bits``, ``tables`` (a hash of JPEG's quantisation tables,
+    PNG's or TIFF's compression, DICOM's transfer syntax), ``written_by`` (software or maker), ``bytes``,
+    ``bytes_per_pixel``, ``sha256``, ``burned_in`` (DICOM's BurnedInAnnotation, YES or NO, "unsaid" without;
+    missing for other formats). Of a DICOM header nothing else is kept: no name, no date, no id; of the
+    station's name a hash. A file that cannot be read has missing values.
+    """
+    jobs = [(list(paths[start : start + _CHUNK]),) for start in range(0, len(paths), _CHUNK)]
+    made: dict[str, dict[str, Any]] = {}
+    with progress_bar(len(paths), "Reading headers", progress, unit="file") as bar:
+        for rows in run_jobs(_facts_of, jobs, workers, small=len(jobs) < 4):
+            made |= rows
+            bar.update(len(rows))
+    return pd.DataFrame([made[path] for path in paths])
+
+
+def _facts_of(paths: list[str]) -> dict[str, dict[str, Any]]:
+    return {path: _facts(path) for path in paths}
+
+
+def _facts(path: str) -> dict[str, Any]:
+    try:
+        data = file_bytes(Path(path))
+        facts: dict[str, Any] = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            facts |= _dicom(path, data) if is_dicom(Path(path), data) else _raster(data)
+        facts["aspect"] = facts["width"] / facts["height"]
+        facts["bytes_per_pixel"] = facts["bytes"] / (facts["width"] * facts["height"])
+    except Exception:  # what a broken header raises is any of a dozen kinds; decoding has named the file
+        return {}
+    return facts
+
+
+def _raster(data: bytes) -> dict[str, object]:
+    with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        info, tags = image.info, image.getexif()
+        tables = getattr(image, "quantization", None)
+        if tables:
+            layout = (sorted(tables.items()), getattr(image, "layer", None), "progressive" in info)
+            compression = hashlib.sha256(repr(layout).encode()).hexdigest()[:8]
+        else:
+            compression = str(info.get("compression", "")) + ("interlaced" if info.get("interlace") else "")
+        software = info.get("Software") or info.get("software") or tags.get(305) or tags.get(271) or ""
+        bits = {"1": 1, "I;16": 16, "I;16B": 16, "I": 32, "F": 32}.get(image.mode, 8)
+        return {
+            "height": image.height, "width": image.width, "format": image.format, "mode": image.mode,
+            "bits": bits, "tables": compression, "written_by": str(software)[:60],
+        }  # fmt: skip
+
+
+def _dicom(path: str, data: bytes) -> dict[str, object]:
+    from cxrlib.io.dicom import read_header, silent
+
+    with silent():  # values are read when they are asked for
+        header = read_header(Path(path), data)
+        maker, station = str(header.get("Manufacturer", "")).strip(), str(header.get("StationName", ""))
+        if station:  # tells machines apart, and names a room or a hospital: a few digits do as well
+            maker += f" station {hashlib.sha256(station.encode()).hexdigest()[:6]}"
+        said = str(header.get("BurnedInAnnotation", "")).strip().upper()
+        return {
+            "height": int(header.Rows), "width": int(header.Columns), "format": "DICOM",
+            "mode": str(header.get("PhotometricInterpretation", "")),
+            "bits": int(header.get("BitsStored", 0)),
+            "tables": str(getattr(getattr(header, "file_meta", None), "TransferSyntaxUID", "")),
+            "written_by": maker[-60:].strip(), "burned_in": said if said in ("YES", "NO") else "unsaid",
+        }  # fmt: skip
+
+
+def duplicates(thumbnails: np.ndarray, digests: Sequence[str] | pd.Series | None = None) -> pd.DataFrame:
+    """Pairs of images that are one picture.
+
+    Pictures are compared by a hash of 256 signs of their cosine transform, and pairs whose hashes differ in
+    at most 16 by the correlation of their detail. Finds copies that were resized, re-encoded, or brightened;
+    not those mirrored, turned or cropped.
+
+    Parameters
+    ----------
+    thumbnails
+        uint8, (N, 64, 64).
+    digests
+        Hashes of the files' bytes; None or missing: only pictures are compared.
+
+    Returns
+    -------
+    DataFrame: ``a`` < ``b`` (rows), ``exact`` (equal bytes or equal thumbnails), ``likeness`` (correlation).
+    """
+    hashes = perceptual_hashes(thumbnails).astype(np.float32) * 2 - 1
+    detail = _detail(thumbnails)
+    pairs = []
+    for start in range(0, len(hashes), _ROWS):
+        agree = hashes[start : start + _ROWS] @ hashes[start:].T  # the pairs below this block are done
+        rows, others = np.nonzero(agree >= _BITS - 2 * _NEAR)
+        a, b = rows + start, others + start
+        a, b = a[a < b], b[a < b]
+        likeness = np.einsum("ij,ij->i", detail[a], detail[b]) if len(a) else np.zeros(0)
+        pairs += [(int(i), int(j), float(c)) for i, j, c in zip(a, b, likeness, strict=True) if c >= _ALIKE]
+    table = pd.DataFrame(pairs, columns=["a", "b", "likeness"])
+    a, b = table["a"].to_numpy(int), table["b"].to_numpy(int)
+    exact = (thumbnails[a] == thumbnails[b]).all(axis=(1, 2))
+    if digests is not None:
+        named = pd.Series(digests, dtype=object).fillna("").to_numpy()
+        exact |= (named[a] == named[b]) & (named[a] != "")
+    return table.assign(exact=exact)
+
+
+def perceptual_hashes(thumbnails: np.ndarray) -> np.ndarray:
+    """Signs of 16 × 16 low frequencies against their median: bool, (N, 256). ``thumbnails``: uint8 (N, 64,
+    64)."""
+    low = dctn(_halved(thumbnails), axes=(1, 2))[:, :16, :16].reshape(len(thumbnails), -1)
+    low[:, 0] = 0  # the mean grey
+    return low > np.median(low, axis=1, keepdims=True)
+
+
+def _detail(thumbnails: np.ndarray) -> np.ndarray:
+    """Thumbnails at 32 pixels less their neighbourhood's mean, of unit length: float32, (N, 1024)."""
+    from scipy import ndimage
+
+    values = _halved(thumbnails).astype(np.float32)
+    values = (values - ndimage.uniform_filter(values, size=(1, 7, 7))).reshape(len(values), -1)
+    return values / np.maximum(np.linalg.norm(values, axis=1, keepdims=True), 1e-6)
+
+
+def _halved(thumbnails: np.ndarray) -> np.ndarray:
+    return thumbnails.reshape(len(thumbnails), 32, 2, 32, 2).mean(axis=(2, 4))
+
+
+def existing_paths(table: pd.DataFrame) -> list[str] | None:
+    """The table's ``path`` column where every file is there, else None."""
+    if "path" not in table:
+        return None
+    paths = table["path"].astype(str).tolist()
+    return paths if all(map(os.path.isfile, paths)) else None

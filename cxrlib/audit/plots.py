@@ -1,0 +1,101 @@
+"""Figures of the chapter on audits: a scorecard, and how strong a shortcut has to be to be found."""
+
+from __future__ import annotations
+
+import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import PercentFormatter
+
+from cxrlib.audit.run import Audit
+from cxrlib.evaluation.metrics import Estimate
+from cxrlib.evaluation.results import Record, project_root, read_record
+from cxrlib.plots.style import BLACK, COLOURS, GREY, ORANGE, SKY, VERMILLION, as_text
+
+#: Colour, marker and name of each severity; they differ in grey, too.
+LOOKS = {
+    "severe": (VERMILLION, "s", "severe"),
+    "warning": (ORANGE, "^", "warning"),
+    "note": (SKY, "o", "note (may be disease, or too little)"),
+    "fine": (GREY, ".", "fine"),
+}
+CONFOUNDERS = ("marker", "portable", "collimation", "exposure", "devices", "projection")
+_PLAIN = {"marker": "lead letter", "portable": "burned-in text"}
+
+
+def scorecard(audit: Audit) -> Figure:
+    """The AUC of every probe with its interval, worst finding on top."""
+    found = [(one, one.auc) for one in audit.findings if one.auc is not None][::-1]
+    figure, ax = plt.subplots(figsize=(8, 0.29 * len(found) + 1.4), layout="constrained")
+    for row, (one, auc) in enumerate(found):
+        colour, marker, _ = LOOKS[one.severity]
+        ax.plot(_limits(auc), [row, row], color=colour, linewidth=2.4, linestyle="-")
+        ax.plot(auc.value, row, marker, color=colour, markersize=7, markeredgecolor=BLACK)
+    ax.axvline(0.5, color=BLACK, linewidth=1, linestyle="-")
+    whole = next(auc.value for one, auc in found if one.probe.name == "whole")
+    ax.axvline(whole, color=GREY, linewidth=1, linestyle=":")
+    ax.annotate(" whole image", (whole, 1), xycoords=("data", "axes fraction"), xytext=(0, 3),
+                textcoords="offset points", ha="center", fontsize=9, color=GREY)  # fmt: skip
+    ax.set_yticks(range(len(found)), [as_text(one.probe.title) for one, _ in found], fontsize=9.5)
+    ax.set(xlabel="AUC on held-out patients, 95% interval", xlim=(min(0.4, ax.get_xlim()[0]), 1.0))
+    ax.grid(axis="y", visible=False)
+    handles = [
+        Line2D([], [], color=colour, marker=marker, markeredgecolor=BLACK, linestyle="-", label=name)
+        for colour, marker, name in LOOKS.values()
+    ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=4, fontsize=9)
+    return figure
+
+
+def benchmark() -> Record | None:
+    """``benchmarks/audit.json`` of this checkout, or None where there is none."""
+    root = project_root()
+    path = None if root is None else root / "benchmarks" / "audit.json"
+    return read_record(path) if path is not None and path.is_file() else None
+
+
+def detection(record: Record) -> Figure:
+    """Share of cohorts in which each planted confounder was named as severe, against its agreement."""
+    figure, axes = plt.subplots(2, 3, figsize=(9, 5), sharex=True, sharey=True, layout="constrained")
+    for ax, name, colour in zip(axes.flat, CONFOUNDERS, COLOURS, strict=True):
+        for measure, look, label in (
+            ("found_share", {"marker": "o", "linestyle": "-"}, "severe"),
+            ("flagged_share", {"marker": "", "linestyle": ":"}, "severe or warning"),
+        ):
+            points = detected(record, name, measure)
+            x = [agreement for agreement, _ in points]
+            ax.plot(x, [one.value for _, one in points], color=colour, label=label, **look)
+            if measure == "found_share":
+                limits = [_limits(one) for _, one in points]
+                ax.fill_between(x, [low for low, _ in limits], [high for _, high in limits],
+                                color=colour, alpha=0.18, linewidth=0)  # fmt: skip
+        ax.set_title(_PLAIN.get(name, name), fontsize=11)
+        ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        ax.set(ylim=(-0.04, 1.04))
+    for ax in axes[1]:
+        ax.set_xlabel("agreement with the label")
+    for ax in axes[:, 0]:
+        ax.set_ylabel("cohorts")
+    handles = [
+        Line2D([], [], color=BLACK, marker="o", linestyle="-", label="severe (band: 95%)"),
+        Line2D([], [], color=BLACK, linestyle=":", label="severe or warning"),
+    ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=2)
+    return figure
+
+
+def detected(record: Record, name: str, measure: str = "found_share") -> list[tuple[float, Estimate]]:
+    """(agreement, share of cohorts) of one confounder, by agreement."""
+    points = []
+    for key, estimate in record.numbers.items():
+        confounder, _, last = key.rpartition(".")
+        if last == measure and confounder.split(".")[0] == name:
+            _, _, agreement = confounder.partition(".agreement_")
+            points.append((float(agreement) / 100 if agreement else 0.9, estimate))
+    return sorted(points, key=lambda point: point[0])
+
+
+def _limits(estimate: Estimate) -> tuple[float, float]:
+    """Of its interval; the estimate itself where it has none."""
+    low, high = estimate.low, estimate.high
+    return estimate.value if low is None else low, estimate.value if high is None else high

@@ -1,0 +1,324 @@
+"""An audit of a data set: what of its label can be predicted without the disease, and what to do about it.
+
+    audit = audit_cohort(cxrlib.load("folder", data_dir=…, labels=…, patient_column=…))
+    audit.severe
+
+Every probe is shown something that is no disease (a corner, a letter, the file's header) or that may be, and
+trained to predict the label; what it reaches on patients it has not seen is compared with what the whole
+image gives the same light classifier. No network is trained. :mod:`cxrlib.audit.rules` says how findings are
+judged.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import tempfile
+from collections.abc import Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from cxrlib.audit.features import VERSION as FEATURES
+from cxrlib.audit.features import describe
+from cxrlib.audit.files import duplicates, existing_paths, file_facts
+from cxrlib.audit.probes import TELLING, Finding, Probes, ask_all
+from cxrlib.audit.rules import PROBES, SEVERITIES, judged_count
+from cxrlib.audit.stats import PERMUTATIONS, balanced_folds
+from cxrlib.cohort import Cohort
+from cxrlib.errors import DataError
+from cxrlib.images.burned_in import SMALLEST, printed
+from cxrlib.io.storage import make_folder
+from cxrlib.lungs.segment import segment
+from cxrlib.parallel import one_thread
+
+__all__ = ["SCHEMA", "Audit", "Finding", "audit_cohort", "sample_patients"]
+
+SCHEMA = 1
+"""Of ``audit.json``; raised where a reader of the old one would misunderstand the new."""
+
+VERSION = 1
+"""Raised by one whenever the same features may give other findings: kept probes are keyed by it."""
+
+FEWEST = 20  # images of each class
+
+
+@dataclass(frozen=True, eq=False)
+class Audit:
+    """Findings, worst first; what was audited; and what could not be checked."""
+
+    findings: tuple[Finding, ...]
+    facts: dict
+    limits: tuple[str, ...]
+    settings: dict
+
+    def __getitem__(self, name: str) -> Finding:
+        """A finding by its probe's name."""
+        return next(f for f in self.findings if f.probe.name == name)
+
+    @property
+    def severe(self) -> tuple[str, ...]:
+        """Names of the severe findings."""
+        return tuple(f.probe.name for f in self.findings if f.severity == "severe")
+
+    @property
+    def verdict(self) -> str:
+        """The worst severity."""
+        return self.findings[0].severity if self.findings else "fine"
+
+
+# One thread: the products are small, and threads that wait for each other take longer on a busy machine.
+@one_thread
+def audit_cohort(
+    cohort: Cohort,
+    *,
+    out: str | Path | None = None,
+    resume: bool = False,
+    source: str | None = "site",
+    has_patients: bool | None = None,
+    has_split: bool = True,
+    features: Mapping[str, np.ndarray] | None = None,
+    permutations: int = PERMUTATIONS,
+    seed: int = 0,
+    workers: int | None = None,
+    progress: bool | None = None,
+) -> Audit:
+    """Audit a cohort.
+
+    Parameters
+    ----------
+    cohort
+        Any; ``path`` in its table lets files be looked at, ``allow_shared_patients`` lets patients be in two
+        splits. Lung masks that it has are used; otherwise lungs are segmented.
+    out
+        Finished work is kept in ``out/work``; None: nowhere.
+    resume
+        Reuse what is there from an audit of the same data and settings; else it is removed.
+    source
+        The column that says where an image comes from, if the table has it.
+    has_patients, has_split
+        Whether patients, and splits, are known; None: patients are if any has two images.
+    features
+        Of :func:`cxrlib.audit.features.describe`, in the cohort's order, if at hand: to audit the same images
+        with other labels, say. No lungs are segmented then.
+    permutations
+        At most so many a probe, raised where the number of probes needs more.
+    seed
+        Of folds, permutations and intervals.
+    workers, progress
+        Processes; progress bars (None: on a terminal).
+
+    Raises
+    ------
+    DataError
+        One class only, or fewer than 20 images of either.
+    """
+    _check(cohort)
+    # The order of the rows must not matter to folds, permutations and chunks.
+    order = np.argsort(cohort.table["image_id"].to_numpy(dtype=str), kind="stable")
+    cohort = cohort.take(order)
+    settings = {"permutations": permutations, "seed": seed, "source": source, "version": [VERSION, FEATURES]}
+    with tempfile.TemporaryDirectory() if out is None else nullcontext(str(out)) as folder:
+        work = _work_folder(Path(folder) / "work", cohort, settings, resume)
+        if features is not None:
+            features = {name: values[order] for name, values in features.items()}
+        else:
+            masked = cohort if cohort.lung_masks is not None else segment(cohort, progress=progress)
+            features = describe(masked, work / "features", workers=workers, progress=progress)
+        paths = existing_paths(cohort.table)
+        facts, limits = _file_facts(cohort, paths, workers, progress)
+        lines = None if paths is None else printed(paths, workers=workers, progress=progress)
+        probes = Probes(cohort, work, permutations, seed, progress)
+        findings, left_out = ask_all(probes, features, facts, source)
+    leaks, unknown = _leaks(cohort, features["thumbnail"], facts, has_patients, has_split)
+    if "burned_in" in facts:
+        marked, unsaid = _burned_in(cohort, facts["burned_in"])
+        leaks.append(marked)
+        unknown += unsaid
+    if lines is not None and (lines >= 0).any():
+        leaks.append(_printed(cohort, lines, facts))
+    elif lines is not None:
+        unknown.append(f"Printed text was not looked for: all files are smaller than {SMALLEST} pixels.")
+    limits += [*left_out, *unknown, *_weaknesses(cohort, features["lungs_found"])]
+    findings.extend(leaks)
+    findings.sort(key=_rank)
+    limits += _counted_healthy(cohort)
+    splits: Mapping = cohort.table["split"].value_counts().to_dict() if has_split else {}
+    known = _facts(cohort, features["lungs_found"]) | {"splits": {str(k): int(v) for k, v in splits.items()}}
+    return Audit(tuple(findings), known, tuple(limits), settings)
+
+
+def sample_patients(patients: np.ndarray, images: int | None, seed: int = 0) -> np.ndarray:
+    """bool, (N,): all images of patients taken in the order of a hash until there are ``images``; None:
+    all."""
+    if images is None or images >= len(patients):
+        return np.ones(len(patients), bool)
+    names, codes, sizes = np.unique(np.asarray(patients).astype(str), return_inverse=True, return_counts=True)
+    draws = [
+        hashlib.sha256(f"sample:{seed}:{name}".encode("utf-8", "surrogateescape")).digest() for name in names
+    ]
+    order = sorted(range(len(names)), key=draws.__getitem__)
+    enough = int(np.searchsorted(np.cumsum(sizes[order]), images)) + 1
+    return np.isin(codes, order[:enough])
+
+
+def _rank(found: Finding) -> tuple:
+    groups = ("leak", "source", "sign", "file", "table", "view")
+    strength = -found.auc.value if found.auc else -1.0
+    return SEVERITIES.index(found.severity), groups.index(found.probe.group), strength
+
+
+def _file_facts(
+    cohort: Cohort, paths: list[str] | None, workers: int | None, progress: bool | None
+) -> tuple[pd.DataFrame, list[str]]:
+    """Facts of the files, or what is known without them, and what is not."""
+    if paths is not None:
+        return file_facts(paths, workers=workers, progress=progress), []
+    facts = pd.DataFrame(index=range(len(cohort)))
+    if {"original_height", "original_width"} <= set(cohort.table):
+        facts["height"] = cohort.table["original_height"].astype(float)
+        facts["width"] = cohort.table["original_width"].astype(float)
+        facts["aspect"] = facts["width"] / facts["height"]
+    return facts, [
+        "File sizes, encodings and printed text were not looked at: there are no files, or some are gone."
+    ]
+
+
+def _weaknesses(cohort: Cohort, lungs_found: np.ndarray) -> list[str]:
+    limits = []
+    if lungs_found.mean() < 0.9:
+        limits.append(
+            f"Lungs were found in {lungs_found.mean():.0%} of the images; in the others, views of the lungs "
+            "use a typical outline, and the projection is not known."
+        )
+    rarer = min(cohort.labels.sum(), len(cohort) - cohort.labels.sum())
+    if rarer < 150:
+        limits.append(f"The rarer class has {rarer} images: weak shortcuts will be missed.")
+    return limits
+
+
+def _counted_healthy(cohort: Cohort) -> list[str]:
+    """Where the label column has several values besides the one that means ill."""
+    values = cohort.info.get("healthy_values") or {}
+    if len(values) < 2:
+        return []
+    listed = ", ".join(f"{value!r} ({count})" for value, count in list(values.items())[:10])
+    return [f"All labels but the positive one count as healthy: {listed}."]
+
+
+def _leaks(
+    cohort: Cohort, thumbnails: np.ndarray, facts: pd.DataFrame, has_patients: bool | None, has_split: bool
+) -> tuple[list[Finding], list[str]]:
+    """Patients in two splits and pictures that occur twice; and what of that cannot be checked."""
+    table, findings, limits = cohort.table, [], []
+    ids, split, patients = table["image_id"].to_numpy(str), table["split"].to_numpy(str), cohort.patients
+    if has_patients is None:
+        has_patients = bool(table["patient_id"].duplicated().any())
+    if not has_patients:
+        limits.append(
+            "No patients are known, so each image counts as a patient of its own: whether patients are in "
+            "two splits cannot be checked, and intervals are too narrow if patients have several images."
+        )
+    if not has_split:
+        limits.append("No split was given: nothing can be said of leaks between training and test.")
+    tested = max(int((split != "train").sum()), 1)
+    if has_patients and has_split:
+        parts = table.groupby("patient_id")["split"].transform("nunique").to_numpy()
+        shared = list(dict.fromkeys(patients[parts > 1]))
+        # The images are named and not the patients: their ids have no business on a page that goes around.
+        examples = [ids[patients == patient][:10].tolist() for patient in shared[:20]]
+        detail = {"patients": len(shared), "examples": examples}
+        findings.append(_counted("patients", int(((parts > 1) & (split != "train")).sum()), tested, detail))
+    pairs = duplicates(thumbnails, facts.get("sha256"))
+    a, b = pairs["a"].to_numpy(int), pairs["b"].to_numpy(int)
+    kinds = {"duplicates": a != b, "duplicate_labels": cohort.labels[a] != cohort.labels[b]}
+    if has_patients:
+        kinds["duplicate_patients"] = patients[a] != patients[b]
+    if has_split:
+        kinds["duplicate_splits"] = split[a] != split[b]
+    for name, mine in kinds.items():
+        rows = np.unique(np.concatenate([a[mine], b[mine]]))
+        if name == "duplicate_splits":
+            rows = rows[split[rows] != "train"]
+        examples = [[ids[i], ids[j]] for i, j in zip(a[mine][:20], b[mine][:20], strict=True)]
+        detail = {
+            "pairs": int(mine.sum()),
+            "exact": int(pairs["exact"].to_numpy()[mine].sum()),
+            "examples": examples,
+        }
+        of = tested if name == "duplicate_splits" else len(table)
+        shown = tuple(dict.fromkeys(one for pair in examples for one in pair))[:TELLING]
+        findings.append(replace(_counted(name, len(rows), of, detail), telling=shown))
+    return findings, limits
+
+
+def _burned_in(cohort: Cohort, said: pd.Series) -> tuple[Finding, list[str]]:
+    """The DICOM files whose header says that there is text in the pixels; and of how many none says so."""
+    ids = cohort.table["image_id"].to_numpy(str)
+    marked = ids[(said == "YES").to_numpy()].tolist()
+    dicom, unsaid = int(said.notna().sum()), int((said == "unsaid").sum())
+    severity = "warning" if marked else "fine"
+    detail = {"dicom": dicom, "unsaid": unsaid, "files": marked}
+    limits = [
+        f"The headers of {unsaid:,} of {dicom:,} DICOM files do not say whether annotations, which may name "
+        "the patient, are burned into the pixels."
+    ]
+    return Finding(PROBES["burned_in"], severity, images=len(marked), detail=detail), limits[: bool(unsaid)]
+
+
+def _printed(cohort: Cohort, lines: np.ndarray, facts: pd.DataFrame) -> Finding:
+    """The files in whose pixels there is a line of text; no picture of them is shown."""
+    shown = cohort.table["image_id"].to_numpy(str)[lines > 0].tolist()
+    said = facts.get("burned_in", pd.Series(index=facts.index, dtype=object))
+    denied = int(((said == "NO").to_numpy() & (lines > 0)).sum())
+    detail = {"looked_at": int((lines >= 0).sum()), "denied": denied, "files": shown}
+    severity = "warning" if shown else "fine"
+    return Finding(PROBES["printed_text"], severity, images=len(shown), detail=detail)
+
+
+def _counted(name: str, concerned: int, of: int, detail: dict) -> Finding:
+    return Finding(PROBES[name], judged_count(PROBES[name], concerned, of), images=concerned, detail=detail)
+
+
+def _check(cohort: Cohort) -> None:
+    labels = cohort.labels
+    ill, healthy = int(labels.sum()), int((1 - labels).sum())
+    if min(ill, healthy) < FEWEST:
+        only = "all" if not min(ill, healthy) else f"only {min(ill, healthy)} of {len(labels)}"
+        which = int(ill > healthy) if not min(ill, healthy) else int(ill < healthy)
+        raise DataError(
+            f"{cohort.name}: {only} images have the label {which}, and {FEWEST} of each are needed for "
+            "an audit.",
+            remedy="Give both classes (label_column, positive), and a larger --sample if one was drawn.",
+        )
+    balanced_folds(labels, cohort.patients, 5, 0)
+
+
+def _work_folder(root: Path, cohort: Cohort, settings: dict, resume: bool) -> Path:
+    digest = hashlib.sha256(cohort.content_hash().encode())
+    digest.update(json.dumps(settings, sort_keys=True, default=str).encode())
+    digest.update(cohort.table.to_csv(index=False).encode("utf-8", "surrogateescape"))
+    digest.update(b"own masks" if cohort.lung_masks is not None else b"")
+    work = root / digest.hexdigest()[:16]
+    for other in root.glob("*") if root.is_dir() else ():
+        if other != work or not resume:
+            shutil.rmtree(other, ignore_errors=True)
+    make_folder(work)
+    return work
+
+
+def _facts(cohort: Cohort, lungs_found: np.ndarray) -> dict:
+    return {
+        "name": cohort.name,
+        "images": len(cohort),
+        "patients": int(cohort.table["patient_id"].nunique()),
+        "ill": int(cohort.labels.sum()),
+        "image_size": int(cohort.images.shape[1]),
+        "skipped": list(cohort.info.get("skipped", ())),
+        "lungs_found": round(float(lungs_found.mean()), 4),
+        "content_hash": cohort.content_hash(),
+    }

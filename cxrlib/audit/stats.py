@@ -1,0 +1,232 @@
+"""The statistics of an audit: held-out scores by patient, their AUC, and whether chance would do as well.
+
+The classifier is ridge regression on the label, which ranks as Fisher's discriminant does and has a closed
+form. So labels can be permuted and the whole cross-validation repeated for each permutation as one product of
+matrices: the p-value is that of the fitted procedure, not of scores taken as given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.linalg import cho_factor, cho_solve, eigh
+from scipy.special import ndtri
+from scipy.stats import rankdata
+
+from cxrlib.errors import DataError
+from cxrlib.evaluation.metrics import Estimate, bootstrap
+from cxrlib.studies.shortcuts import patient_folds
+
+FOLDS = 5
+PERMUTATIONS = 1999
+_BATCH = 250
+_ENOUGH = 20  # exceedances after which more permutations would not change the verdict
+
+
+@dataclass(frozen=True, eq=False)
+class Held:
+    """What a probe reaches on patients that its classifier has not seen.
+
+    Parameters
+    ----------
+    auc
+        Over all held-out scores; interval from resampling patients, for this division into folds.
+    p_value
+        One-sided, of an AUC this large when labels are permuted over patients and all is refitted.
+    scores
+        float64, (N,): held-out scores; comparable within the probe, not between probes.
+    """
+
+    auc: Estimate
+    p_value: float
+    scores: np.ndarray
+
+
+def held_out(
+    features: np.ndarray,
+    labels: np.ndarray,
+    patients: np.ndarray,
+    *,
+    seed: int = 0,
+    folds: int = FOLDS,
+    permutations: int = PERMUTATIONS,
+    replicates: int = 1000,
+    components: int = 150,
+    shrinkage: float = 0.1,
+) -> Held:
+    """Score every patient by a classifier trained on the others, and test it by permutation.
+
+    Parameters
+    ----------
+    features
+        float, (N, D). NaN becomes the column's median; constant columns are ignored.
+    labels, patients
+        0/1 and ids, (N,).
+    permutations
+        At most so many; fewer where 20 have been as good (Besag and Clifford 1991,
+        doi:10.1093/biomet/78.2.301).
+    components
+        More features than this are reduced to so many principal components, which needs no labels.
+    shrinkage
+        The ridge's penalty, as a share of the images it is trained on; features have unit variance.
+
+    Raises
+    ------
+    DataError
+        A class has too few patients for the folds.
+    """
+    features = reduced(features, components)
+    labels = np.asarray(labels, dtype=np.int64)
+    held = balanced_folds(labels, patients, folds, seed)
+    parts = [_fold(features, held == fold, shrinkage) for fold in range(int(held.max()) + 1)]
+
+    def score(many: np.ndarray) -> np.ndarray:
+        """Held-out scores, (N, P), of labels (N, P)."""
+        out = np.empty(many.shape, np.float32)
+        for test, train, steps in parts:
+            # Centred by the training part's mean, which is not added again: it is lower where the held-out
+            # part holds more positives, and would pull the AUC over pooled folds below one half.
+            found = many[train] - many[train].mean(axis=0)
+            for step in steps:
+                found = step @ found
+            out[test] = found
+        return out
+
+    scores = score(labels[:, None].astype(np.float32))[:, 0].astype(float)
+    found = aucs(labels[:, None], scores[:, None])[0]
+    shuffled = permuted_labels(labels, patients, permutations, seed)
+    p_value = sequential_p(found, (aucs(block, score(block.astype(np.float32))) for block in shuffled))
+    auc = bootstrap(labels, scores, patients, metrics=("auc",), replicates=replicates, seed=seed)["auc"]
+    return Held(auc, p_value, scores)
+
+
+def aucs(labels: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    """AUC of each column: labels 0/1 and scores, both (N, P); ties count one half."""
+    ranks = rankdata(scores, axis=0)
+    positives = labels.sum(axis=0)
+    negatives = len(labels) - positives
+    return ((ranks * labels).sum(axis=0) - positives * (positives + 1) / 2) / np.maximum(
+        positives * negatives, 1
+    )
+
+
+def sequential_p(found: float, blocks: Iterable[np.ndarray]) -> float:
+    """Share of permutations at least as good; stops at the 20th (then the p-value is 20 over their
+    number)."""
+    seen = better = 0
+    for values in blocks:
+        hits = np.flatnonzero(values >= found - 1e-12)
+        if better + len(hits) >= _ENOUGH:
+            return _ENOUGH / (seen + int(hits[_ENOUGH - better - 1]) + 1)
+        better, seen = better + len(hits), seen + len(values)
+    return (better + 1) / (seen + 1)
+
+
+def permuted_labels(labels: np.ndarray, patients: np.ndarray, count: int, seed: int) -> Iterator[np.ndarray]:
+    """Blocks (N, P ≤ 250) of labels dealt anew: patients with equally many images swap all their labels.
+
+    What is exchangeable without an effect is patients, not images: those of one patient resemble each other
+    and so do their labels.
+    """
+    rng = np.random.default_rng([seed, 77])
+    _, codes = np.unique(np.asarray(patients).astype(str), return_inverse=True)
+    rows = np.argsort(codes, kind="stable")
+    sizes = np.bincount(codes)
+    starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
+    # For each number of images: a table of rows, one line a patient.
+    tables = [rows[starts[sizes == s][:, None] + np.arange(s)] for s in np.unique(sizes)]
+    for start in range(0, count, _BATCH):
+        block = np.empty((len(labels), min(_BATCH, count - start)), dtype=np.int8)
+        for table in tables:
+            deals = np.argsort(rng.random((block.shape[1], len(table))), axis=1)
+            block[table] = labels[table][deals].transpose(1, 2, 0)
+        yield block
+
+
+def balanced_folds(labels: np.ndarray, patients: np.ndarray, folds: int, seed: int) -> np.ndarray:
+    """A fold for each row, by a hash of the patient; fewer folds where patients are few.
+
+    Raises a DataError where even two folds leave one without both classes.
+    """
+    for count in range(folds, 1, -1):
+        held = patient_folds(patients, count, seed=seed)
+        trained = [labels[held != fold] for fold in range(count)]
+        if all(len(np.unique(part)) == 2 for part in trained) and len(np.unique(held)) == count:
+            return held
+    raise DataError(
+        f"{len(labels)} images of {len(np.unique(patients))} patients, {int(labels.sum())} ill, are too few "
+        "to hold patients out.",
+        remedy="Audit a data set with several patients of each class.",
+    )
+
+
+def reduced(features: np.ndarray, components: int = 150) -> np.ndarray:
+    """Unit variance, no NaN, no constant columns, and at most so many (principal) components; float64."""
+    features = np.array(features, dtype=np.float64)
+    if features.ndim == 1:
+        features = features[:, None]
+    known = np.isfinite(features)
+    if not known.all():
+        features[~known] = np.nan
+        middle = np.nan_to_num(np.nanmedian(np.where(known.any(0), features, 0.0), axis=0))
+        features = np.where(known, features, middle)
+    spread = features.std(axis=0)
+    features = features[:, spread > 1e-9]
+    features = (features - features.mean(axis=0)) / features.std(axis=0)
+    if not features.shape[1]:
+        return np.zeros((len(features), 1))
+    if features.shape[1] <= components:
+        return features
+    tall = len(features) > features.shape[1]
+    gram = features.T @ features if tall else features @ features.T
+    last = len(gram) - 1
+    values, vectors = eigh(gram, subset_by_index=[max(0, last - components + 1), last])
+    kept = features @ vectors if tall else vectors * np.sqrt(np.maximum(values, 0))
+    # Scaled together, not each: a component that varies more is worth more until the labels say otherwise.
+    return kept / kept.std()
+
+
+def normal_scores(values: np.ndarray) -> np.ndarray:
+    """Each column's ranks as normal quantiles: (N, D), for features with long tails. Ties share theirs."""
+    ranks = rankdata(values, axis=0, nan_policy="omit")
+    return ndtri((ranks - 0.5) / len(values))
+
+
+def within(labels: np.ndarray, scores: np.ndarray, other: np.ndarray, bins: int | None = 10) -> float:
+    """AUC of ``scores`` among images that are alike in ``other``.
+
+    Pairs of an ill and a healthy image count where both lie in the same of ``bins`` quantile groups of
+    ``other`` (equal values stay together; None: only where it is equal). What another shortcut explains is
+    gone from it.
+    """
+    edges = np.unique(other if bins is None else np.quantile(other, np.linspace(0, 1, bins + 1)[1:-1]))
+    group = np.searchsorted(edges, other, side="left")
+    right = pairs = 0.0
+    for number in np.unique(group):
+        mine = group == number
+        positives = int(labels[mine].sum())
+        weight = positives * (int(mine.sum()) - positives)
+        if weight:
+            right += weight * aucs(labels[mine, None], scores[mine, None])[0]
+            pairs += weight
+    return right / pairs if pairs else 0.5
+
+
+def _fold(
+    features: np.ndarray, test: np.ndarray, shrinkage: float
+) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
+    """Held-out rows, training rows, and the matrices that take the ones' centred labels to the others'
+    scores."""
+    train = ~test
+    centre, spread = features[train].mean(axis=0), features[train].std(axis=0)
+    varying = spread > 1e-9
+    known, tested = ((features[rows] - centre)[:, varying] for rows in (train, test))
+    gram = known.T @ known
+    gram[np.diag_indices_from(gram)] += shrinkage * len(known) + 1e-9
+    weights = cho_solve(cho_factor(gram, lower=True), known.T)
+    # Whichever order needs fewer multiplications for many permutations.
+    direct = len(tested) * len(known) <= weights.size + tested.size
+    steps = [tested @ weights] if direct else [weights, tested]
+    return test, train, [step.astype(np.float32) for step in steps]

@@ -1,0 +1,180 @@
+"""Single cases: the hardest ones, the most confident mistakes, and labels that are probably wrong.
+
+A confident mistake is either the network's or the label's. Confident learning (Northcutt, Jiang, Chuang, JAIR
+70:1373–1411, 2021, doi:10.1613/jair.1.12125) ranks the second kind; whether it is right takes somebody who
+looks again, or a set whose errors are known because they were planted.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike
+
+from cxrlib.errors import ConfigError, DataError
+from cxrlib.evaluation.eda import percentiles, resample_patients
+from cxrlib.evaluation.metrics import Estimate
+from cxrlib.evaluation.resampling import check_probabilities, checked
+
+FILTERS = ("prune_by_noise_rate", "confident_learning", "both", "prune_by_class")
+
+
+def hardest(labels: ArrayLike, probabilities: ArrayLike, image_ids: ArrayLike | None = None) -> pd.DataFrame:
+    """All rows, those first to whose label the least probability was given.
+
+    Returns
+    -------
+    DataFrame: ``row`` (position), ``image_id`` where given, ``label``, ``probability`` (of pneumonia),
+    ``given_to_label`` (probability of the label), ``loss`` (cross-entropy, nats).
+    """
+    given, (p,) = _checked(labels, probabilities)
+    right = np.where(given == 1, p, 1 - p)
+    table = pd.DataFrame({"row": np.arange(len(given)), "label": given, "probability": p})
+    if image_ids is not None:
+        table.insert(1, "image_id", np.asarray(image_ids))
+    table["given_to_label"], table["loss"] = right, -np.log(np.maximum(right, 1e-12))
+    return table.sort_values(["given_to_label", "row"], ignore_index=True)
+
+
+def undecided(labels: ArrayLike, probabilities: ArrayLike, threshold: float = 0.5) -> np.ndarray:
+    """Positions of all rows, those whose log odds are nearest the threshold's first. int64, (N,)."""
+    _, (p,) = _checked(labels, probabilities)
+    clipped = np.clip(np.append(p, threshold), 1e-7, 1 - 1e-7)
+    odds = np.log(clipped / (1 - clipped))
+    return np.argsort(np.abs(odds[:-1] - odds[-1]), kind="stable")
+
+
+def suspects(
+    labels: ArrayLike, probabilities: ArrayLike, *, filter_by: str = "prune_by_noise_rate"
+) -> pd.DataFrame:
+    """Which labels confident learning takes for wrong.
+
+    Parameters
+    ----------
+    labels
+        As given, 0/1, shape (N,).
+    probabilities
+        Of label 1, from a network that did not see the row in training.
+    filter_by
+        cleanlab's rule; ``prune_by_noise_rate`` removes as many of each kind as the estimated joint
+        distribution of given and true labels says.
+
+    Returns
+    -------
+    DataFrame aligned with the rows: ``label``, ``probability``, ``quality`` (probability of the given label)
+    and ``suspected`` (bool).
+    """
+    from cleanlab.filter import find_label_issues
+    from cleanlab.rank import get_label_quality_scores
+
+    if filter_by not in FILTERS:
+        raise ConfigError(f"There is no rule {filter_by!r}.", remedy=f"Use one of {', '.join(FILTERS)}.")
+    given, (p,) = _checked(labels, probabilities)
+    if len(np.unique(given)) < 2:
+        raise DataError(
+            f"All {len(given)} labels are {given[0]}.", remedy="Confident learning needs both classes."
+        )
+    both = np.stack([1 - p, p], axis=1)
+    return pd.DataFrame(
+        {
+            "label": given,
+            "probability": p,
+            "quality": get_label_quality_scores(given, both),
+            "suspected": find_label_issues(given, both, filter_by=filter_by, n_jobs=1),
+        }
+    )
+
+
+def plant(
+    labels: ArrayLike, rate: float, patients: ArrayLike | None = None, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
+    """Turn a share of the labels round.
+
+    Parameters
+    ----------
+    rate
+        Share of each class that is turned, 0 to ½.
+    patients
+        Where given, all or none of a patient's images of one label are turned: a wrong entry in a record.
+
+    Returns
+    -------
+    labels (int64) and wrong (bool), shape (N,).
+    """
+    if not 0 <= rate < 0.5:
+        raise ConfigError(f"The rate is {rate}.", remedy="Give a share from 0 up to, not including, a half.")
+    labels = np.asarray(labels).astype(np.int64)
+    owners = np.arange(len(labels)) if patients is None else np.asarray(patients)
+    codes = pd.factorize(pd.Series(owners).astype(str) + pd.Series(labels).map({0: " 0", 1: " 1"}))[0]
+    wrong = (np.random.default_rng(seed).random(codes.max() + 1) < rate)[codes]
+    return np.where(wrong, 1 - labels, labels), wrong
+
+
+def agreement(
+    suspected: ArrayLike,
+    wrong: ArrayLike,
+    labels: ArrayLike | None = None,
+    patients: ArrayLike | None = None,
+    *,
+    replicates: int = 2000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> dict[str, Estimate]:
+    """How often the suspicion is right, where it is known which labels are wrong.
+
+    Parameters
+    ----------
+    suspected, wrong
+        bool, shape (N,).
+    labels
+        The given labels; with them, everything is also told for each label apart, because a suspicion can be
+        right by knowing no more than which label is the less reliable one.
+
+    Returns
+    -------
+    ``precision`` (share of the suspects whose label is wrong), ``base`` (share of all whose label is wrong),
+    ``unsuspected`` (the same of those not suspected), ``recall`` (share of the wrong labels that are
+    suspected) and ``lift`` (precision minus base); with labels also ``label_0.…`` and ``label_1.…``.
+    Intervals are by patient. A number without any image behind it is left out.
+    """
+    suspected, wrong = np.asarray(suspected, dtype=bool), np.asarray(wrong, dtype=bool)
+    if suspected.shape != wrong.shape:
+        raise DataError(
+            f"There are {suspected.size} suspicions for {wrong.size} labels.", remedy="Give one for each row."
+        )
+    patients = np.arange(len(wrong)) if patients is None else np.asarray(patients)
+    groups = {"": np.ones(len(wrong), dtype=bool)}
+    if labels is not None:
+        groups |= {f"label_{value}.": np.asarray(labels) == value for value in (0, 1)}
+    numbers = {}
+    for prefix, inside in groups.items():
+        cells = np.stack([inside, suspected, wrong, suspected & wrong], axis=1) & inside[:, None]
+        cells = cells.astype(float)
+        draws = _shares(resample_patients(cells, patients, replicates=replicates, seed=seed))
+        sums = cells.sum(axis=0)
+        counts = {"precision": sums[1], "base": sums[0], "unsuspected": sums[0] - sums[1], "recall": sums[2]}
+        for name, value in _shares(sums[None]).items():
+            if np.isfinite(value[0]):
+                (low,), (high,) = percentiles(draws[name][:, None], level)
+                n = int(counts.get(name, sums[0]))
+                numbers[f"{prefix}{name}"] = Estimate(float(value[0]), low, high, n)
+    return numbers
+
+
+def _shares(sums: np.ndarray) -> dict[str, np.ndarray]:
+    rows, suspected, wrong, both = sums.T
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return {
+            "precision": both / suspected,
+            "base": wrong / rows,
+            "unsuspected": (wrong - both) / (rows - suspected),
+            "recall": both / wrong,
+            "lift": both / suspected - wrong / rows,
+        }
+
+
+def _checked(labels: ArrayLike, probabilities: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    """int64 (N,) and float64 (1, N)."""
+    labels, rows = checked(labels, [probabilities], metrics=())
+    check_probabilities(rows)
+    return labels, rows

@@ -1,0 +1,333 @@
+"""For whom a network fails: metrics by subgroup and their differences, each with an interval."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import TypeVar
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike
+
+from cxrlib.errors import DataError
+from cxrlib.evaluation.eda import percentiles
+from cxrlib.evaluation.metrics import Estimate
+from cxrlib.evaluation.operating_points import cases, not_too_sure
+from cxrlib.evaluation.resampling import Ranked, checked, draw_patients, patient_codes
+
+Name = TypeVar("Name", bound=Hashable)
+Group = tuple[Hashable, str]
+"""A division (a column's name), and one of its groups."""
+
+MEASURES = ("auc", "sensitivity", "specificity")
+
+_NEEDS = {"auc": (0, 1), "average_precision": (0, 1), "sensitivity": (1,), "specificity": (0,)}
+
+#: Patients of each class that an AUC's interval needs: resampling fewer says next to nothing.
+FEWEST = 5
+
+#: Columns that divide patients, and not their disease.
+COLUMNS = ("sex", "age_band", "view", "site")
+
+
+def age_band(years: pd.Series, edges: Sequence[float] = (0, 18, 40, 60, 75, 130)) -> pd.Series:
+    """Ages as ordered bands such as ``40–59``; bands that hold nobody are left out, missing ages stay so."""
+    whole = [int(edge) for edge in edges]
+    names = [f"{low}–{high - 1}" for low, high in itertools.pairwise(whole[:-1])]
+    bands = pd.cut(years, whole, right=False, labels=[*names, f"{whole[-2]}+"])
+    return bands.cat.remove_unused_categories().rename("age_band")
+
+
+def divisions(table: pd.DataFrame) -> pd.DataFrame:
+    """Those of :data:`COLUMNS` that the table has and that divide it, ages in bands; its rows."""
+    if "age" in table and "age_band" not in table:
+        table = table.assign(age_band=age_band(table["age"]))
+    return table[[name for name in COLUMNS if name in table and table[name].nunique() > 1]]
+
+
+def by_subgroup(
+    labels: ArrayLike,
+    list_of_scores: Sequence[ArrayLike] | np.ndarray,
+    groups: pd.DataFrame,
+    patients: ArrayLike | None = None,
+    *,
+    thresholds: float | Sequence[float] | np.ndarray = 0.5,
+    measures: Sequence[str] = MEASURES,
+    replicates: int = 1000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Metrics of the images of each subgroup, and how far each is from all other images.
+
+    Values come from fairlearn's MetricFrame, one for each training seed, and are averaged. Intervals come
+    from resampling patients, who bring all their images, into whichever subgroups these belong; fairlearn's
+    own bootstrap draws rows.
+
+    Parameters
+    ----------
+    groups
+        One column a division, aligned with the labels; rows without a value drop out of that division.
+    thresholds
+        One, or one a training seed, chosen on validation images.
+
+    Returns
+    -------
+    DataFrame, one row a division, group and measure: ``division``, ``group``, ``measure``, ``value``,
+    ``low``, ``high``, ``gap`` (value minus that of the division's other images), ``gap_low``, ``gap_high``,
+    ``n``, ``positives``, ``patients``. A measure that needs a class which the group lacks has no row; an AUC
+    of fewer than five patients of a class has no interval (NaN). Where all of a group are right, or all
+    wrong, the interval is Wilson's, and that of the gap Newcombe's.
+
+    References
+    ----------
+    Weerts et al., Fairlearn, JMLR 24(257), 2023, arXiv:2303.16626.
+    """
+    labels, scores = checked(labels, list_of_scores)
+    cuts = np.broadcast_to(np.asarray(thresholds, dtype=float), len(scores))
+    groups = pd.DataFrame(groups)
+    if len(groups) != len(labels):
+        raise DataError(
+            f"There are {len(groups)} rows of groups for {len(labels)} labels.",
+            remedy="Give one for each row.",
+        )
+    subsets: dict[Group, np.ndarray] = {}
+    others: dict[Group, np.ndarray] = {}
+    values: dict[tuple[Hashable, str, str], float] = {}
+    for division in groups:
+        column = groups[division].reset_index(drop=True)
+        known = column.notna().to_numpy()
+        if not known.any():
+            raise DataError(f"The column {division!r} is empty.", remedy="Leave it out, or fill it.")
+        frames = [
+            _metric_frame(labels[known], row[known], column[known].astype(str), cut, measures)
+            for row, cut in zip(scores, cuts, strict=True)
+        ]
+        for group in _levels(column):
+            rows = known & (column.astype(str) == group).to_numpy()
+            subsets[division, group], others[division, group] = rows, known & ~rows
+            for measure in measures:
+                values[division, group, measure] = float(np.mean([f.loc[group, measure] for f in frames]))
+    return _table(labels, scores, patients, cuts, subsets, others, values, measures, replicates, level, seed)
+
+
+def by_subtype(
+    labels: ArrayLike,
+    list_of_scores: Sequence[ArrayLike] | np.ndarray,
+    subtypes: ArrayLike,
+    patients: ArrayLike | None = None,
+    *,
+    thresholds: float | Sequence[float] | np.ndarray = 0.5,
+    measures: Sequence[str] = ("auc", "sensitivity"),
+    replicates: int = 1000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Each subtype of the disease against all healthy images: a stratum that the label does not name.
+
+    Parameters
+    ----------
+    subtypes
+        One for each row; those of rows without the disease are not looked at.
+
+    Returns
+    -------
+    DataFrame as of :func:`by_subgroup`, division ``subtype``; the gap is to the other subtypes together.
+    """
+    labels, scores = checked(labels, list_of_scores)
+    cuts = np.broadcast_to(np.asarray(thresholds, dtype=float), len(scores))
+    kinds = pd.Series(np.asarray(subtypes, dtype=object)).fillna("").astype(str).to_numpy()
+    if len(kinds) != len(labels):
+        raise DataError(
+            f"There are {len(kinds)} subtypes for {len(labels)} labels.", remedy="Give one for each row."
+        )
+    healthy = labels == 0
+    subsets: dict[Group, np.ndarray] = {}
+    others: dict[Group, np.ndarray] = {}
+    for kind in sorted(set(kinds[~healthy]) - {""}):
+        ill = ~healthy & (kinds == kind)
+        subsets["subtype", kind], others["subtype", kind] = healthy | ill, healthy | (~healthy & ~ill)
+    if not subsets:
+        raise DataError(
+            "No ill row has a subtype.", remedy="Give a subtype for each row, as the column 'subtype' has."
+        )
+    return _table(labels, scores, patients, cuts, subsets, others, {}, measures, replicates, level, seed)
+
+
+def estimates(table: pd.DataFrame) -> dict[str, Estimate]:
+    """The table as numbers to record: ``<division>.<group>.<measure>`` and ``….gap`` where there is one."""
+    numbers = {}
+    for row in table.to_dict("records"):
+        key, counts = f"{row['division']}.{_word(row['group'])}.{row['measure']}", (row["n"], row["seeds"])
+        numbers[key] = estimate_of(row["value"], row["low"], row["high"], *counts)
+        if np.isfinite(row["gap"]):
+            numbers[f"{key}_gap"] = estimate_of(row["gap"], row["gap_low"], row["gap_high"], *counts)
+    return numbers
+
+
+def estimate_of(
+    value: float, low: float, high: float, n: int | None = None, seeds: int | None = None
+) -> Estimate:
+    """An Estimate whose limits are None where they are NaN."""
+    return Estimate(value, None if np.isnan(low) else low, None if np.isnan(high) else high, n, seeds)
+
+
+def subset_draws(
+    labels: ArrayLike,
+    list_of_scores: Sequence[ArrayLike] | np.ndarray,
+    subsets: Mapping[Name, np.ndarray],
+    patients: ArrayLike | None = None,
+    *,
+    thresholds: float | Sequence[float] | np.ndarray = 0.5,
+    measures: Sequence[str] = MEASURES,
+    replicates: int = 1000,
+    seed: int = 0,
+) -> dict[Name, dict[str, np.ndarray]]:
+    """Metrics of several subsets of the rows in the same bootstrap replicates, so that they can be compared.
+
+    Parameters
+    ----------
+    subsets
+        name -> bool (N,).
+
+    Returns
+    -------
+    name -> measure -> float64 (1 + replicates,): first the value, then the draws, means over training seeds;
+    NaN in draws that hold no row of a class. A measure that needs a class which the subset lacks is left out.
+    """
+    labels, scores = checked(labels, list_of_scores)
+    cuts = np.broadcast_to(np.asarray(thresholds, dtype=float), len(scores))
+    codes, n_patients = patient_codes(labels, scores, patients)
+    ranked = {
+        name: [
+            Ranked.of(labels[rows], row[rows], codes[rows], cut)
+            for row, cut in zip(scores, cuts, strict=True)
+        ]
+        for name, rows in subsets.items()
+    }
+    collected: dict[Name, list[np.ndarray]] = {name: [] for name in subsets}
+    once = np.ones((1, n_patients), dtype=np.int64)
+    for counts in itertools.chain([once], draw_patients(n_patients, len(labels), replicates, seed)):
+        for name, several in ranked.items():
+            collected[name].append(np.mean([one.measure(counts, measures) for one in several], axis=0))
+    found = {}
+    for name, rows in subsets.items():
+        values = np.concatenate(collected[name]).T
+        classes = set(np.unique(labels[rows]))
+        found[name] = {
+            measure: row
+            for measure, row in zip(measures, values, strict=True)
+            if classes and set(_NEEDS.get(measure, ())) <= classes
+        }
+    return found
+
+
+def _table(
+    labels: np.ndarray,
+    scores: np.ndarray,
+    patients: ArrayLike | None,
+    cuts: np.ndarray,
+    subsets: Mapping[Group, np.ndarray],
+    others: Mapping[Group, np.ndarray],
+    values: Mapping[tuple[Hashable, str, str], float],
+    measures: Sequence[str],
+    replicates: int,
+    level: float,
+    seed: int,
+) -> pd.DataFrame:
+    """The tidy table of subsets: (division, group) -> bool (N,), and the rows each is compared with."""
+    masks = {mask.tobytes(): mask for mask in (*subsets.values(), *others.values())}
+    drawn = subset_draws(
+        labels, scores, masks, patients, thresholds=cuts, measures=measures, replicates=replicates, seed=seed
+    )
+    codes, _ = patient_codes(labels, scores, patients)
+    rows = []
+    for (division, group), mask in subsets.items():
+        rest = others[division, group]
+        inside, outside = drawn[mask.tobytes()], drawn[rest.tobytes()]
+        for measure, found in inside.items():
+            found[0] = values.get((division, group, measure), found[0])
+            mine = _interval(measure, found, labels[mask], codes[mask], level)
+            row = {"division": division, "group": group, "measure": measure, "value": mine.value}
+            row |= {"low": _number(mine.low), "high": _number(mine.high)}
+            row |= {"gap": np.nan, "gap_low": np.nan, "gap_high": np.nan}
+            if measure in outside:
+                theirs = _interval(measure, outside[measure], labels[rest], codes[rest], level)
+                row["gap"] = float(found[0] - outside[measure][0])
+                row["gap_low"], row["gap_high"] = _gap_limits(mine, theirs, found - outside[measure], level)
+            row |= {"n": int(mask.sum()), "positives": int(labels[mask].sum())}
+            row |= {"patients": len(np.unique(codes[mask])), "seeds": len(scores)}
+            rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _interval(
+    measure: str, found: np.ndarray, labels: np.ndarray, codes: np.ndarray, level: float
+) -> Estimate:
+    """A measure's value (first of ``found``) and interval; none where too few patients carry it."""
+    value = float(found[0])
+    if measure in ("auc", "average_precision"):
+        fewest = min(len(np.unique(codes[labels == label])) for label in (0, 1))
+        if fewest < FEWEST:
+            return Estimate(value, n=len(labels))
+    estimate = Estimate(value, *_limits(found[1:], level), n=len(labels))
+    return not_too_sure(estimate, cases(labels, codes, measure))
+
+
+def _gap_limits(mine: Estimate, theirs: Estimate, gaps: np.ndarray, level: float) -> tuple[float, float]:
+    """The bootstrap's interval; Newcombe's where one of the two single ones has no draws behind it.
+
+    Newcombe, Statistics in Medicine 17:873–890, 1998, method 10.
+    """
+    if mine.low is None or mine.high is None or theirs.low is None or theirs.high is None:
+        return np.nan, np.nan
+    if 0 < mine.value < 1 and 0 < theirs.value < 1:
+        return _limits(gaps[1:], level)
+    below = np.hypot(mine.value - mine.low, theirs.high - theirs.value)
+    above = np.hypot(mine.high - mine.value, theirs.value - theirs.low)
+    return float(gaps[0] - below), float(gaps[0] + above)
+
+
+def _number(value: float | None) -> float:
+    return np.nan if value is None else value
+
+
+def _limits(draws: np.ndarray, level: float) -> tuple[float, float]:
+    (low,), (high,) = percentiles(draws[:, None], level)
+    return float(low), float(high)
+
+
+def _metric_frame(
+    labels: np.ndarray, scores: np.ndarray, groups: pd.Series, threshold: float, measures: Sequence[str]
+) -> pd.DataFrame:
+    from fairlearn.metrics import MetricFrame
+
+    functions = {name: _single_class_safe(name, threshold) for name in measures}
+    frame = MetricFrame(metrics=functions, y_true=labels, y_pred=scores, sensitive_features=groups)
+    return frame.by_group
+
+
+def _single_class_safe(name: str, threshold: float) -> Callable[[ArrayLike, ArrayLike], float]:
+    """The metric as MetricFrame calls it; NaN where a group lacks the class it needs."""
+    from cxrlib.evaluation import metrics
+
+    function = getattr(metrics, name)
+    options = {} if name in ("auc", "average_precision") else {"threshold": threshold}
+
+    def measure(y_true: ArrayLike, y_pred: ArrayLike) -> float:
+        try:
+            return function(np.asarray(y_true), np.asarray(y_pred), **options)
+        except DataError:
+            return float("nan")
+
+    return measure
+
+
+def _levels(column: pd.Series) -> list[str]:
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        return [str(level) for level in column.cat.categories if (column == level).any()]
+    return sorted(column.dropna().astype(str).unique())
+
+
+def _word(group: str) -> str:
+    return "".join(c if c.isalnum() or c in "_+-" else "_" for c in str(group))

@@ -1,0 +1,411 @@
+"""Decoded cohorts on disk, as arrays that are mapped into memory and never read whole.
+
+``cache_root()/decoded/<key>/`` holds ``images.npy`` (uint8, (N, size, size)), ``shapes.npy`` (the files' own
+heights and widths), ``kept.npy`` and ``manifest.json``, ``skipped.csv`` where files were left out, and
+``checksums.json``: a process that finds others than these builds the cache again. The key is a hash of what
+the arrays were made from: each file's path, size and modification time, in order, the image size, the fit,
+and the decoder's version. A file changed without a change of size and time is not noticed.
+
+A build works in ``<key>.partial`` and is renamed when it is complete, so a folder without ``.partial`` is a
+whole cache. Killed at any moment, the next build takes up what was done. A lock, which the system lets go of
+when its process dies, makes a second build of the same key wait for the first.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import logging
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from cxrlib.errors import CacheError, ConfigError, DataError, DecodeError
+from cxrlib.io.decode import DECODER_VERSION, FITS, decode_with_shape, resize
+from cxrlib.io.storage import (
+    allocate,
+    atomic_path,
+    cache_root,
+    copy_rows,
+    data_offset,
+    read_array,
+    read_arrays,
+    stored,
+    sync,
+    write_rows,
+)
+from cxrlib.parallel import progress_bar, run_jobs
+
+__all__ = ["Decoded", "atomic_path", "build_images", "cache_root", "decode_files", "progress_bar"]
+
+log = logging.getLogger(__name__)
+
+CHUNK = 64
+"""Images that a worker decodes and writes at a time."""
+
+FLUSH_SECONDS = 5.0
+"""At most this much work is lost when a build is killed."""
+
+_LAYOUT = 1
+_TODO, _DONE, _BAD = 0, 1, 2
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """What a build gives.
+
+    Parameters
+    ----------
+    images
+        Read-only memory map, uint8, shape (K, size, size): the files that could be decoded, in their order.
+    kept
+        bool, shape (N,), over the files asked for; K of them are True.
+    skipped
+        (path, reason) of the others.
+    shapes
+        int32, shape (K, 2): height and width of the files themselves.
+    folder
+        Where it lies on disk.
+    planes, values
+        What a :class:`Process` made beside the image: uint8 maps of K rows by name, and float64 (K, V).
+    """
+
+    images: np.ndarray
+    kept: np.ndarray
+    skipped: list[tuple[str, str]]
+    shapes: np.ndarray
+    folder: Path
+    planes: Mapping[str, np.ndarray] = field(default_factory=dict)
+    values: np.ndarray | None = None
+
+
+class Process(Protocol):
+    """What to do with a decoded image instead of resizing it. Must be picklable, and deterministic.
+
+    ``key`` goes into the cache's key: everything that the result depends on. ``planes`` gives the shapes of
+    the uint8 arrays made beside each image, by name, and ``values`` how many numbers.
+    """
+
+    @property
+    def key(self) -> str: ...
+
+    @property
+    def planes(self) -> Mapping[str, tuple[int, ...]]: ...
+
+    @property
+    def values(self) -> int: ...
+
+    def __call__(
+        self, image: np.ndarray, row: int, shape: tuple[int, int], size: int
+    ) -> tuple[np.ndarray, Sequence[np.ndarray], Sequence[float]]:
+        """Give the uint8 (size, size) image, the planes in order, and the values.
+
+        ``image`` may be a reduced decode; ``row`` is its place among the files asked for, and ``shape`` the
+        file's own height and width.
+        """
+        ...
+
+
+def build_images(
+    paths: Sequence[str | Path],
+    size: int,
+    *,
+    fit: str = "letterbox",
+    skip_bad: bool = False,
+    workers: int | None = None,
+    progress: bool | None = None,
+    cache_dir: str | Path | None = None,
+) -> tuple[np.ndarray, np.ndarray, list[tuple[str, str]]]:
+    """:func:`decode_files`, as (images, kept, skipped)."""
+    decoded = decode_files(
+        paths,
+        size,
+        fit=fit,
+        skip_bad=skip_bad,
+        workers=workers,
+        progress=progress,
+        cache_dir=cache_dir,
+    )
+    return decoded.images, decoded.kept, decoded.skipped
+
+
+def decode_files(
+    paths: Sequence[str | Path],
+    size: int,
+    *,
+    fit: str = "letterbox",
+    skip_bad: bool = False,
+    workers: int | None = None,
+    progress: bool | None = None,
+    cache_dir: str | Path | None = None,
+    process: Process | None = None,
+) -> Decoded:
+    """Decode files to ``size`` × ``size``, or take them from the cache if that has been done.
+
+    Parameters
+    ----------
+    paths
+        N files.
+    size
+        Pixels a side.
+    fit
+        ``letterbox`` or ``stretch``, see :func:`cxrlib.io.decode.resize`.
+    skip_bad
+        Go on without files that cannot be decoded, and list them in ``skipped.csv``.
+    workers
+        Processes, each with one thread. None: as many as there are processors to use.
+    progress
+        Show a progress bar. None: on a terminal or in a notebook.
+    cache_dir
+        Instead of :func:`cache_root`.
+    process
+        Makes the image of each file, and more, where a plain resize (``fit``) will not do.
+
+    Raises
+    ------
+    DataError
+        Files cannot be decoded and ``skip_bad`` is False, or none can. What was decoded is kept, so that
+        calling again with ``skip_bad=True`` is quick.
+    CacheError
+        The cache cannot be written. Nothing half-written is left.
+    """
+    if fit not in FITS:
+        raise ConfigError(f"There is no fit called {fit!r}.", remedy=f"Use one of {', '.join(FITS)}.")
+    files = [os.path.abspath(path) for path in paths]
+    root = Path(cache_dir) if cache_dir is not None else cache_root()
+    key = _key(files, size, fit, process)
+    entry = root / "decoded" / key
+    shapes = {"images": (size, size), **(process.planes if process else {})}
+    stored(
+        entry,
+        lambda partial: _build(partial, shapes, files, size, fit, workers, progress, process),
+        needed=len(files) * sum(int(np.prod(shape)) for shape in shapes.values()),
+        usable=lambda: not _mended(entry),
+    )
+    return _served(entry, files, skip_bad, process)
+
+
+def _build(
+    partial: Path,
+    shapes_of: Mapping[str, tuple[int, ...]],
+    paths: list[str],
+    size: int,
+    fit: str,
+    workers: int | None,
+    progress: bool | None,
+    process: Process | None,
+) -> None:
+    started = time.perf_counter()
+    count = len(paths)
+    work = {name: _work_file(partial, name, (count, *shape)) for name, shape in shapes_of.items()}
+    state, reasons, shapes, values = _resumed(partial, count, process.values if process else 0)
+    before = int((state != _TODO).sum())
+    if before:
+        log.info("Going on with %s: %d of %d images are done.", partial, before, count)
+    todo = np.flatnonzero(state == _TODO)
+    chunks = [todo[start : start + CHUNK] for start in range(0, len(todo), CHUNK)]
+    files = [(str(path), offset) for path, offset in work.values()]
+    jobs = [([paths[row] for row in rows], rows, size, fit, files, process) for rows in chunks]
+    flushed = time.monotonic()
+    label = "Preprocessing" if process else "Decoding"
+    with progress_bar(count, label, progress, initial=before) as bar:
+        for rows, bad, found, numbers in run_jobs(_decode_chunk, jobs, workers, small=len(todo) < 4 * CHUNK):
+            state[rows] = _DONE
+            shapes[rows] = found
+            values[rows] = numbers
+            for row, reason in bad:
+                state[row] = _BAD
+                reasons[row] = reason
+            bar.update(len(rows))
+            if time.monotonic() - flushed > FLUSH_SECONDS:
+                _checkpoint(partial, work, state, reasons, shapes, values)
+                flushed = time.monotonic()
+    _checkpoint(partial, work, state, reasons, shapes, values)
+    facts = {"image_size": size, "fit": fit, "seconds": round(time.perf_counter() - started, 3)}
+    _finish(partial, work, paths, state, reasons, shapes, values, facts)
+
+
+def _work_file(partial: Path, name: str, shape: tuple[int, ...]) -> tuple[Path, int]:
+    """The array that workers write into, made in one step so that it is whole or not there."""
+    work = partial / f"work_{name}.npy"
+    if not work.is_file():
+        fresh = partial / f"allocating_{name}.npy"
+        allocate(fresh, shape)
+        (partial / "state.npz").unlink(missing_ok=True)
+        os.replace(fresh, work)
+    return work, data_offset(work)
+
+
+def _resumed(
+    partial: Path, count: int, numbers: int
+) -> tuple[np.ndarray, dict[int, str], np.ndarray, np.ndarray]:
+    saved = read_arrays(partial / "state.npz") or {}
+    try:
+        reasons = dict(zip(saved["rows"].tolist(), saved["reasons"].tolist(), strict=True))
+        return saved["state"], reasons, saved["shapes"], saved["values"]
+    except (ValueError, KeyError, TypeError):  # not there, or damaged: begin at the start
+        return np.zeros(count, np.uint8), {}, np.zeros((count, 2), np.int32), np.zeros((count, numbers))
+
+
+def _checkpoint(
+    partial: Path,
+    work: dict[str, tuple[Path, int]],
+    state: np.ndarray,
+    reasons: dict[int, str],
+    shapes: np.ndarray,
+    values: np.ndarray,
+) -> None:
+    # The pixels first: what the state calls done must be on the disk, even if the power fails.
+    for path, _ in work.values():
+        sync(path)
+    with atomic_path(partial / "state.npz") as file, open(file, "wb") as handle:
+        rows, texts = np.array(list(reasons), np.int64), np.array(list(reasons.values()), str)
+        np.savez(handle, state=state, shapes=shapes, values=values, rows=rows, reasons=texts)
+
+
+def _decode_chunk(
+    paths: list[str],
+    rows: np.ndarray,
+    size: int,
+    fit: str,
+    files: list[tuple[str, int]],
+    process: Process | None,
+) -> tuple[np.ndarray, list[tuple[int, str]], np.ndarray, np.ndarray]:
+    """Decode files into their rows of the work files.
+
+    Returns (rows, [(row, reason)], heights and widths, values).
+    """
+    block_shapes = [(size, size), *(process.planes.values() if process else ())]
+    blocks = [np.zeros((len(paths), *shape), np.uint8) for shape in block_shapes]
+    shapes = np.zeros((len(paths), 2), np.int32)
+    values = np.zeros((len(paths), process.values if process else 0))
+    bad = []
+    for position, path in enumerate(paths):
+        try:
+            # Four times the size: a reduced JPEG decode is then within one grey level of a full one.
+            image, shapes[position] = decode_with_shape(path, minimum=4 * size)
+            if process is None:
+                blocks[0][position] = resize(image, size, fit)
+                continue
+            shape = tuple(shapes[position].tolist())
+            made, planes, values[position] = process(image, int(rows[position]), shape, size)
+            for block, plane in zip(blocks, (made, *planes), strict=True):
+                block[position] = plane
+        except DecodeError as error:
+            bad.append((int(rows[position]), _reason(error, path)))
+    for block, (work, offset) in zip(blocks, files, strict=True):
+        write_rows(Path(work), offset, rows, block)
+    return rows, bad, shapes, values
+
+
+def _finish(
+    partial: Path,
+    work: dict[str, tuple[Path, int]],
+    paths: list[str],
+    state: np.ndarray,
+    reasons: dict[int, str],
+    shapes: np.ndarray,
+    values: np.ndarray,
+    facts: dict[str, object],
+) -> None:
+    kept = state == _DONE
+    for name, (path, _) in work.items():
+        if kept.all():
+            os.replace(path, partial / f"{name}.npy")
+        else:
+            copy_rows(path, partial / f"{name}.npy", kept)
+            path.unlink()
+    if not kept.all():
+        with open(
+            partial / "skipped.csv", "w", newline="", encoding="utf-8", errors="surrogateescape"
+        ) as file:
+            writer = csv.writer(file)
+            writer.writerow(("path", "reason"))
+            writer.writerows((paths[row], reasons[row]) for row in sorted(reasons))
+    if values.shape[1]:
+        np.save(partial / "values.npy", values[kept])
+    np.save(partial / "kept.npy", kept)
+    np.save(partial / "shapes.npy", shapes[kept])
+    (partial / "state.npz").unlink()
+    manifest = {
+        "schema": 1,
+        "made_from": os.path.commonpath(paths) if paths else "",
+        "files": len(paths),
+        "kept": int(kept.sum()),
+        "decoder_version": DECODER_VERSION,
+        **facts,
+    }
+    (partial / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+
+
+def _served(entry: Path, paths: list[str], skip_bad: bool, process: Process | None) -> Decoded:
+    try:
+        kept = read_array(entry / "kept.npy")
+        skipped = _read_skipped(entry)
+        images = (
+            read_array(entry / "images.npy", mmap_mode="r") if kept.any() else np.zeros((0, 1, 1), np.uint8)
+        )
+        shapes = read_array(entry / "shapes.npy")
+        made = process if kept.any() else None
+        names = made.planes if made else ()
+        planes = {name: read_array(entry / f"{name}.npy", mmap_mode="r") for name in names}
+        values = read_array(entry / "values.npy") if made and made.values else None
+        fit = kept.shape == (len(paths),) and len(images) == len(shapes) == kept.sum()
+        if not fit or images.ndim != 3 or images.dtype != np.uint8:
+            raise ValueError("its arrays do not fit together")
+    except (OSError, ValueError, TypeError) as error:
+        raise CacheError(f"The cache in {entry} is damaged: {error}", remedy=f"Delete {entry}.") from error
+    if skipped and (not skip_bad or not kept.any()):
+        raise DataError(
+            f"{len(skipped)} of {len(paths)} image files cannot be used.",
+            offenders=[f"{path}: {reason}" for path, reason in skipped],
+            remedy="Mend or remove them, or go on without them: skip_bad=True, --skip-bad."
+            if kept.any()
+            else "Mend or replace them, or check that these are radiographs: none of them could be read.",
+        )
+    return Decoded(images, kept, skipped, shapes, entry, planes, values)
+
+
+def _read_skipped(entry: Path) -> list[tuple[str, str]]:
+    path = entry / "skipped.csv"
+    if not path.is_file():
+        return []
+    with open(path, newline="", encoding="utf-8", errors="surrogateescape") as file:
+        return [(name, reason) for name, reason in csv.reader(file)][1:]
+
+
+def _mended(entry: Path) -> bool:
+    """Whether a file that was bad can now be read: its permissions, say, do not change its time."""
+    for path, _ in _read_skipped(entry):
+        try:
+            decode_with_shape(path)
+            return True
+        except DecodeError:
+            continue
+    return False
+
+
+def _key(paths: list[str], size: int, fit: str, process: Process | None) -> str:
+    # In the order given, because the rows of the array are: other orders are other caches.
+    digest = hashlib.sha256(f"{_LAYOUT}\0{DECODER_VERSION}\0{size}\0{fit}".encode())
+    if process is not None:
+        digest.update(f"\0{process.key}".encode())
+    for path in paths:
+        try:
+            stat = os.stat(path)
+            made_from = f"{stat.st_size}\0{stat.st_mtime_ns}"
+        except OSError:
+            made_from = "missing"
+        digest.update(f"\0{path}\0{made_from}".encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()[:24]
+
+
+def _reason(error: DecodeError, path: str) -> str:
+    message = error.message.removeprefix(path).strip(" :")
+    return message or "cannot be decoded"

@@ -1,0 +1,275 @@
+"""Lung fields of any cohort: where the lungs are, and whether that can be believed.
+
+    cohort = segment(load("kermany", data_dir=…))
+    cohort.table["lungs_plausible"].mean()
+
+A mask that cannot be a pair of lungs is not passed on: it is left empty, and the table says why.
+:mod:`cxrlib.images.regions` cuts images by the masks.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from scipy import ndimage
+
+from cxrlib.cohort import Cohort
+from cxrlib.errors import CheckpointError, ConfigError, DataError
+from cxrlib.io.storage import allocate, atomic_path, cache_root, data_offset, read_array, stored
+from cxrlib.parallel import progress_bar
+
+VERSION = 1
+"""Raised by one whenever the same weights may give other masks: the cache is keyed by it."""
+
+SEGMENTERS = ("cxrlib", "pspnet")
+UNSURE = 0.4
+"""The most that unsure pixels may be, as a share of the mask: see NOTES.md for what images show."""
+
+#: From images, uint8 (N, H, W), to probabilities of lung, float32 (N, S, S).
+Predictor = Callable[[np.ndarray], np.ndarray]
+
+_CHUNK = 256
+
+
+def segment(
+    cohort: Cohort,
+    *,
+    weights: str | Path | None = None,
+    segmenter: str = "cxrlib",
+    cache_dir: str | Path | None = None,
+    progress: bool | None = None,
+) -> Cohort:
+    """Find the lung fields of every image.
+
+    Parameters
+    ----------
+    cohort
+        Any; masks that it has are replaced.
+    weights
+        A file of ``cxr lungs train``; None for the weights that ship.
+    segmenter
+        ``cxrlib``, or ``pspnet``: TorchXRayVision's PSPNet (Lian et al. 2021, doi:10.1109/TMI.2021.3070847),
+        slower, whose weights are downloaded once.
+    cache_dir, progress
+        As in :func:`cxrlib.load`. A segmentation that was cut off is taken up again.
+
+    Returns
+    -------
+    The cohort with ``lung_masks`` (uint8 0/1, (N, H, W); a read-only memory map) and the columns
+    ``lungs_plausible`` (bool) and ``lungs_problem`` (what is wrong, or ""). Implausible masks are empty.
+
+    Raises
+    ------
+    ConfigError
+        There is no such segmenter, or PSPNet's weights cannot be had.
+    CheckpointError
+        The weights file cannot be used.
+    DataError
+        There are no images.
+    """
+    if not len(cohort):
+        raise DataError(f"The cohort {cohort.name!r} is empty.", remedy="Give at least one image.")
+    predict = predictor(segmenter, weights)
+    root = cache_root() if cache_dir is None else Path(cache_dir)
+    facts = f"{VERSION} {segmenter} {_weights_hash(weights, segmenter)} {cohort.content_hash()}"
+    entry = root / "lungs" / hashlib.sha256(facts.encode()).hexdigest()[:20]
+    stored(
+        entry, lambda partial: _segment_into(partial, cohort, predict, progress), needed=cohort.images.size
+    )
+    masks = read_array(entry / "masks.npy", mmap_mode="r")
+    problems = json.loads((entry / "problems.json").read_text(encoding="utf-8"))
+    return cohort.with_images(
+        cohort.images,
+        lung_masks=masks,
+        table=cohort.table.assign(
+            lungs_plausible=[not problem for problem in problems], lungs_problem=problems
+        ),
+    )
+
+
+def lung_masks(
+    probabilities: np.ndarray, shape: tuple[int, int], *, empty_implausible: bool = True
+) -> tuple[np.ndarray, list[str]]:
+    """Masks from a network's probabilities: the two largest regions, holes filled, checked.
+
+    Parameters
+    ----------
+    probabilities
+        float32, (N, S, S): of lung.
+    shape
+        Height and width of the masks, in pixels; they cover the same field.
+    empty_implausible
+        Leave masks empty that :func:`problem_with` objects to.
+
+    Returns
+    -------
+    uint8 0/1, (N, *shape); and what is wrong with each, or "".
+    """
+    import torch
+    import torch.nn.functional as F
+
+    cleaned = np.stack([_two_largest(p) for p in probabilities]) if len(probabilities) else probabilities
+    problems = [
+        problem_with(mask > 0.5) or _doubt(probability)
+        for mask, probability in zip(cleaned, probabilities, strict=True)
+    ]
+    if empty_implausible:
+        cleaned = cleaned * np.array([not problem for problem in problems], np.float32).reshape(-1, 1, 1)
+    sized = F.interpolate(torch.from_numpy(cleaned)[:, None], shape, mode="bilinear")[:, 0]
+    return (sized > 0.5).numpy().astype(np.uint8), problems
+
+
+def problem_with(mask: np.ndarray) -> str:
+    """Why a mask, bool (S, S), cannot be a pair of lungs on a frontal radiograph; "" where it can.
+
+    The bounds are wide: 702 of the 704 reference masks of Montgomery and Shenzhen pass, and the phantom's.
+    """
+    regions, count = ndimage.label(mask)
+    areas = np.bincount(regions.ravel(), minlength=count + 1)[1:] / mask.size
+    areas = np.sort(areas[areas > 0.005])[::-1]
+    if len(areas) == 0:
+        return "no lung found"
+    if len(areas) == 1:
+        return "one region instead of two"
+    if len(areas) > 2:
+        return f"{len(areas)} regions instead of two"
+    if not 0.06 <= areas.sum() <= 0.65:
+        return f"covers {areas.sum():.0%} of the image"
+    if areas[1] < 0.2 * areas[0]:
+        return "one lung has less than a fifth of the other's area"
+    two = [1 + int(k) for k in np.argsort(np.bincount(regions.ravel())[1:])[-2:]]
+    (y0, x0), (y1, x1) = (np.array(c) / mask.shape for c in ndimage.center_of_mass(mask, regions, two))
+    if abs(x0 - x1) < 0.15 or abs(y0 - y1) > 0.2:
+        return "the two regions do not lie side by side"
+    if not (0.2 < (x0 + x1) / 2 < 0.8 and 0.2 < (y0 + y1) / 2 < 0.8):
+        return "not in the middle of the image"
+    for box, region in zip(ndimage.find_objects(regions), range(1, count + 1), strict=True):
+        if region in two:
+            height, width = (part.stop - part.start for part in box)
+            if (regions[box] == region).sum() < 0.2 * height * width:
+                return "a region has no lung's shape"
+            if height < 0.9 * width:
+                return "a region is wider than high"
+    return ""
+
+
+def _doubt(probability: np.ndarray) -> str:
+    """Radiographs the right way up have few unsure pixels beside sure ones; noise and negatives have many."""
+    unsure = ((probability > 0.15) & (probability < 0.85)).sum() / max((probability > 0.5).sum(), 1)
+    return "the network is unsure of the outline" if unsure > UNSURE else ""
+
+
+def _two_largest(probability: np.ndarray) -> np.ndarray:
+    """The probabilities with all regions but the two largest, of at least half a percent, set to zero.
+
+    Lungs that touch, as they do at the apices of children, are parted where they are narrowest.
+    """
+    regions, areas = _regions(probability > 0.5)
+    if len(areas) and areas.max() > 0.8 * areas.sum():
+        regions, areas = _parted(regions, areas)
+    keep = [k + 1 for k in np.argsort(areas)[-2:] if areas[k] > 0.005 * probability.size]
+    kept = np.isin(regions, keep)
+    holes = ndimage.binary_fill_holes(kept) & ~kept
+    # Just outside a region the probability is kept, so that the outline is interpolated between pixels.
+    near = kept | (ndimage.binary_dilation(kept, iterations=2) & (probability <= 0.5))
+    return np.where(holes, np.float32(1), np.where(near, probability, np.float32(0)))
+
+
+def _regions(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Connected regions, numbered from 1, and their areas in pixels."""
+    regions, count = ndimage.label(mask)
+    return regions, np.bincount(regions.ravel(), minlength=count + 1)[1:]
+
+
+def _parted(regions: np.ndarray, areas: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The largest region in two, if taking off its rim does that and leaves both of some size."""
+    whole = regions == 1 + areas.argmax()
+    for depth in range(1, 9):
+        cores, sizes = _regions(ndimage.binary_erosion(whole, iterations=depth))
+        two = np.argsort(sizes)[-2:] + 1
+        if len(sizes) >= 2 and sizes[two[0] - 1] > 0.15 * areas.max():
+            far = [ndimage.distance_transform_edt(cores != k) for k in two]
+            line = ndimage.binary_dilation(far[0] <= far[1]) & (far[0] > far[1])
+            return _regions(whole & ~line)
+    return regions, areas
+
+
+def predictor(segmenter: str = "cxrlib", weights: str | Path | None = None) -> Predictor:
+    """A function from images, uint8 (N, H, W), to probabilities of lung, float32 (N, S, S)."""
+    if segmenter not in SEGMENTERS:
+        raise ConfigError(
+            f"There is no segmenter called {segmenter!r}.", remedy=f"Use one of {', '.join(SEGMENTERS)}."
+        )
+    if segmenter == "pspnet":
+        return _pspnet()
+    from cxrlib.lungs.network import load_network, lung_probabilities
+
+    network = load_network(weights)
+    return lambda images: lung_probabilities(network, images)
+
+
+def _pspnet() -> Predictor:
+    import torch
+    import torch.nn.functional as F
+    import torchxrayvision as xrv
+
+    try:
+        network = xrv.baseline_models.chestx_det.PSPNet()
+    except Exception as error:  # it lets through whatever its download raises
+        raise ConfigError(
+            f"TorchXRayVision's PSPNet cannot be had: {type(error).__name__}: {error}",
+            remedy="Go online once so that its weights can be downloaded, or use the segmenter that ships.",
+        ) from error
+    lungs = [network.targets.index(name) for name in ("Left Lung", "Right Lung")]
+    network.eval()
+
+    def probabilities(images: np.ndarray) -> np.ndarray:
+        parts = []
+        with torch.inference_mode():
+            for image in images:
+                x = torch.from_numpy(np.array(image)).float()[None, None] * (2048 / 255) - 1024
+                logits = network(F.interpolate(x, (512, 512), mode="bilinear"))[0, lungs]
+                parts.append(torch.sigmoid(logits).amax(0).numpy())
+        return np.stack(parts)
+
+    return probabilities
+
+
+def _weights_hash(weights: str | Path | None, segmenter: str) -> str:
+    if segmenter == "pspnet":
+        return "-"
+    from cxrlib.lungs.network import SHIPPED_WEIGHTS
+
+    path = SHIPPED_WEIGHTS if weights is None else Path(weights)
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise CheckpointError(
+            f"The weights {path} cannot be read: {error.strerror}.", remedy="Check the path."
+        ) from error
+
+
+def _segment_into(partial: Path, cohort: Cohort, probabilities_of: Predictor, progress: bool | None) -> None:
+    """Write masks.npy and problems.json, chunk by chunk; what a killed run did is taken over."""
+    state, masks_file = partial / "done.json", partial / "masks.npy"
+    try:
+        problems = json.loads(state.read_text(encoding="utf-8"))
+        offset = data_offset(masks_file)
+    except (OSError, ValueError):
+        problems, offset = [], allocate(masks_file, cohort.images.shape)
+    with progress_bar(len(cohort), "Finding lungs", progress, initial=len(problems)) as bar:
+        for start in range(len(problems), len(cohort), _CHUNK):
+            images = cohort.images[start : start + _CHUNK]
+            masks, found = lung_masks(probabilities_of(images), images.shape[1:])
+            with open(masks_file, "r+b") as file:
+                file.seek(offset + start * masks[0].size)
+                file.write(np.ascontiguousarray(masks).data)
+            problems += found
+            with atomic_path(state) as temporary:
+                temporary.write_text(json.dumps(problems), encoding="utf-8")
+            bar.update(len(images))
+    state.replace(partial / "problems.json")

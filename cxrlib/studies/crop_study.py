@@ -1,0 +1,179 @@
+"""Does it help to show a network only the chest? Whole, cropped and masked images, and what is left.
+
+Images are loaded larger than they are shown, lungs are found on them, and every way of looking ends at the
+same size, so that a crop shows the lungs in more detail and a mask does not. All arms have the same patients,
+settings and seeds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from cxrlib.cohort import Cohort
+from cxrlib.errors import ConfigError
+from cxrlib.evaluation.metrics import Estimate, choose_threshold
+from cxrlib.images.regions import crop_to_lungs, keep_lungs, shown
+from cxrlib.io.cache import progress_bar
+from cxrlib.io.decode import resize
+from cxrlib.lungs.segment import segment
+from cxrlib.studies.study import Study, cut, of_preset, study_of, train_all
+from cxrlib.studies.study_stats import Draws, draws, mean_draws, pooled
+from cxrlib.training.config import TrainConfig
+from cxrlib.training.inference import predict
+from cxrlib.training.models import Classifier
+from cxrlib.training.recipes import recipe
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How much a preset spends: training images (None for all), pixels shown, epochs, batch size, arms."""
+
+    images: int | None
+    size: int
+    epochs: int
+    batch_size: int
+    arms: tuple[str, ...]
+
+
+def smaller(cohort: Cohort, size: int) -> Cohort:
+    """The cohort at ``size`` pixels a side, masks as well."""
+    images = np.stack([resize(image, size) for image in cohort.images])
+    masks = cohort.lung_masks
+    if masks is not None:
+        masks = np.stack([resize(255 * mask, size) >= 128 for mask in masks]).astype(np.uint8)
+    return cohort.with_images(images, lung_masks=masks, lesion_masks=None)
+
+
+#: How an image may be shown: name -> function of a cohort with lung masks and the size in pixels.
+ARMS: dict[str, Callable[[Cohort, int], Cohort]] = {
+    "whole": smaller,
+    "crop": lambda cohort, size: crop_to_lungs(cohort, 0.0, size=size),
+    "crop_05": lambda cohort, size: crop_to_lungs(cohort, 0.05, size=size),
+    "crop_15": lambda cohort, size: crop_to_lungs(cohort, 0.15, size=size),
+    "mask": lambda cohort, size: smaller(keep_lungs(cohort), size),
+    "mask_box": lambda cohort, size: smaller(keep_lungs(cohort, box=True), size),
+    "whole_frame": lambda cohort, size: shown(smaller(cohort, size), "frame"),
+    # A margin of 15% is wider than a tenth of that image: no lung lies in its outer tenth.
+    "crop_frame": lambda cohort, size: shown(crop_to_lungs(cohort, 0.15, size=size), "frame"),
+    "whole_lungs_removed": lambda cohort, size: shown(smaller(cohort, size), "lungs_removed"),
+    "crop_lungs_removed": lambda cohort, size: shown(crop_to_lungs(cohort, 0.05, size=size), "lungs_removed"),
+}
+TITLES = {
+    "whole": "whole image",
+    "crop": "cropped to the lungs' box",
+    "crop_05": "cropped, margin 5%",
+    "crop_15": "cropped, margin 15%",
+    "mask": "all but the lungs black",
+    "mask_box": "all but the lungs' box black, not enlarged",
+    "whole_frame": "outer tenth of the whole image",
+    "crop_frame": "outer tenth after cropping, margin 15%",
+    "whole_lungs_removed": "lungs' box removed",
+    "crop_lungs_removed": "lungs' box removed after cropping",
+}
+#: Without the lungs: what is reached here is not reached by looking at them.
+LEFT = ("whole_frame", "crop_frame", "whole_lungs_removed", "crop_lungs_removed")
+
+BUDGETS = {
+    "smoke": Budget(100, 32, 1, 32, ("whole", "crop", "crop_frame")),
+    "course": Budget(1000, 48, 8, 32, ("whole", "crop", "mask", "whole_frame", "crop_frame")),
+    "full": Budget(None, 64, 12, 64, tuple(ARMS)),
+}
+
+
+def budget(preset: str) -> Budget:
+    """What a preset spends: smoke, course or full."""
+    return of_preset(BUDGETS, preset)
+
+
+def settings(preset: str, seed: int) -> TrainConfig:
+    """The compact residual network's own recipe, with fewer epochs."""
+    spend = budget(preset)
+    plain = recipe("residual", preset, epochs=spend.epochs, batch_size=spend.batch_size, seed=seed)
+    return replace(plain, check_ins=min(1, 4 / spend.epochs))
+
+
+def crop_study(
+    cohort: Cohort, preset: str = "course", seeds: Sequence[int] = (0,), *,
+    arms: Sequence[str] | None = None, store: str | Path | None = None, progress: bool | None = None,
+    replicates: int = 1000,
+) -> Study:  # fmt: skip
+    """Whole, cropped and masked images, each against whole on the same patients; and images without lungs.
+
+    Parameters
+    ----------
+    cohort
+        Loaded at about twice the pixels that the preset shows. Lungs are found where it has no masks.
+    arms
+        Some of :data:`ARMS`; None for the preset's. ``whole`` is always there.
+
+    Returns
+    -------
+    Study. ``runs`` has a row for each network: ``arm``, ``seed``, ``val_auc``, ``test_auc``,
+    ``test_accuracy`` (at ½) and ``test_accuracy_at_val`` (at the validation images' Youden threshold).
+    ``estimates`` are these as ``<arm>.…``, and for every arm with lungs ``<arm>_minus_whole.…``, paired by
+    patient and seed, with Holm's p over the arms; ``crop_frame_minus_whole_frame.…`` and
+    ``crop_lungs_removed_minus_whole_lungs_removed.…``, a family of their own, say what cropping takes
+    from the shortcuts.
+    ``<label>.lungs_found`` is the share of images with a mask, ``healthy`` and ``ill``.
+    """
+    spend = budget(preset)
+    names = list(dict.fromkeys(["whole", *(spend.arms if arms is None else arms)]))
+    unknown = [name for name in names if name not in ARMS]
+    if unknown:
+        raise ConfigError(f"There is no arm {unknown[0]!r}.", remedy=f"Use some of {', '.join(ARMS)}.")
+    cohort = cut(cohort, spend.images)
+    if cohort.lung_masks is None:
+        cohort = segment(cohort, progress=progress)
+    measured = {}
+    with progress_bar(len(names) * len(seeds), "crop", progress, "training") as bar:
+        for name in names:
+            view = ARMS[name](cohort, spend.size)
+            runs = train_all([(view, settings(preset, seed)) for seed in seeds], store, bar)
+            measured[name] = _measure([run.last for run in runs], view, replicates)
+    assert cohort.lung_masks is not None
+    rows, numbers = [], _found(cohort.labels, cohort.lung_masks)
+    for name, found in measured.items():
+        numbers |= {f"{name}.{metric}": drawn.estimate() for metric, drawn in found.items()}
+        for k, seed in enumerate(seeds):
+            rows.append(
+                {"arm": name, "seed": seed} | {metric: drawn.values[k] for metric, drawn in found.items()}
+            )
+    pairs = [(name, "whole") for name in names if name != "whole" and name not in LEFT]
+    left = [("crop_frame", "whole_frame"), ("crop_lungs_removed", "whole_lungs_removed")]
+    left = [pair for pair in left if set(pair) <= set(names)]
+    tests = []
+    for family, metric in product((pairs, left), measured["whole"]):
+        changes = pooled({
+            f"{one}_minus_{other}.{metric}": measured[one][metric] - measured[other][metric]
+            for one, other in family
+        })  # fmt: skip
+        numbers |= {key: change.estimate() for key, change in changes.items()}
+        tests.append({key: change.p_value() for key, change in changes.items()})
+    return study_of(pd.DataFrame(rows), numbers, tests)
+
+
+def _measure(models: Sequence[Classifier], view: Cohort, replicates: int) -> dict[str, Draws]:
+    val, test = view.split("val"), view.split("test")
+    on_val, on_test = (np.stack([predict(model, part.images) for model in models]) for part in (val, test))
+    cuts = [choose_threshold(val.labels, scores, rule="youden") for scores in on_val]
+    right = [(scores >= cut) == (test.labels == 1) for scores, cut in zip(on_test, cuts, strict=True)]
+    return {
+        "val_auc": draws(val.labels, on_val, val.patients, replicates=replicates),
+        "test_auc": draws(test.labels, on_test, test.patients, replicates=replicates),
+        "test_accuracy": draws(test.labels, on_test, test.patients, "accuracy", replicates=replicates),
+        "test_accuracy_at_val": mean_draws(right, test.patients, replicates=replicates),
+    }
+
+
+def _found(labels: np.ndarray, masks: np.ndarray) -> dict[str, Estimate]:
+    there = np.asarray(masks.reshape(len(masks), -1).any(axis=1))
+    return {
+        f"{name}.lungs_found": Estimate(float(there[labels == label].mean()), n=int(np.sum(labels == label)))
+        for label, name in enumerate(("healthy", "ill"))
+    }

@@ -1,0 +1,141 @@
+"""What a network reaches that is shown a part of the image: the frame, the corners, all but the lungs, …
+
+The same network is trained and tested on each of :data:`cxrlib.images.regions.VIEWS`. Where a view without lungs
+reaches much of what the whole image does, the whole image's accuracy says little about lungs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from cxrlib.cohort import Cohort
+from cxrlib.errors import ConfigError
+from cxrlib.evaluation.metrics import Estimate
+from cxrlib.images.regions import VIEWS, shown
+from cxrlib.io.cache import progress_bar
+from cxrlib.lungs.segment import segment
+from cxrlib.studies.study import Study, cut, of_preset, study_of, train_all
+from cxrlib.studies.study_stats import draws, pooled, ratio_draws
+from cxrlib.training.augment import Augment
+from cxrlib.training.config import TrainConfig
+from cxrlib.training.inference import predict
+
+#: Exposure alone: a turn, a shift or a zoom would carry the frame's content inwards and the lungs' out, and
+#: a mirror image would exchange the corners.
+EXPOSURE = Augment(rotate=0, translate=0, scale=0, brightness=0.05, contrast=0.1, gamma=0.1)
+
+_SMALL = TrainConfig(
+    model="lenet", width=6, batch_size=32, learning_rate=1e-3, dropout=0.2, class_weighted=True,
+    augment=EXPOSURE, train_sample=200,
+)  # fmt: skip
+
+#: The network of all studies of shortcuts, one a preset.
+NETWORKS = {
+    "smoke": replace(_SMALL, epochs=1),
+    "course": replace(_SMALL, epochs=8, check_ins=0.5),
+    "full": replace(
+        _SMALL, model="residual", width=16, batch_size=64, learning_rate=3e-3, epochs=12, train_sample=500
+    ),
+}
+
+#: Training images of :func:`regions`, whole patients; None for all.
+IMAGES = {"smoke": 64, "course": 760, "full": None}
+
+MASKED = ("lungs_only", "lung_shape", "lungs_removed")
+
+
+def network(preset: str) -> TrainConfig:
+    """The training settings of a preset: smoke, course or full."""
+    return of_preset(NETWORKS, preset)
+
+
+def regions(
+    cohort: Cohort, preset: str = "course", seeds: Sequence[int] = (0,), *,
+    views: Sequence[str] = tuple(VIEWS), store: str | Path | None = None, progress: bool | None = None,
+    replicates: int = 1000,
+) -> Study:  # fmt: skip
+    """Train and test the same network on each view of the same images.
+
+    Every training is taken at its lowest validation loss. Views are compared with ``whole`` on the same
+    resampled patients, seed by seed.
+
+    Parameters
+    ----------
+    cohort
+        Without lung masks it gets those of :func:`cxrlib.lungs.segment.segment` if a view needs them.
+    views
+        Some of :data:`cxrlib.images.regions.VIEWS`; ``whole`` is always among them.
+
+    Returns
+    -------
+    Study: ``runs`` with ``view``, ``seed``, ``best_epoch``, ``val_auc``, ``test_auc``, ``test_accuracy``
+    (threshold ½); ``estimates`` named ``<view>.test_auc``, ``<view>.test_accuracy``,
+    ``<view>.auc_minus_whole`` and ``<view>.accuracy_minus_whole`` (p-values are Holm's over the views), and
+    ``<view>.share_of_whole``: the part of the whole image's AUC above ½ that the view reaches, left out
+    where the whole image's interval holds ½. ``larger_class.test_accuracy`` is what calling every test image
+    the same reaches at best. ``frame.lung_share``, ``corners.lung_share``: how much of what is shown of the
+    test images is lung, by the masks.
+
+    Raises
+    ------
+    ConfigError
+        There is no such view or preset.
+    """
+    views = tuple(dict.fromkeys(("whole", *views)))
+    unknown = [view for view in views if view not in VIEWS]
+    if unknown:
+        raise ConfigError(f"There is no view {unknown[0]!r}.", remedy=f"Use some of {', '.join(VIEWS)}.")
+    config = network(preset)
+    cohort = cut(cohort, IMAGES[preset])
+    if cohort.lung_masks is None and set(views) & set(MASKED):
+        cohort = segment(cohort, progress=progress)
+    rows, found = [], {}
+    with progress_bar(len(views) * len(seeds), "views", progress, unit="training") as bar:
+        for view in views:
+            seen = shown(cohort, view)
+            test = seen.split("test")
+            trainings = [(seen, replace(config, seed=seed)) for seed in seeds]
+            runs = train_all(trainings, store, bar, shelf="shortcuts")
+            scores = [predict(run.best, test.images) for run in runs]
+            found[view] = {
+                metric: draws(test.labels, scores, test.patients, metric, replicates=replicates)
+                for metric in ("auc", "accuracy")
+            }
+            for k, (seed, run) in enumerate(zip(seeds, runs, strict=True)):
+                best = run.best_row
+                rows.append(
+                    {"view": view, "seed": seed, "best_epoch": best["epoch"], "val_auc": best["val_auc"]}
+                    | {f"test_{metric}": drawn.values[k] for metric, drawn in found[view].items()}
+                )
+    share_ill = float(test.labels.mean())
+    # How much lung is in what is shown of the margin: masks may miss some, above all in the ill.
+    lung_shares = {}
+    if cohort.lung_masks is not None:
+        part = cohort.split("test")
+        assert part.lung_masks is not None
+        white = part.with_images(np.full_like(part.images, 255))
+        for view in (one for one in ("frame", "corners") if one in views):
+            area = shown(white, view).images > 0
+            lung_shares[f"{view}.lung_share"] = Estimate(float(part.lung_masks[area].astype(bool).mean()))
+    numbers, families = {"larger_class.test_accuracy": Estimate(max(share_ill, 1 - share_ill))}, []
+    numbers |= lung_shares
+    whole = found["whole"]
+    for metric in ("auc", "accuracy"):
+        numbers |= {f"{view}.test_{metric}": drawn[metric].estimate() for view, drawn in found.items()}
+        changes = pooled({
+            f"{view}.{metric}_minus_whole": found[view][metric] - whole[metric]
+            for view in views if view != "whole"
+        })  # fmt: skip
+        numbers |= {key: change.estimate() for key, change in changes.items()}
+        families.append({key: change.p_value() for key, change in changes.items()})
+    least = numbers["whole.test_auc"].low
+    if least is not None and least > 0.5:
+        for view in views[1:]:
+            share = ratio_draws(found[view]["auc"], whole["auc"], nothing=0.5)
+            numbers[f"{view}.share_of_whole"] = share.estimate()
+    return study_of(pd.DataFrame(rows), numbers, families)

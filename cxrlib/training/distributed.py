@@ -1,0 +1,242 @@
+"""Several processes that train one network together, so that it ends up as one process would have left it.
+
+A step's batch is the same for any number of processes: it is drawn and put in order for all of them, and
+process ``r`` of ``W`` takes the images ``r``, ``r + W``, … of it. Random numbers (augmentation, dropout) are
+drawn for the whole batch by every process, which uses those of its own images. Batch normalisation takes its
+statistics from the whole batch. What is decided on (a loss, a check-in) is gathered and the same everywhere.
+
+Two things differ: dropout on GPUs draws other masks with several devices than with one, and the stochastic
+depth of torchvision's EfficientNet draws for each device by itself.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+import torch
+from torch import Generator, Tensor, nn
+from torch.autograd.function import FunctionCtx
+
+from cxrlib.errors import ConfigError
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+    from cxrlib.training.config import TrainConfig
+
+Network = TypeVar("Network", bound=nn.Module)
+
+
+@dataclass(frozen=True)
+class Share:
+    """The images of a batch that this process holds: ``first``, ``first + step``, … of ``total``.
+
+    The default is a process that holds them all.
+    """
+
+    first: int = 0
+    step: int = 1
+    total: int = 0
+
+    def of(self, rows: np.ndarray) -> np.ndarray:
+        """Those of the batch's rows that are here."""
+        return rows[self.first :: self.step]
+
+    def draw(
+        self,
+        shape: tuple[int, ...],
+        generator: Generator | None = None,
+        axis: int = 0,
+        kind: Callable[..., Tensor] = torch.rand,
+    ) -> Tensor:
+        """Random numbers of this shape, those that one process with the whole batch would have drawn.
+
+        ``axis`` of the shape goes over the images that are here; ``kind``: torch.rand or torch.randn.
+        """
+        if self.step == 1:
+            return kind(shape, generator=generator)
+        whole = (*shape[:axis], self.total, *shape[axis + 1 :])
+        return kind(whole, generator=generator)[(slice(None),) * axis + (slice(self.first, None, self.step),)]
+
+
+ALL = Share()
+
+
+class _Sum(torch.autograd.Function):
+    """The sum of a tensor over all processes; back, the sum of the gradients."""
+
+    @staticmethod
+    def forward(context: FunctionCtx, tensor: Tensor) -> Tensor:
+        total = tensor.clone()
+        torch.distributed.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(context: FunctionCtx, gradient: Tensor) -> Tensor:
+        return _Sum.forward(context, gradient)
+
+
+class SyncedBatchNorm(nn.BatchNorm2d):
+    """Batch normalisation by the whole batch's mean and variance on CPUs; torch's SyncBatchNorm needs GPUs.
+
+    One collective forward and one back: each process's count, mean and variance are gathered as rows of a
+    matrix and joined by Chan's formula (Chan, Golub, LeVeque 1983, doi:10.1080/00031305.1983.10483115).
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training:
+            return super().forward(x)
+        from torch import distributed
+
+        variance, mean = torch.var_mean(
+            x.to(torch.promote_types(x.dtype, torch.float32)), (0, 2, 3), correction=0
+        )
+        mine = torch.cat([mean.new_full((1,), x.numel() / x.shape[1]), mean, variance])
+        rows = mine.new_zeros(distributed.get_world_size(), len(mine))
+        rows[distributed.get_rank()] = mine
+        count, means, variances = _Sum.apply(rows).split([1, len(mean), len(mean)], dim=1)
+        total = count.sum()
+        mean = (count * means).sum(0) / total
+        variance = (count * (variances + (means - mean).square())).sum(0) / total
+        with torch.no_grad():
+            # spread_layers meets layers with nn.BatchNorm2d's defaults only, which keep statistics.
+            assert self.num_batches_tracked is not None and self.momentum is not None
+            assert self.running_mean is not None and self.running_var is not None
+            self.num_batches_tracked.add_(1)
+            self.running_mean.lerp_(mean, self.momentum)
+            self.running_var.lerp_(variance * (total / (total - 1)), self.momentum)
+        scale = self.weight * torch.rsqrt(variance + self.eps)
+        over = (1, -1, 1, 1)
+        return ((x - mean.view(over)) * scale.view(over) + self.bias.view(over)).type_as(x)
+
+
+class SharedDropout(nn.Dropout):
+    """Dropout whose mask is drawn for the whole batch; on a CPU the one that ``nn.Dropout`` would draw."""
+
+    share: Share
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or not self.p:
+            return x
+        mask = x.new_empty(self.share.total, *x.shape[1:]).bernoulli_(1 - self.p).div_(1 - self.p)
+        return x * mask[self.share.first :: self.share.step]
+
+
+def spread_layers(model: Network, share: Share, device: torch.device) -> Network:
+    """The network with layers that see the whole batch where they have to; weights and names stay."""
+    for module in model.modules():
+        # The class alone is replaced, so that parameters, buffers and their names are those of a checkpoint.
+        if type(module) is nn.BatchNorm2d and device.type == "cpu":
+            module.__class__ = SyncedBatchNorm
+        elif type(module) is nn.Dropout:
+            module.__class__ = SharedDropout
+            assert isinstance(module, SharedDropout)
+            module.share = share
+    if device.type == "cpu":
+        return model
+    # A network that is no batch normalisation itself comes back as it is, with its layers replaced.
+    return nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
+
+
+def launch(config: TrainConfig) -> Fabric:
+    """Fabric with its processes running: it starts them itself unless torchrun or SLURM has.
+
+    Raises
+    ------
+    ConfigError
+        Devices, nodes and the processes that were started do not fit together, or there are not so many.
+    """
+    # lightning.fabric is slow to import, and a reader of histories does not need it
+    from lightning_fabric import Fabric
+    from lightning_fabric.utilities.exceptions import MisconfigurationException
+
+    wanted = config.devices * config.num_nodes
+    launcher, started = _started_by(wanted)
+    asked = f"{config.devices} devices on each of {config.num_nodes} nodes"
+    if launcher and started != wanted:
+        raise ConfigError(
+            f"{launcher} started {started} processes, and the settings ask for {asked}.",
+            remedy=f"Give --devices (on a node) and --num-nodes whose product is {started}, or start "
+            f"{wanted} processes: torchrun --nproc-per-node, srun --ntasks-per-node.",
+        )
+    if config.num_nodes > 1 and not launcher and "MASTER_ADDR" not in os.environ:
+        raise ConfigError(
+            f"The settings ask for {asked}, and nothing says where the others are.",
+            remedy="Start it with torchrun or srun, or set MASTER_ADDR, MASTER_PORT and NODE_RANK on each.",
+        )
+    if wanted > config.batch_size:
+        raise ConfigError(
+            f"A batch of {config.batch_size} images cannot be shared by {wanted} devices.",
+            remedy=f"Give a batch_size of at least {wanted}.",
+        )
+    precision: Any = config.precision  # Fabric refuses what it does not know: a ValueError
+    try:
+        fabric = Fabric(
+            accelerator=config.accelerator,
+            devices=config.devices,
+            num_nodes=config.num_nodes,
+            precision=precision,
+        )
+        if fabric.world_size > 1:
+            fabric.launch()
+    except (MisconfigurationException, ValueError, RuntimeError) as error:
+        raise ConfigError(
+            f"The processes for {asked} ({config.accelerator}, {config.precision}) cannot be started: "
+            f"{' '.join(str(error).split())}",
+            remedy="Ask for devices that this machine has. Several devices need a terminal, not a notebook.",
+        ) from error
+    return fabric
+
+
+def gathered(fabric: Fabric, mine: np.ndarray, share: Share) -> np.ndarray:
+    """One number for each of ``share.total`` images, in order, from each process's numbers for its own.
+
+    Each process puts its numbers where they belong and zeros elsewhere: the sum is exact, and shares that are
+    one image shorter need no padding.
+    """
+    if share.step == 1:
+        return mine
+    whole = torch.zeros(share.total, dtype=torch.from_numpy(mine).dtype)
+    whole[share.first :: share.step] = torch.from_numpy(mine)
+    return reduced(fabric, fabric.to_device(whole), "sum").cpu().numpy()
+
+
+def reduced(fabric: Fabric, tensor: Tensor, how: str = "mean") -> Tensor:
+    """The ``mean`` or ``sum`` of a tensor over all processes, the same in each."""
+    found = fabric.all_reduce(tensor, reduce_op=how)
+    assert isinstance(found, Tensor)  # Fabric takes collections as well, and gives back what it was given
+    return found
+
+
+def is_lost_process(error: Exception) -> bool:
+    """Whether a collective failed because another process is gone."""
+    from torch import distributed
+
+    kinds = tuple(
+        getattr(distributed, name)
+        for name in ("DistBackendError", "DistNetworkError")
+        if hasattr(distributed, name)
+    )
+    return isinstance(error, kinds) or (isinstance(error, RuntimeError) and "gloo" in str(error).lower())
+
+
+def end_others(fabric: Fabric) -> None:
+    """End the processes that this one started; they may wait for it in a collective, minutes on GPUs."""
+    for process in getattr(getattr(fabric.strategy, "launcher", None), "procs", ()):
+        process.terminate()
+
+
+def _started_by(wanted: int) -> tuple[str, int]:
+    """What has already started several processes, and how many; ("", 1) where nothing has."""
+    environment = os.environ
+    if "TORCHELASTIC_RUN_ID" in environment:
+        return "torchrun", int(environment["WORLD_SIZE"])
+    interactive = environment.get("SLURM_JOB_NAME") in ("bash", "interactive")
+    # A batch script sees SLURM_NTASKS as well; one device may be used there without srun.
+    if "SLURM_NTASKS" in environment and not interactive and (wanted > 1 or "SLURM_STEP_ID" in environment):
+        return "SLURM", int(environment["SLURM_NTASKS"])
+    return "", 1
