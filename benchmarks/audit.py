@@ -32,7 +32,7 @@ from cxrlib.cohort import Cohort
 from cxrlib.evaluation.metrics import proportion
 from cxrlib.evaluation.results import provenance
 from cxrlib.io.storage import atomic_path, cache_root
-from cxrlib.lungs.segment import segment
+from cxrlib.lungs.masks import segment
 from cxrlib.parallel import progress_bar, run_jobs
 from cxrlib.phantom.latents import PhantomConfig
 from cxrlib.phantom.phantom import cohort_of, draw_latents, render_latents

@@ -739,9 +739,9 @@ class Checkpoints:
 def read_config(path: Path) -> None:
     """The settings that come from outside: of checkpoints, options, grids, the scoreboard and notebooks."""
     from cxrlib.cli.console import typed
+    from cxrlib.cli.report import axes_of
     from cxrlib.errors import CxrError
     from cxrlib.report.batch import find_notebooks
-    from cxrlib.report.grid import axes_of
     from cxrlib.training.config import TrainConfig
 
     try:

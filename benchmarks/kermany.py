@@ -35,7 +35,7 @@ from cxrlib.evaluation.results import provenance
 from cxrlib.images.regions import crop_to_lungs
 from cxrlib.io.decode import resize
 from cxrlib.io.storage import atomic_path
-from cxrlib.lungs.segment import segment
+from cxrlib.lungs.masks import segment
 from cxrlib.training.inference import predict_logits
 from cxrlib.training.recipes import AUGMENT, recipe
 from cxrlib.training.robust import GroupBalanced

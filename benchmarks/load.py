@@ -140,9 +140,8 @@ def soak(root: Path) -> dict:
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
     from conftest import make_blobs
 
-    from cxrlib.training.callbacks import default_callbacks
     from cxrlib.training.config import TrainConfig
-    from cxrlib.training.trainer import Trainer
+    from cxrlib.training.trainer import Trainer, default_callbacks
 
     torch.set_num_threads(1)
     cohort, me, seen = make_blobs().take(np.arange(80)), psutil.Process(), []

@@ -2,7 +2,7 @@
 
     python benchmarks/lungs.py            # writes benchmarks/lungs.json; a minute on two cores
 
-Ours is what ``cxrlib.lungs.segment.segment`` does with arrays in memory: the network on each image and its mirror
+Ours is what ``cxrlib.lungs.masks`` does with arrays in memory: the network on each image and its mirror
 image, the two largest regions, the check, the mask at the image's size. The peer is a U-Net at full
 resolution (16, 32, 64, 128 channels) run once an image, its output thresholded at the image's size and
 nothing more. Both in turn, in one process, on two threads.
@@ -24,8 +24,8 @@ from torch import nn
 from cxrlib.datasets import load
 from cxrlib.evaluation.results import provenance
 from cxrlib.io.storage import atomic_path
+from cxrlib.lungs.masks import lung_masks
 from cxrlib.lungs.network import load_network, lung_probabilities
-from cxrlib.lungs.segment import lung_masks
 from cxrlib.training.models import count_parameters
 
 TARGET = 60.0

@@ -40,7 +40,14 @@ TARGET = 0.8
 MODULES = {
     "metrics": (["evaluation/metrics", "evaluation/delong"], ["*"], ["metrics"]),
     "splits": (
-        ["cohort", "studies/leakage", "datasets/kermany", "datasets/nih", "datasets/nih_tables", "datasets/folder"],
+        [
+            "cohort",
+            "studies/leakage",
+            "datasets/kermany",
+            "datasets/nih",
+            "datasets/nih_tables",
+            "datasets/folder",
+        ],
         ["cxrlib.cohort.*", "*split*"],
         ["cohort", "leakage", "kermany", "nih", "nih_tables", "folder", "determinism"],
     ),
@@ -64,7 +71,9 @@ def prepared(folder: Path, module: str) -> None:
     shortcuts = folder / "cxrlib" / "studies" / "shortcuts.py"
     text = shortcuts.read_text(encoding="utf-8")
     shortcuts.write_text(re.sub(r"@one_thread\n", "", text), encoding="utf-8")
-    chosen = [str(path.relative_to(ROOT)) for name in tests for path in (ROOT / "tests").rglob(f"test_{name}.py")]
+    chosen = [
+        str(path.relative_to(ROOT)) for name in tests for path in (ROOT / "tests").rglob(f"test_{name}.py")
+    ]
     settings = {
         "source_paths": ["cxrlib"],
         "only_mutate": [f"cxrlib/{file}.py" for file in files],

@@ -20,7 +20,7 @@ from cxrlib.datasets import load
 from cxrlib.evaluation.metrics import bootstrap
 from cxrlib.evaluation.results import provenance
 from cxrlib.io.storage import atomic_path
-from cxrlib.lungs.segment import segment
+from cxrlib.lungs.masks import segment
 from cxrlib.phantom.latents import CONFOUNDERS, Confounder, PhantomConfig
 
 PENALTY = 3000.0

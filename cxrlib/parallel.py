@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import IO, TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from cxrlib.errors import ConfigError, CxrError
 
@@ -131,18 +131,29 @@ def _scheduler(address: str) -> Client:
         ) from error
 
 
+def locked_at_once(file: IO[bytes]) -> bool | None:
+    """Lock a file unless somebody else has; None where the system cannot say."""
+    try:
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except (ImportError, OSError):
+        return None
+    return True
+
+
 def _mark_and_sweep() -> None:
     """Remove the semaphores and folders in shared memory of processes that were killed with their workers.
 
     loky clears up after a process that dies, but not where the one that clears up is killed as well. A mark
     that nobody holds a lock on is of a dead process: other containers' process numbers say nothing here.
     """
-    from cxrlib.io.storage import cache_root, locked_at_once
-
     if _marks or not _SHARED.is_dir():
         return
-    folder = cache_root() / "workers"
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = _SHARED / f"cxrlib-workers-{os.getuid()}"
+    folder.mkdir(exist_ok=True)
     for mark in folder.iterdir():
         with suppress(OSError), open(mark, "r+b") as file:
             if locked_at_once(file):

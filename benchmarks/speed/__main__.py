@@ -59,7 +59,10 @@ def bench(
         typer.echo("A ratio is how many times the peer's rate ours is: more is better.")
     if left:
         options = " ".join(f"--only {name}" for name in left)
-        typer.echo(f"no time was left for: {', '.join(left)}; go on with: python -m benchmarks.speed {options}", err=True)
+        typer.echo(
+            f"no time was left for: {', '.join(left)}; go on with: python -m benchmarks.speed {options}",
+            err=True,
+        )
 
 
 if __name__ == "__main__":

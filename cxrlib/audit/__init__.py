@@ -1,1 +1,16 @@
-"""audit"""
+"""What of the label could be told without the disease: probes, rules and a page.
+
+``audit_cohort`` asks every probe of ``probes`` about features made in one pass (``features``, ``signs``,
+``files``, ``tables``); ``stats`` holds patients out, ``rules`` judges, ``page`` writes.
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "page": ["write"],
+        "rules": ["PROBES"],
+        "run": ["Audit", "audit_cohort"],
+    },
+)

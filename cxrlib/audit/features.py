@@ -59,7 +59,7 @@ def describe(
     if masks is None:
         raise DataError(
             f"The cohort {cohort.name!r} has no lung masks.",
-            remedy="Make them: cxrlib.lungs.segment.segment(cohort).",
+            remedy="Make them: cxrlib.lungs.masks.segment(cohort).",
         )
     folder.mkdir(parents=True, exist_ok=True)
     fields = _fields(cohort)

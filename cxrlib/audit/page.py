@@ -268,7 +268,7 @@ class _Pictures:
 
 
 def _with_masks(cohort: Cohort, rows: list[int]) -> Cohort:
-    from cxrlib.lungs.segment import segment  # from the cache: the audit has been there
+    from cxrlib.lungs.masks import segment  # from the cache: the audit has been there
 
     masked = cohort if cohort.lung_masks is not None else segment(cohort, progress=False)
     return masked.take(np.array(rows))

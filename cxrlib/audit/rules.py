@@ -65,7 +65,7 @@ PROBES: dict[str, Probe] = {
             "marker", "Lead letters", "sign", "no",
             "Whether a letter-like mark lies in the outer part of the film, how bright it is, and on which "
             "side.",
-            "Paint letters out (cxrlib.images.preprocess does), or crop to the lungs; check that both classes come "
+            "Paint letters out (cxrlib.images does), or crop to the lungs; check that both classes come "
             "from the same rooms and years.",
         ),
         Probe(
@@ -100,7 +100,7 @@ PROBES: dict[str, Probe] = {
         Probe(
             "polarity", "Negatives", "sign", "no",
             "Whether bone is dark.",
-            "Turn negatives round (cxrlib.images.preprocess does).",
+            "Turn negatives round (cxrlib.images does).",
         ),
         Probe(
             "frame", "The outer tenth alone", "view", "no",

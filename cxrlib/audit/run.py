@@ -33,7 +33,7 @@ from cxrlib.cohort import Cohort
 from cxrlib.errors import DataError
 from cxrlib.images.burned_in import SMALLEST, printed
 from cxrlib.io.storage import make_folder
-from cxrlib.lungs.segment import segment
+from cxrlib.lungs.masks import segment
 from cxrlib.parallel import one_thread
 
 __all__ = ["SCHEMA", "Audit", "Finding", "audit_cohort", "sample_patients"]

@@ -187,9 +187,9 @@ def train(
     Example: cxr train --dataset phantom --model lenet --out runs/lenet
     """
     from cxrlib.datasets import load
-    from cxrlib.training.callbacks import EarlyStopping, default_callbacks
+    from cxrlib.training.callbacks import EarlyStopping
     from cxrlib.training.recipes import recipe
-    from cxrlib.training.trainer import Trainer
+    from cxrlib.training.trainer import Trainer, default_callbacks
 
     given = {"epochs": epochs, "width": width, "learning_rate": learning_rate, "batch_size": batch_size}
     changes = {name: value for name, value in given.items() if value is not None}

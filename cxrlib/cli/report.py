@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from cxrlib.cli.console import DataDir, Dataset, Preset, named
+from cxrlib.cli.console import DataDir, Dataset, Preset, named, typed
+from cxrlib.errors import ConfigError
 
 
 def report(
@@ -58,7 +61,7 @@ def report(
 
     Example: cxr report --grid seed=0,1,2 dataset=phantom,pneumoniamnist --out report-grid
     """
-    from cxrlib.report.grid import axes_of, run_grid
+    from cxrlib.report.grid import run_grid
     from cxrlib.report.report import run_report
 
     options: dict[str, Any] = {
@@ -79,3 +82,27 @@ def report(
     if compare is not None:
         raise typer.BadParameter("A grid compares its own runs.", param_hint="--compare")
     raise typer.Exit(run_grid(axes_of([*grid, *(axes or ())]), out=out, single_file=single_file, **options))
+
+
+def axes_of(words: Sequence[str]) -> dict[str, list[object]]:
+    """``["seed=0,1", "dataset=phantom,kermany"]`` as axis to values; words may also share a string.
+
+    Raises
+    ------
+    ConfigError
+        A word that is no axis, an axis given twice, or a value twice on an axis.
+    """
+    axes: dict[str, list[object]] = {}
+    try:
+        parts = [part for given in words for part in shlex.split(given)]
+    except ValueError as error:
+        raise ConfigError(f"{words!r}: {error}.", remedy="Write an axis as seed=0,1,2.") from None
+    for word in parts:
+        name, equals, values = word.partition("=")
+        if not equals or not name.isidentifier() or not all(values.split(",")):
+            raise ConfigError(f"{word!r} is no axis of a grid.", remedy="Write it as seed=0,1,2.")
+        found = [typed(value) for value in values.split(",")]
+        if name in axes or len(set(map(str, found))) < len(found):
+            raise ConfigError(f"{word!r} repeats an axis or a value.", remedy="Name each of them once.")
+        axes[name] = found
+    return axes

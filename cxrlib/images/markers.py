@@ -1,6 +1,6 @@
 """Where letters, plates and burned-in text are: small, bright, sharp-edged things near the edge of the film.
 
-They are looked for on a reduced copy (:data:`cxrlib.images.borders.ANALYSIS_SIDE`) on which bone is bright. Strokes
+They are looked for on a reduced copy (:data:`.ANALYSIS_SIDE`) on which bone is bright. Strokes
 are what is narrower than a few hundredths of the image and stands out on both sides (top-hats: a straight
 edge, however steep, does not). Strokes close to each other are one group, and a group counts where it is
 bright and steep, compact, and lies in the outer part, away from the lungs. Devices there (clips, the ends of

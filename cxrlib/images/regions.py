@@ -187,7 +187,7 @@ def _with_masks(cohort: Cohort, missing: str) -> tuple[Cohort, np.ndarray, np.nd
     if cohort.lung_masks is None:
         raise DataError(
             f"The cohort {cohort.name!r} has no lung masks.",
-            remedy="Make them: cxrlib.lungs.segment.segment(cohort).",
+            remedy="Make them: cxrlib.lungs.masks.segment(cohort).",
         )
     there = np.asarray(cohort.lung_masks.reshape(len(cohort), -1).any(1))
     if not there.any():

@@ -31,32 +31,31 @@ import stat
 import struct
 import warnings
 import zlib
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from cxrlib.errors import ConfigError, DecodeError
+from cxrlib.io.pixels import (
+    BAD_FILE,
+    MAX_BYTES,
+    check_pixels,
+    check_scans,
+    in_strips,
+    stretched,
+    strips,
+    too_large,
+)
 
 DECODER_VERSION = 1
 """Raised by one whenever an image may come out with other pixels: caches are keyed by it."""
-
-MAX_PIXELS = 50_000_000
-"""An image with more is refused before it is decoded. The largest radiographs have some 25 million."""
-
-MAX_BYTES = 2**28
-
-MAX_SCANNED = 500_000_000
-"""Pixels times scans of a JPEG: each of thousands of empty scans costs as much time as a whole image."""
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".dcm", ".dicom")
 
 FITS = ("letterbox", "stretch")
 
 FORMATS = ("PNG", "JPEG", "TIFF", "BMP")
-_BAD_FILE = "Fetch the file again, or leave it out (skip_bad=True, --skip-bad)."
-_PERCENTILES = (0.1, 99.9)
 logging.getLogger("PIL").setLevel(logging.INFO)  # below, it quotes descriptions and names from EXIF
 
 
@@ -105,7 +104,7 @@ def decode_with_shape(path: str | Path, *, minimum: int | None = None) -> tuple[
     except (DecodeError, MemoryError):
         raise
     except RecursionError:
-        raise DecodeError(f"{path} is nested too deeply.", remedy=_BAD_FILE) from None
+        raise DecodeError(f"{path} is nested too deeply.", remedy=BAD_FILE) from None
     except UnidentifiedImageError:
         raise DecodeError(
             f"{path} is no PNG, JPEG, TIFF, BMP or DICOM image (it begins with {data[:8]!r}).",
@@ -113,11 +112,9 @@ def decode_with_shape(path: str | Path, *, minimum: int | None = None) -> tuple[
         ) from None
     except Image.DecompressionBombError:
         assert Image.MAX_IMAGE_PIXELS is not None  # or there were no such error
-        raise _too_large(path, f"more than {2 * Image.MAX_IMAGE_PIXELS:,}") from None
+        raise too_large(path, f"more than {2 * Image.MAX_IMAGE_PIXELS:,}") from None
     except Exception as error:  # decoders raise nearly anything on damaged input: KeyError, struct.error, …
-        raise DecodeError(
-            f"{path} is damaged or truncated: {_first_line(error)}", remedy=_BAD_FILE
-        ) from error
+        raise DecodeError(f"{path} is damaged or truncated: {_first_line(error)}", remedy=BAD_FILE) from error
 
 
 def resize(image: np.ndarray, size: int, fit: str = "letterbox") -> np.ndarray:
@@ -172,57 +169,16 @@ def to_8_bit(values: np.ndarray, path: Path) -> np.ndarray:
         if not np.isfinite([low, high]).all():
             raise DecodeError(
                 f"{path} holds {int((~np.isfinite(values)).sum())} pixels that are NaN or infinite.",
-                remedy=_BAD_FILE,
+                remedy=BAD_FILE,
             )
         if low >= 0 and high <= 1:
-            return _in_strips(values, lambda part: part * 255.0)
-        if any((part != np.rint(part)).any() for part in _strips(values)):
+            return in_strips(values, lambda part: part * 255.0)
+        if any((part != np.rint(part)).any() for part in strips(values)):
             return stretched(values)
     if low < 0 or high > 65_535:
         return stretched(values)
     bits = next(bits for bits in (8, 10, 12, 14, 16) if high < 2**bits)
-    return _in_strips(values, lambda part: part * (255.0 / (2**bits - 1)))
-
-
-def stretched(values: np.ndarray, valid: np.ndarray | None = None) -> np.ndarray:
-    """Map the 0.1st percentile to 0 and the 99.9th to 255, linearly; a constant image becomes black.
-
-    ``valid``: bool of the same shape; only these pixels set the percentiles.
-    """
-    sample = values if valid is None or not valid.any() else values[valid]
-    low, high = np.percentile(sample, _PERCENTILES)
-    if high <= low:
-        # More than 99.8 % of the pixels are equal; whatever else there is still shows.
-        low, high = float(sample.min()), float(sample.max())
-    if high <= low:
-        return np.zeros(values.shape, np.uint8)
-    if not np.isfinite(float(high) - float(low)):
-        return stretched(values / np.asarray(4, values.dtype), valid)
-    factor = 255.0 / (float(high) - float(low))
-    return _in_strips(values, lambda part: np.clip((part - float(low)) * factor, 0, 255))
-
-
-def _strips(values: np.ndarray) -> list[np.ndarray]:
-    """The image in strips of some million pixels, so that wide intermediate types do not multiply memory."""
-    return np.array_split(values, 1 + values.size // 2**20)
-
-
-def _in_strips(values: np.ndarray, function: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-    """``function`` of the image, rounded to uint8; it is given float64."""
-    return np.concatenate([np.rint(function(p.astype(float))).astype(np.uint8) for p in _strips(values)])
-
-
-def luma(rgb: np.ndarray) -> np.ndarray:
-    """uint8 (H, W, 3) -> uint8 (H, W), ITU-R BT.601; equal channels come out unchanged."""
-    return np.asarray(Image.fromarray(rgb).convert("L"))
-
-
-def check_pixels(path: Path, height: int, width: int) -> None:
-    """Raise a DecodeError where an image would not fit into :data:`MAX_PIXELS`."""
-    if height < 1 or width < 1:
-        raise DecodeError(f"{path} is an image of {width} × {height} pixels.", remedy=_BAD_FILE)
-    if height * width > MAX_PIXELS:
-        raise _too_large(path, f"{width:,} × {height:,}")
+    return in_strips(values, lambda part: part * (255.0 / (2**bits - 1)))
 
 
 def file_bytes(path: Path) -> bytes:
@@ -247,7 +203,7 @@ def file_bytes(path: Path) -> bytes:
             f"{path} cannot be read: {reason}.", remedy="Check its name, its permissions and the disk."
         ) from error
     if not data:
-        raise DecodeError(f"{path} is empty (0 bytes).", remedy=_BAD_FILE)
+        raise DecodeError(f"{path} is empty (0 bytes).", remedy=BAD_FILE)
     return data
 
 
@@ -270,7 +226,7 @@ def _raster(path: Path, data: bytes, minimum: int | None) -> tuple[np.ndarray, t
         check_scans(path, data, image.height * image.width)
         if data.find(b"\xff\xd9", stream.tell()) < 0:
             # libjpeg paints what is missing grey; Pillow notices only some of that.
-            raise DecodeError(f"{path} is truncated: the JPEG has no end marker.", remedy=_BAD_FILE)
+            raise DecodeError(f"{path} is truncated: the JPEG has no end marker.", remedy=BAD_FILE)
     if _has_second(image):
         raise DecodeError(
             f"{path} holds several pages or frames.", remedy="Save the one that counts as a file."
@@ -289,13 +245,6 @@ def _raster(path: Path, data: bytes, minimum: int | None) -> tuple[np.ndarray, t
             shape = shape[::-1]
         image = rotated
     return _gray(path, image, white_is_zero), shape
-
-
-def check_scans(path: Path, data: bytes, pixels: int) -> None:
-    """Raise a DecodeError where a JPEG asks for more work than :data:`MAX_SCANNED`."""
-    scans = data.count(b"\xff\xda")
-    if scans > 10 and scans * pixels > MAX_SCANNED:
-        raise DecodeError(f"{path} is a JPEG of {scans:,} scans.", remedy="Save it again as a plain JPEG.")
 
 
 def _has_second(image: Image.Image) -> bool:
@@ -321,8 +270,8 @@ def _gray(path: Path, image: Image.Image, white_is_zero: bool) -> np.ndarray:
         gray, alpha = np.array(image.convert("L")), image.getchannel("A")
         if alpha.getextrema()[0] == 255:
             return gray
-        strips = zip(_strips(gray), _strips(np.asarray(alpha)), strict=True)
-        return np.concatenate([np.rint(g * (a / 255.0)).astype(np.uint8) for g, a in strips])
+        pairs = zip(strips(gray), strips(np.asarray(alpha)), strict=True)
+        return np.concatenate([np.rint(g * (a / 255.0)).astype(np.uint8) for g, a in pairs])
     if mode.startswith("I;16") or mode in ("I", "F"):
         values = np.asarray(image)
         gray = to_8_bit(values, path)
@@ -339,29 +288,22 @@ def _check_png(path: Path, data: bytes) -> None:
     while True:
         header = data[position : position + 8]
         if len(header) < 8:
-            raise DecodeError(f"{path} is truncated: the PNG has no end chunk.", remedy=_BAD_FILE)
+            raise DecodeError(f"{path} is truncated: the PNG has no end chunk.", remedy=BAD_FILE)
         length, kind = struct.unpack(">I4s", header)
         end = position + 12 + length
         if end > len(data):
             missing = end - len(data)
             raise DecodeError(
-                f"{path} is truncated: at least {missing:,} bytes are missing.", remedy=_BAD_FILE
+                f"{path} is truncated: at least {missing:,} bytes are missing.", remedy=BAD_FILE
             )
         checksum = zlib.crc32(memoryview(data)[position + 4 : end - 4])
         if kind[0:1].isupper() and checksum != struct.unpack(">I", data[end - 4 : end])[0]:
             raise DecodeError(
-                f"{path} is damaged: a checksum fails {position:,} bytes into the PNG.", remedy=_BAD_FILE
+                f"{path} is damaged: a checksum fails {position:,} bytes into the PNG.", remedy=BAD_FILE
             )
         if kind == b"IEND":
             return
         position = end
-
-
-def _too_large(path: Path, found: str) -> DecodeError:
-    return DecodeError(
-        f"{path} claims to have {found} pixels; the limit is {MAX_PIXELS:,}.",
-        remedy="Check that it is a radiograph, and reduce it if it is.",
-    )
 
 
 def _first_line(error: Exception) -> str:

@@ -22,7 +22,7 @@ from pydicom.pixels.processing import apply_color_lut, apply_modality_lut
 from pydicom.pixels.utils import pixel_array
 
 from cxrlib.errors import DecodeError
-from cxrlib.io.decode import MAX_BYTES, check_pixels, check_scans, luma, stretched
+from cxrlib.io.pixels import MAX_BYTES, check_pixels, check_scans, luma, stretched
 
 _SIZ = b"\xff\x4f\xff\x51"  # how a JPEG 2000 code stream begins
 _FRAMES = {0xC0, 0xC1, 0xC2, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF, 0xF7}  # JPEG's SOFn

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from cxrlib.errors import CacheError
+from cxrlib.parallel import locked_at_once
 
 if TYPE_CHECKING:
     from numpy.lib.npyio import NpzFile
@@ -94,19 +95,6 @@ def _sweep(folder: Path) -> None:
         with suppress(OSError), open(path, "r+b") as file:
             if locked_at_once(file):
                 path.unlink()
-
-
-def locked_at_once(file: IO[bytes]) -> bool | None:
-    """Lock a file unless somebody else has; None where the system cannot say."""
-    try:
-        import fcntl
-
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except (ImportError, OSError):
-        return None
-    return True
 
 
 def stored(

@@ -18,8 +18,8 @@ from cxrlib.images.polarity import bone_is_bright
 from cxrlib.io.cache import progress_bar
 from cxrlib.io.decode import decode, placed, resize
 from cxrlib.io.storage import atomic_path
+from cxrlib.lungs.masks import Predictor, lung_masks, predictor
 from cxrlib.lungs.network import SIDE
-from cxrlib.lungs.segment import Predictor, lung_masks, predictor
 
 WHAT = ("mask", "crop", "keep", "remove", "frame")
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")

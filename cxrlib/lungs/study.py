@@ -19,8 +19,8 @@ from cxrlib.cohort import Cohort
 from cxrlib.datasets import load
 from cxrlib.errors import DataError
 from cxrlib.evaluation.metrics import Estimate, proportion
+from cxrlib.lungs.masks import lung_masks, predictor
 from cxrlib.lungs.network import SIDE, LungNet, LungTraining, dice, lung_probabilities, train_segmenter
-from cxrlib.lungs.segment import lung_masks, predictor
 from cxrlib.phantom.latents import CONFOUNDERS, Confounder, PhantomConfig
 
 #: name -> (trained on, tested on)
@@ -100,7 +100,7 @@ def measure(
     Parameters
     ----------
     network
-        The one to measure; None for the one that :func:`cxrlib.lungs.segment.segment` takes by ``weights`` and
+        The one to measure; None for the one that :func:`.segment` takes by ``weights`` and
         ``segmenter``.
 
     Returns

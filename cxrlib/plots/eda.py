@@ -14,7 +14,7 @@ from cxrlib.plots.style import VERMILLION as ORANGE
 
 
 def findings(counts: pd.DataFrame, highlight: str = "Pneumonia", ax: Axes | None = None) -> Axes:
-    """Bars of images a finding (:func:`cxrlib.evaluation.eda.finding_counts`); the dark part has no other finding."""
+    """Bars of images a finding (:func:`.finding_counts`); the dark part has no other finding."""
     ax = ax or plt.subplots(figsize=(7.5, 4.6), layout="constrained")[1]
     rows = counts.iloc[::-1]
     names = [_words(name) for name in rows.index]
@@ -32,7 +32,7 @@ def findings(counts: pd.DataFrame, highlight: str = "Pneumonia", ax: Axes | None
 
 
 def lift(ratios: pd.DataFrame, ax: Axes | None = None) -> Axes:
-    """Heat map of co-occurrence over chance (:func:`cxrlib.evaluation.eda.lift`), on a logarithmic colour scale."""
+    """Heat map of co-occurrence over chance (:func:`.lift`), on a logarithmic colour scale."""
     ax = ax or plt.subplots(figsize=(8.2, 7.0), layout="constrained")[1]
     with np.errstate(divide="ignore"):
         logs = np.log2(ratios.to_numpy())
@@ -103,7 +103,7 @@ def ages(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
 def prevalence(
     table: pd.DataFrame, title: str, xlabel: str, *, overall: float | None = None, ax: Axes | None = None
 ) -> Axes:
-    """Dots with intervals (:func:`cxrlib.evaluation.eda.prevalence_by`): thick by image (Wilson), thin by patient."""
+    """Dots with intervals (:func:`.prevalence_by`): thick by image (Wilson), thin by patient."""
     ax = ax or plt.subplots(figsize=(6.5, 3.4), layout="constrained")[1]
     rows, share = np.arange(len(table)), table["prevalence"].to_numpy()
     by_patient = np.array([share - table["low"], table["high"] - share])
@@ -156,7 +156,7 @@ def agreement(table: pd.DataFrame, axes: Sequence[Axes] | None = None) -> Axes:
 
 
 def class_means(without: np.ndarray, with_label: np.ndarray, effect: np.ndarray) -> Axes:
-    """Both mean images (float (H, W), 0–255) and their difference (:func:`cxrlib.evaluation.eda_images.class_means`)."""
+    """Both mean images (float (H, W), 0–255) and their difference (:func:`.class_means`)."""
     figure, axes = plt.subplots(1, 3, figsize=(9.5, 3.4), layout="constrained")
     for ax, image, title in zip(
         axes, (without, with_label), ("Mean without", "Mean with pneumonia"), strict=False
@@ -193,7 +193,7 @@ def intensities(shares: pd.DataFrame, ax: Axes | None = None) -> Axes:
 
 
 def differences(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
-    """Standardised differences between the classes (:func:`cxrlib.evaluation.eda.table_by_label`), largest on top."""
+    """Standardised differences between the classes (:func:`.table_by_label`), largest on top."""
     ax = ax or plt.subplots(figsize=(6.5, 0.32 * len(table) + 1.4), layout="constrained")[1]
     ordered = table.reindex(table["difference"].abs().sort_values().index)
     colours = [ORANGE if value > 0 else BLUE for value in ordered["difference"]]

@@ -39,7 +39,7 @@ def curves(
     points: Mapping[str, OperatingPoint] | None = None,
     prevalence: float | None = None,
 ) -> Figure:
-    """ROC and precision–recall curve with bands (:func:`cxrlib.evaluation.operating_points.mean_curve`), side by side.
+    """ROC and precision–recall curve with bands (:func:`.mean_curve`), side by side.
 
     ``numbers`` has ``auc`` and ``average_precision``; ``points`` are marked on the ROC curve.
     """
@@ -208,7 +208,7 @@ def subgroups(table: pd.DataFrame, overall: Mapping[str, float] | None = None, t
 
 
 def suspicion(numbers: Mapping[str, Estimate], words: Sequence[str] = ("no", "yes"), title: str = "") -> Axes:
-    """How often labels are wrong among the suspects and the others (:func:`cxrlib.evaluation.label_errors.agreement`).
+    """How often labels are wrong among the suspects and the others (:func:`.agreement`).
 
     ``words`` are what label 0 and label 1 say.
     """

@@ -31,7 +31,7 @@ def network_comparison(
     histories
         Network → histories, one for each seed; thin lines are seeds.
     numbers
-        ``<network>.test_auc`` and ``<network>.test_accuracy``, as :func:`cxrlib.training.recipes.compare` gives.
+        ``<network>.test_auc`` and ``<network>.test_accuracy``, as :func:`.compare` gives.
     references
         Accuracies to draw as vertical lines.
     """

@@ -1,6 +1,6 @@
 """Papermill over a folder of notebooks: in order of dependency, side by side, and surviving what goes wrong.
 
-Each notebook runs in a process of its own (:mod:`cxrlib.report.notebook_worker`) with a kernel of its own, so that a
+Each notebook runs in a process of its own (:mod:`.notebook_worker`) with a kernel of its own, so that a
 notebook that raises, exhausts the memory or is killed takes nothing with it.
 """
 

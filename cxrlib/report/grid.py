@@ -9,7 +9,6 @@ from __future__ import annotations
 import itertools
 import json
 import re
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,6 @@ from typing import Any
 
 from rich.console import Console
 
-from cxrlib.cli.console import typed
 from cxrlib.errors import ConfigError, CxrError
 from cxrlib.evaluation.metrics import Estimate
 from cxrlib.report.batch import find_notebooks
@@ -65,30 +63,6 @@ class Point:
         """As in ``dataset=phantom,seed=0``: its folder, and its column's heading."""
         words = (f"{axis}={Path(str(value)).name}" for axis, value in self.values.items())
         return re.sub(r"[^\w=,.+-]", "_", ",".join(words))
-
-
-def axes_of(words: Sequence[str]) -> dict[str, list[object]]:
-    """``["seed=0,1", "dataset=phantom,kermany"]`` as axis to values; words may also share a string.
-
-    Raises
-    ------
-    ConfigError
-        A word that is no axis, an axis given twice, or a value twice on an axis.
-    """
-    axes: dict[str, list[object]] = {}
-    try:
-        parts = [part for given in words for part in shlex.split(given)]
-    except ValueError as error:
-        raise ConfigError(f"{words!r}: {error}.", remedy="Write an axis as seed=0,1,2.") from None
-    for word in parts:
-        name, equals, values = word.partition("=")
-        if not equals or not name.isidentifier() or not all(values.split(",")):
-            raise ConfigError(f"{word!r} is no axis of a grid.", remedy="Write it as seed=0,1,2.")
-        found = [typed(value) for value in values.split(",")]
-        if name in axes or len(set(map(str, found))) < len(found):
-            raise ConfigError(f"{word!r} repeats an axis or a value.", remedy="Name each of them once.")
-        axes[name] = found
-    return axes
 
 
 def run_grid(

@@ -1,4 +1,4 @@
-"""Execute one notebook in this process, for :mod:`cxrlib.report.batch`: ``python -m cxrlib.report.notebook_worker JOB``.
+"""Execute one notebook in this process, for :mod:`.batch`: ``python -m cxrlib.report.notebook_worker JOB``.
 
 ``JOB`` is JSON: ``input``, ``output``, ``parameters``, ``cwd``. Standard output carries JSON, a line each:
 ``{"cell": 3, "of": 20}`` after each cell, and ``{"status": …, "error": …}`` at the end.

@@ -179,7 +179,7 @@ def suspected_labels(table: pd.DataFrame, words: Sequence[str] = OPACITY_WORDS) 
 
     Returns
     -------
-    DataFrame as of :func:`cxrlib.evaluation.label_errors.suspects` with ``image_id``, ``patient_id``, and of the
+    DataFrame as of :func:`.suspects` with ``image_id``, ``patient_id``, and of the
     relabelled ones ``opacity`` (1, 0; NaN where no expert looked) and ``wrong`` (the experts disagree with
     the label).
     """

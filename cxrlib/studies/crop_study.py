@@ -21,7 +21,7 @@ from cxrlib.evaluation.metrics import Estimate, choose_threshold
 from cxrlib.images.regions import crop_to_lungs, keep_lungs, shown
 from cxrlib.io.cache import progress_bar
 from cxrlib.io.decode import resize
-from cxrlib.lungs.segment import segment
+from cxrlib.lungs.masks import segment
 from cxrlib.studies.study import Study, cut, of_preset, study_of, train_all
 from cxrlib.studies.study_stats import Draws, draws, mean_draws, pooled
 from cxrlib.training.config import TrainConfig

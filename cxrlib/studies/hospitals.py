@@ -18,7 +18,7 @@ from cxrlib.cohort import Cohort, split_by_patient
 from cxrlib.datasets import load
 from cxrlib.errors import DataError
 from cxrlib.evaluation.metrics import Estimate
-from cxrlib.images.preprocess import preprocess
+from cxrlib.images.cohorts import preprocess
 from cxrlib.io.cache import progress_bar
 from cxrlib.phantom.latents import Confounder, PhantomConfig
 from cxrlib.studies.region_study import network

@@ -22,7 +22,7 @@ from cxrlib.datasets import load
 from cxrlib.errors import ConfigError, DataError
 from cxrlib.images.markers import find_markers, inpaint
 from cxrlib.images.regions import crop_to_lungs, keep_lungs
-from cxrlib.lungs.segment import segment
+from cxrlib.lungs.masks import segment
 from cxrlib.phantom import phantom
 from cxrlib.phantom.latents import CONFOUNDERS, Confounder, PhantomConfig
 from cxrlib.studies.study_stats import Draws, draws, mean_draws
@@ -238,7 +238,7 @@ def pairs(
     agreement
         Share of the ill who have it, and of the healthy who have not; see :func:`flags`.
     find_lungs
-        Find the lungs as one has to on real images (:func:`cxrlib.lungs.segment.segment`, on images without
+        Find the lungs as one has to on real images (:func:`cxrlib.lungs.masks.segment`, on images without
         their letters); else take the phantom's own masks.
     loading
         As for :func:`cxrlib.load`: ``cache_dir``, ``workers``.

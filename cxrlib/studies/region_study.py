@@ -1,6 +1,6 @@
 """What a network reaches that is shown a part of the image: the frame, the corners, all but the lungs, …
 
-The same network is trained and tested on each of :data:`cxrlib.images.regions.VIEWS`. Where a view without lungs
+The same network is trained and tested on each of :data:`.VIEWS`. Where a view without lungs
 reaches much of what the whole image does, the whole image's accuracy says little about lungs.
 """
 
@@ -18,7 +18,7 @@ from cxrlib.errors import ConfigError
 from cxrlib.evaluation.metrics import Estimate
 from cxrlib.images.regions import VIEWS, shown
 from cxrlib.io.cache import progress_bar
-from cxrlib.lungs.segment import segment
+from cxrlib.lungs.masks import segment
 from cxrlib.studies.study import Study, cut, of_preset, study_of, train_all
 from cxrlib.studies.study_stats import draws, pooled, ratio_draws
 from cxrlib.training.augment import Augment
@@ -67,7 +67,7 @@ def regions(
     Parameters
     ----------
     cohort
-        Without lung masks it gets those of :func:`cxrlib.lungs.segment.segment` if a view needs them.
+        Without lung masks it gets those of :func:`cxrlib.lungs.masks.segment` if a view needs them.
     views
         Some of :data:`cxrlib.images.regions.VIEWS`; ``whole`` is always among them.
 

@@ -25,8 +25,9 @@ from cxrlib.evaluation.metrics import Estimate
 from cxrlib.io.cache import progress_bar
 from cxrlib.studies.attribution import attribute, inside_share
 from cxrlib.studies.planting import Pairs, Twins, pairs
-from cxrlib.studies.study import Study, Trained, TrainingChange, of_preset, study_of, train
+from cxrlib.studies.study import Study, Trained, of_preset, study_of, train
 from cxrlib.studies.study_stats import Draws, draws, mean_draws, pooled, ratio_draws, worst_draws
+from cxrlib.training.callbacks import TrainingChange
 from cxrlib.training.config import TrainConfig
 from cxrlib.training.inference import predict
 from cxrlib.training.models import Classifier

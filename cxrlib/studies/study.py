@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -20,12 +19,13 @@ from cxrlib.io.storage import cache_root
 from cxrlib.parallel import fan_out
 from cxrlib.studies.study_stats import holm
 from cxrlib.training.augment import Augment
-from cxrlib.training.callbacks import Callback, Checkpoint, NonFiniteRecovery
+from cxrlib.training.callbacks import Callback, Checkpoint, NonFiniteRecovery, TrainingChange
 from cxrlib.training.config import TrainConfig
 from cxrlib.training.inference import load_model
 from cxrlib.training.models import Classifier
 from cxrlib.training.recipes import AUGMENT, MILD_AUGMENT
-from cxrlib.training.trainer import Trainer, artefact_folder, train_or_load
+from cxrlib.training.store import artefact_folder, train_or_load
+from cxrlib.training.trainer import Trainer
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -111,7 +111,7 @@ class Study:
 
     @property
     def numbers(self) -> dict[str, Estimate]:
-        """Name to Estimate, as :func:`cxrlib.evaluation.results.record` takes it; undefined numbers are left out."""
+        """Name to Estimate, as :func:`.record` takes it; undefined numbers are left out."""
         found = {}
         for row in self.estimates.to_dict("records"):
             if np.isfinite(row["value"]):
@@ -206,14 +206,6 @@ class Trained:
     def best_row(self) -> pd.Series:
         """The check-in of the lowest validation loss."""
         return self.history.iloc[self.history["val_loss"].argmin()]
-
-
-class TrainingChange(Callback, ABC):
-    """A callback that changes what is learnt, and so belongs to the name under which a training is kept."""
-
-    @abstractmethod
-    def key(self, cohort: Cohort) -> str:
-        """A folder name that differs where the change does."""
 
 
 class StopWhenMemorised(Callback):

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cxrlib.errors import ConfigError
-from cxrlib.training.distributed import ALL, Share
+from cxrlib.training.share import ALL, Share
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ NO_AUGMENT = Augment(rotate=0, translate=0, scale=0, brightness=0, contrast=0, g
 class LungAugment:
     """How training radiographs are varied, so that a scanner or a pose not seen is not a surprise.
 
-    Half-widths of uniform draws, as in :class:`~cxrlib.training.augment.Augment`, which does the exposure; the rest is
+    Half-widths of uniform draws, as in :class:`Augment`, which does the exposure; the rest is
     drawn here because a mask has to move along.
 
     Parameters

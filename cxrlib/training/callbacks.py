@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from pathlib import Path
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
     from tqdm import tqdm
 
+    from cxrlib.cohort import Cohort
     from cxrlib.training.trainer import Trainer
 
 
@@ -69,17 +70,12 @@ class Callback:
         """Become the callback that :meth:`state` described."""
 
 
-def default_callbacks(
-    out_dir: str | Path | None = None, *, progress: bool = True, tensorboard: bool = True
-) -> list[Callback]:
-    """Recovery and a progress bar; with a folder, checkpoints and TensorBoard logs in it."""
-    callbacks: list[Callback] = [NonFiniteRecovery()]
-    if progress:
-        callbacks.append(ProgressBar())
-    if out_dir is not None:
-        callbacks += [TensorBoard()] if tensorboard else []
-        callbacks.append(Checkpoint())
-    return callbacks
+class TrainingChange(Callback, ABC):
+    """A callback that changes what is learnt, and so belongs to the name under which a training is kept."""
+
+    @abstractmethod
+    def key(self, cohort: Cohort) -> str:
+        """A folder name that differs where the change does."""
 
 
 class ProgressBar(Callback):

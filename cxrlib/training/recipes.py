@@ -24,7 +24,7 @@ from cxrlib.training.augment import Augment
 from cxrlib.training.callbacks import Callback
 from cxrlib.training.config import TrainConfig
 from cxrlib.training.inference import predict
-from cxrlib.training.trainer import train_or_load
+from cxrlib.training.store import train_or_load
 
 PRESETS = ("smoke", "course", "full")
 

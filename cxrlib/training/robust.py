@@ -17,9 +17,9 @@ from torch import Generator, Tensor, nn
 
 from cxrlib.cohort import Cohort
 from cxrlib.errors import ConfigError, DataError
-from cxrlib.studies.study import TrainingChange
-from cxrlib.training.distributed import ALL, Share
+from cxrlib.training.callbacks import TrainingChange
 from cxrlib.training.models import Classifier
+from cxrlib.training.share import ALL, Share
 from cxrlib.training.trainer import Trainer
 
 GROUPS = ("healthy, without", "healthy, with", "ill, without", "ill, with")

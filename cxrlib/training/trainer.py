@@ -12,12 +12,9 @@ by several processes (:mod:`cxrlib.training.distributed`) with those of one.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 import time
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 
@@ -30,14 +27,10 @@ from torch import Tensor
 from cxrlib.cohort import Cohort, Rows
 from cxrlib.errors import CheckpointError, DataError, TrainingError
 from cxrlib.evaluation.metrics import auc
-from cxrlib.io.cache import cache_root
-from cxrlib.io.storage import locked
-from cxrlib.parallel import is_main_process
-from cxrlib.training.callbacks import Callback, Checkpoint, default_callbacks
-from cxrlib.training.checkpoints import drop_damaged, load_checkpoint
+from cxrlib.training.callbacks import Callback, Checkpoint, NonFiniteRecovery, ProgressBar, TensorBoard
+from cxrlib.training.checkpoints import load_checkpoint
 from cxrlib.training.config import FIXED_ON_RESUME, TrainConfig
 from cxrlib.training.distributed import (
-    Share,
     end_others,
     gathered,
     is_lost_process,
@@ -47,6 +40,7 @@ from cxrlib.training.distributed import (
 )
 from cxrlib.training.inference import predict_logits
 from cxrlib.training.models import Averaged, Classifier, averaged, build
+from cxrlib.training.share import Share
 
 
 class Trainer:
@@ -57,7 +51,7 @@ class Trainer:
     config
         The settings.
     callbacks
-        What happens around the loop; None for :func:`cxrlib.training.callbacks.default_callbacks`.
+        What happens around the loop; None for :func:`default_callbacks`.
     out_dir
         Where checkpoints and TensorBoard logs go; None keeps nothing on disk.
     """
@@ -364,43 +358,17 @@ class Trainer:
             getattr(callback, hook)(self, *args)
 
 
-def train_or_load(
-    cohort: Cohort,
-    config: TrainConfig,
-    store: str | Path | None = None,
-    callbacks: Sequence[Callback] | None = None,
-) -> tuple[Classifier, pd.DataFrame]:
-    """The network that this config trains on this cohort, from the artefact store or trained now.
-
-    The store's key is the content of the cohort and the config; a training that was cut off is resumed.
-
-    Parameters
-    ----------
-    store
-        A folder; None for ``models`` in the cache.
-
-    Returns
-    -------
-    The network and its history.
-    """
-    folder = artefact_folder(cohort, config, store)
-    if callbacks is None:
-        callbacks = default_callbacks(folder, tensorboard=False)
-    trainer = Trainer(config, callbacks, folder)
-    # Of several processes of one training the first holds the lock for all.
-    with locked(folder) if is_main_process() else nullcontext():
-        if is_main_process():
-            drop_damaged(folder)
-        history = trainer.fit(cohort, resume=True)
-    return trainer.model.eval(), history
-
-
-def artefact_folder(cohort: Cohort, config: TrainConfig, store: str | Path | None = None) -> Path:
-    """Where :func:`train_or_load` keeps this training: ``last.pt``, and ``best.pt`` of the lowest loss."""
-    key = hashlib.sha256(
-        json.dumps([cohort.content_hash(), asdict(config)], sort_keys=True).encode()
-    ).hexdigest()
-    return (cache_root() / "models" if store is None else Path(store)) / f"{config.model}-{key[:16]}"
+def default_callbacks(
+    out_dir: str | Path | None = None, *, progress: bool = True, tensorboard: bool = True
+) -> list[Callback]:
+    """Recovery and a progress bar; with a folder, checkpoints and TensorBoard logs in it."""
+    callbacks: list[Callback] = [NonFiniteRecovery()]
+    if progress:
+        callbacks.append(ProgressBar())
+    if out_dir is not None:
+        callbacks += [TensorBoard()] if tensorboard else []
+        callbacks.append(Checkpoint())
+    return callbacks
 
 
 def _seed(*parts: int) -> int:

@@ -317,7 +317,7 @@ def test_on_two_pooled_hospitals_a_skewed_source_is_severe(data_root):
 
 @pytest.mark.real_data
 def test_the_template_of_phantoms_tells_ap_from_pa_on_radiographs(data_root):
-    from cxrlib.lungs.segment import segment
+    from cxrlib.lungs.masks import segment
 
     cohort = segment(
         load("nih", data_dir=data_root / "nih-subset", image_size=128, limit=250, progress=False)

@@ -13,13 +13,13 @@ from dicom_files import dicom, ramp
 from cxrlib.audit.files import file_facts
 from cxrlib.audit.probes import _kept
 from cxrlib.audit.tables import levels_by_label
+from cxrlib.cli.report import axes_of
 from cxrlib.datasets import folder
 from cxrlib.errors import ConfigError, DataError, DecodeError
 from cxrlib.evaluation.results import project_root
 from cxrlib.io.cache import _resumed
 from cxrlib.io.decode import decode
 from cxrlib.io.storage import read_array, read_arrays
-from cxrlib.report.grid import axes_of
 from cxrlib.training.augment import Augment
 from cxrlib.training.config import TrainConfig
 

@@ -11,10 +11,10 @@ from typer.testing import CliRunner
 import cxrlib
 from cxrlib.cli.main import app
 from cxrlib.errors import CheckpointError, ConfigError, DataError
-from cxrlib.lungs import segment as lungs
+from cxrlib.lungs import masks as lungs
 from cxrlib.lungs.files import apply_to_files
+from cxrlib.lungs.masks import problem_with, segment
 from cxrlib.lungs.network import dice
-from cxrlib.lungs.segment import problem_with, segment
 
 
 @pytest.fixture(scope="module")

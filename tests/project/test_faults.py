@@ -24,19 +24,19 @@ from cxrlib.audit.features import describe
 from cxrlib.audit.probes import Probes
 from cxrlib.audit.rules import PROBES
 from cxrlib.errors import CacheError, CheckpointError, CxrError
-from cxrlib.images.preprocess import preprocess
+from cxrlib.images.cohorts import preprocess
 from cxrlib.io import storage
 from cxrlib.io.cache import build_images, decode_files
 from cxrlib.io.storage import atomic_path, intact, stored
+from cxrlib.lungs.masks import segment
 from cxrlib.lungs.network import LungNet, save_weights
-from cxrlib.lungs.segment import segment
 from cxrlib.parallel import run_jobs
 from cxrlib.phantom import store as phantom_store
 from cxrlib.report.batch import Outcome
 from cxrlib.report.site import build as site_build
 from cxrlib.training.checkpoints import load_checkpoint, save_checkpoint
 from cxrlib.training.config import TrainConfig
-from cxrlib.training.trainer import artefact_folder, train_or_load
+from cxrlib.training.store import artefact_folder, train_or_load
 
 ROOT = Path(cxrlib.__file__).resolve().parent.parent
 SIZE = 16
@@ -230,13 +230,13 @@ def test_shared_memory_of_processes_killed_with_their_workers_is_given_back(tmp_
     for pid in (11, 12, 13):  # dead, alive, and none of ours
         (tmp_path / "shm" / f"joblib_memmapping_folder_{pid}_abc").mkdir(parents=True)
         (tmp_path / "shm" / f"sem.loky-{pid}-xyz").touch()
-    marks = tmp_path / "cache" / "workers"
-    marks.mkdir(parents=True)
+    marks = tmp_path / "shm" / f"cxrlib-workers-{os.getuid()}"
+    marks.mkdir()
     (marks / "11").touch()
     with open(marks / "12", "wb") as alive:
-        assert storage.locked_at_once(alive)
+        assert parallel.locked_at_once(alive)
         list(run_jobs(abs, [(1,), (2,)], workers=2))
-    left = {path.name for path in (tmp_path / "shm").iterdir()}
+    left = {path.name for path in (tmp_path / "shm").iterdir()} - {marks.name}
     assert left == {f"{kind}{pid}{end}" for pid in (12, 13) for kind, end in SHARED}
     assert {path.name for path in marks.iterdir()} == {"12", str(os.getpid())}
 

@@ -14,13 +14,14 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from cxrlib.cli.main import app
+from cxrlib.cli.report import axes_of
 from cxrlib.errors import ConfigError
 from cxrlib.evaluation.metrics import Estimate
 from cxrlib.evaluation.results import project_root, record
 from cxrlib.report import grid as report_grid
 from cxrlib.report import report
 from cxrlib.report.batch import Batch, find_notebooks
-from cxrlib.report.grid import axes_of, run_grid
+from cxrlib.report.grid import run_grid
 from cxrlib.report.site import build
 from cxrlib.report.site.comparison import compare, recorded_numbers
 from cxrlib.report.site.single_file import one_file

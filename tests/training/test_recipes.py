@@ -8,7 +8,7 @@ from cxrlib.evaluation.metrics import accuracy, auc, bootstrap_mean, choose_thre
 from cxrlib.training.callbacks import Checkpoint, NonFiniteRecovery
 from cxrlib.training.inference import predict
 from cxrlib.training.recipes import AUGMENT, MILD_AUGMENT, PRESETS, compare, recipe
-from cxrlib.training.trainer import train_or_load
+from cxrlib.training.store import train_or_load
 
 
 @pytest.mark.parametrize("preset", PRESETS)

@@ -21,8 +21,8 @@ from cxrlib.evaluation.metrics import auc
 from cxrlib.evaluation.results import project_root, recorded
 from cxrlib.training.augment import Augment
 from cxrlib.training.checkpoints import load_checkpoint
-from cxrlib.training.distributed import Share
 from cxrlib.training.inference import load_model, predict_logits
+from cxrlib.training.share import Share
 from cxrlib.training.trainer import TrainConfig, Trainer
 
 WORKER = Path(__file__).with_name("toy_processes.py")

@@ -21,11 +21,11 @@ from cxrlib.training.callbacks import (
     EarlyStopping,
     NonFiniteRecovery,
     TensorBoard,
-    default_callbacks,
 )
 from cxrlib.training.checkpoints import load_checkpoint, save_checkpoint
 from cxrlib.training.inference import load_model, predict
-from cxrlib.training.trainer import TrainConfig, Trainer, train_or_load
+from cxrlib.training.store import train_or_load
+from cxrlib.training.trainer import TrainConfig, Trainer, default_callbacks
 
 QUICK = TrainConfig(model="lenet", epochs=3, batch_size=16, dropout=0.2, augment=Augment(), average_decay=0.9)
 

@@ -20,9 +20,8 @@ from cxrlib.training.callbacks import (
     Checkpoint,
     EarlyStopping,
     NonFiniteRecovery,
-    default_callbacks,
 )
-from cxrlib.training.trainer import TrainConfig, Trainer
+from cxrlib.training.trainer import TrainConfig, Trainer, default_callbacks
 
 #: Everything that could depend on the number of processes: batches that do not divide by two, dropout, batch
 #: norms, per-image noise, class weights, averaging. A constant rate, so that an epoch can be added.

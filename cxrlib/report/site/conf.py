@@ -1,4 +1,4 @@
-"""Sphinx's configuration for the report. Used by ``cxrlib.report.site.build``; nothing in it depends on the run."""
+"""Sphinx's configuration for the report; nothing in it depends on the run."""
 
 project = "What is it really looking at?"
 html_title = "What is it really looking at?"

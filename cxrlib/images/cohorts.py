@@ -1,4 +1,4 @@
-"""Cohorts through the consistent pipeline, in parallel and from the cache; one image: :mod:`cxrlib.images.pipeline`.
+"""Cohorts through the consistent pipeline, in parallel and from the cache; one image: :mod:`.pipeline`.
 
 ``preprocess(cohort)`` gives a cohort back; ``geometry_of`` and ``marker_masks`` give what was found on the
 way.
@@ -109,7 +109,7 @@ def preprocess(
     Returns
     -------
     Cohort with ``inverted`` (bool), ``border_cropped`` and ``marker_area`` (shares of the area), the columns
-    of :data:`cxrlib.images.geometry.GEOMETRY_COLUMNS` (see :func:`geometry_of`) and ``cache_row``; the settings are
+    of :data:`.GEOMETRY_COLUMNS` (see :func:`geometry_of`) and ``cache_row``; the settings are
     in ``info["preprocess"]``.
 
     Raises
@@ -168,7 +168,7 @@ def geometry_of(cohort: Cohort, row: int) -> Geometry:
     if missing or "preprocess" not in cohort.info:
         raise DataError(
             f"The cohort {cohort.name!r} has no geometry (no column {', '.join(map(repr, missing))}).",
-            remedy="Take it through cxrlib.images.preprocess.preprocess first.",
+            remedy="Take it through cxrlib.images.cohorts.preprocess first.",
         )
     numbers = cohort.table.iloc[row][list(GEOMETRY_COLUMNS)].astype(float).tolist()
     return _geometry(numbers, int(cohort.info["image_size"]), cohort.info["preprocess"]["fit"])
@@ -192,7 +192,7 @@ def marker_masks(cohort: Cohort) -> np.ndarray:
     if folder is None or "cache_row" not in cohort.table:
         raise DataError(
             f"The cohort {cohort.name!r} has no marker masks.",
-            remedy="Take it through cxrlib.images.preprocess.preprocess first.",
+            remedy="Take it through cxrlib.images.cohorts.preprocess first.",
         )
     try:
         packed = read_array(Path(str(folder)) / "markers.npy", mmap_mode="r")

@@ -9,11 +9,7 @@ from PIL import Image
 from cxrlib.cohort import Cohort
 from cxrlib.errors import CacheError, ConfigError, DataError
 from cxrlib.images.borders import FLAT_RANGE, exposed_box, flat_box, reduced
-from cxrlib.images.geometry import Geometry
-from cxrlib.images.markers import find_markers, inpaint
-from cxrlib.images.pipeline import TOLERANCE, TOLERANCE_99
-from cxrlib.images.polarity import bone_is_bright
-from cxrlib.images.preprocess import (
+from cxrlib.images.cohorts import (
     PreprocessConfig,
     geometry_of,
     marker_masks,
@@ -21,6 +17,10 @@ from cxrlib.images.preprocess import (
     preprocess_image,
     steps,
 )
+from cxrlib.images.geometry import Geometry
+from cxrlib.images.markers import find_markers, inpaint
+from cxrlib.images.pipeline import TOLERANCE, TOLERANCE_99
+from cxrlib.images.polarity import bone_is_bright
 from cxrlib.io.decode import decode, resize
 from cxrlib.phantom import phantom
 
