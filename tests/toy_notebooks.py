@@ -35,7 +35,7 @@ GOOD = [
         "code",
         "import matplotlib.pyplot as plt\n"
         "from pathlib import Path\n"
-        "from cxrlib import results\n"
+        "from cxrlib.evaluation import results\n"
         "from cxrlib.evaluation.metrics import Estimate\n"
         "figure, axis = plt.subplots(figsize=(4, 3))\n"
         "axis.plot([0, 1], [seed, 1])\n"

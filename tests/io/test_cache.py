@@ -245,7 +245,7 @@ def test_no_readable_file_at_all_is_an_error_even_when_skipping(tmp_path):
 
 KILLED = """
     import os, signal, sys
-    from cxrlib import cache
+    from cxrlib.io import cache
 
     cache.FLUSH_SECONDS, cache.CHUNK = 0, 16
     checkpoint, calls = cache._checkpoint, []
@@ -308,7 +308,7 @@ def test_a_damaged_checkpoint_is_no_obstacle(files, tmp_path):
 def test_two_processes_at_once_build_it_once_and_agree(files, tmp_path):
     script = """
         import hashlib, os, sys
-        from cxrlib import cache
+        from cxrlib.io import cache
         build, built = cache._build, []
         def counted(*arguments):
             built.append(1)

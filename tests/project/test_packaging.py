@@ -105,7 +105,7 @@ def test_the_sites_templates_and_styles_are_part_of_the_package():
     ):
         assert resources.files("cxrlib.report.site").joinpath(inside).is_file()
     setup = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]
-    assert "site/**/*" in setup["package-data"]["cxrlib"]
+    assert "report/site/**/*" in setup["package-data"]["cxrlib"]
 
 
 def test_ci_is_a_script_that_bash_accepts():

@@ -159,7 +159,7 @@ def test_an_axis_that_is_no_parameter_is_an_error_before_anything_runs(tmp_path)
 
 
 MEASURES = """\
-from cxrlib import results
+from cxrlib.evaluation import results
 from cxrlib.evaluation.metrics import Estimate
 numbers = {"auc": Estimate(0.8 + seed / 10, 0.7, 0.95), "knob": knob}
 results.record(None, "r", numbers, dataset=dataset, notebook="01_knob", out_dir=out_dir, preset=preset)

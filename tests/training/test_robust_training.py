@@ -11,7 +11,6 @@ from cxrlib.cohort import Cohort
 from cxrlib.errors import ConfigError, DataError
 from cxrlib.studies.study import PLAIN, train
 from cxrlib.training.callbacks import Callback, Checkpoint
-from cxrlib.training.distributed import ALL
 from cxrlib.training.inference import predict
 from cxrlib.training.robust import (
     GroupBalanced,
@@ -21,6 +20,7 @@ from cxrlib.training.robust import (
     groups_of,
     retrain_last_layer,
 )
+from cxrlib.training.share import ALL
 from cxrlib.training.trainer import Trainer
 
 CONFIG = replace(PLAIN, epochs=6, batch_size=32, width=4, check_ins=0.5)

@@ -188,15 +188,13 @@ def mapped_bytes(path: Path) -> int:
     return 1024 * int(block.split("Rss:")[1].split()[0])
 
 
-PAGE = (WORKER.parent.parent / "cxrlib" / "site" / "pages" / "eight_gpus.md").read_text(encoding="utf-8")
+PAGE = (project_root() / "cxrlib/report/site/pages/eight_gpus.md").read_text(encoding="utf-8")
 
 
 def test_the_pages_sizes_follow_from_the_shapes():
     from cxrlib.training.models import build, count_parameters
 
-    rows = json.loads((WORKER.parent.parent / "benchmarks" / "scale.json").read_text(encoding="utf-8"))[
-        "rows"
-    ]
+    rows = json.loads((project_root() / "benchmarks" / "scale.json").read_text(encoding="utf-8"))["rows"]
     rates = {row["name"]: row["ours"] for row in rows}
     names = {"parameters": count_parameters(build("densenet121")), "scale": rates.__getitem__}
     claims = re.findall(r"([\d.,]+)<!-- = (.+?) : (\S+) -->", PAGE)
@@ -213,9 +211,7 @@ def test_the_pages_recorded_numbers_are_those_recorded():
 
 
 def test_the_pages_measurements_are_those_recorded():
-    rows = json.loads((WORKER.parent.parent / "benchmarks" / "scale.json").read_text(encoding="utf-8"))[
-        "rows"
-    ]
+    rows = json.loads((project_root() / "benchmarks" / "scale.json").read_text(encoding="utf-8"))["rows"]
     by_name = {row["name"]: row for row in rows}
     claims = re.findall(r"([\d.e-]+)<!-- scale:([\w.]+):(\w+):(\S+) -->", PAGE)
     assert len(claims) == PAGE.count("<!-- scale:") == 7
