@@ -412,7 +412,8 @@ def test_a_bar_that_rewrites_its_line_is_dropped_and_what_is_printed_around_it_s
 
 
 def test_folders_of_this_machine_are_renamed_longest_first():
-    text = "/home/me/project/cxrlib/evaluation/eda.py /home/me/project /home/me/projects/x <object at 0x7f>"
+    text = "/home/me/project/cxrlib/evaluation/eda.py /home/me/project "
+    text += "/home/me/projects/x <object at 0x7f0011223344>"
     names = {"/home/me": "~", "/home/me/project": ""}
     [output] = cleaned(nbformat.v4.new_output("stream", text=text), names=names)
     assert output.text == "cxrlib/evaluation/eda.py . ~/projects/x <object>"
