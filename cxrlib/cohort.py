@@ -29,12 +29,8 @@ class Rows:
     map that were read are given back after every ``MAPPED`` bytes: they stay in the system's file cache, and
     out of this process's resident set.
 
-    Parameters
-    ----------
-    array
-        Shape (N, …), or other Rows.
-    rows
-        int, shape (K,): positions in it.
+    - ``array``: shape (N, …), or other Rows.
+    - ``rows``: int, shape (K,): positions in it.
     """
 
     def __init__(self, array: np.ndarray | Rows, rows: np.ndarray) -> None:
@@ -73,26 +69,15 @@ def _give_back(array: np.ndarray) -> None:
 class Cohort:
     """Radiographs with what is known of them.
 
-    Parameters
-    ----------
-    images
-        uint8, shape (N, H, W), 0–255; bone is bright. Often a read-only memory map.
-    table
-        N rows. Needs ``image_id`` (unique), ``patient_id``, ``label`` (0 or 1, 1 = pneumonia) and ``split``
-        (train, val or test); may hold ``view``, ``age`` (years), ``sex``, ``site``, ``subtype``, ``path``, ….
-    lung_masks, lesion_masks
-        uint8 0/1 of the images' shape, or None.
-    name
-        Where the images come from, as in ``load(name)``.
-    info
-        How the cohort was made: plain values, carried along into checkpoints and results.
-    allow_shared_patients
-        Let a patient be in two splits. Only the leakage study wants this.
-
-    Raises
-    ------
-    DataError
-        Lengths differ, ids repeat, a label is neither 0 nor 1, or a patient is in two splits.
+    - ``images``: uint8, shape (N, H, W), 0–255; bone is bright. Often a read-only memory map.
+    - ``table``: N rows. Needs ``image_id`` (unique), ``patient_id``, ``label`` (0 or 1, 1 = pneumonia) and
+      ``split`` (train, val or test); may hold ``view``, ``age`` (years), ``sex``, ``site``, ``subtype``,
+      ``path``, ….
+    - ``lung_masks``, ``lesion_masks``: uint8 0/1 of the images' shape, or None.
+    - ``name``: where the images come from, as in ``load(name)``.
+    - ``info``: how the cohort was made: plain values, carried along into checkpoints and results.
+    - ``allow_shared_patients``: let a patient be in two splits. Only the leakage study wants this.
+    - Raises DataError: lengths differ, ids repeat, a label is neither 0 nor 1, or a patient is in two splits.
     """
 
     images: np.ndarray
@@ -181,10 +166,7 @@ class Cohort:
 def concatenate(cohorts: Sequence[Cohort], name: str = "joined") -> Cohort:
     """Several cohorts of one image size as one; masks and columns that only some have are left out.
 
-    Raises
-    ------
-    DataError
-        No cohort, images of different sizes, or an image id in two of them.
+    - Raises DataError: no cohort, images of different sizes, or an image id in two of them.
     """
     cohorts = list(cohorts)
     sizes = {cohort.images.shape[1:] for cohort in cohorts}
@@ -213,16 +195,9 @@ def split_by_patient(
 ) -> np.ndarray:
     """Give each patient a split from a hash of their id and the seed, so that row order cannot matter.
 
-    Parameters
-    ----------
-    patient_ids
-        Shape (N,), anything that reads as a string.
-    fractions
-        Expected shares of patients in train, val and test; they sum to one.
-
-    Returns
-    -------
-    object array of str, shape (N,): ``train``, ``val`` or ``test``.
+    - ``patient_ids``: shape (N,), anything that reads as a string.
+    - ``fractions``: expected shares of patients in train, val and test; they sum to one.
+    - Returns: object array of str, shape (N,): ``train``, ``val`` or ``test``.
     """
     if len(fractions) != 3 or min(fractions) < 0 or not np.isclose(sum(fractions), 1.0):
         raise DataError(

@@ -7,10 +7,5 @@
 import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
-    __name__,
-    submod_attrs={
-        "page": ["write"],
-        "rules": ["PROBES"],
-        "run": ["Audit", "audit_cohort"],
-    },
+    __name__, submod_attrs={"page": ["write"], "rules": ["PROBES"], "run": ["Audit", "audit_cohort"]}
 )

@@ -36,24 +36,13 @@ def describe(
 ) -> Mapping[str, np.ndarray]:
     """Features of every image for every probe of :data:`LOOKS` and :data:`SIGNS`.
 
-    Parameters
-    ----------
-    cohort
-        With ``lung_masks``; empty ones are replaced by the others' mean for the views, and known to be empty
-        to the signs that need lungs.
-    folder
-        Chunks are kept here; those that are there are reused.
-
-    Returns
-    -------
-    probe -> float32, (N, D); and ``thumbnail``, uint8 (N, 64, 64), by which duplicates are recognised.
-
-    Raises
-    ------
-    DataError
-        The cohort has no lung masks.
-    CacheError
-        Chunks went from the folder meanwhile.
+    - ``cohort``: with ``lung_masks``; empty ones are replaced by the others' mean for the views, and known to
+      be empty to the signs that need lungs.
+    - ``folder``: chunks are kept here; those that are there are reused.
+    - Returns: probe -> float32, (N, D); and ``thumbnail``, uint8 (N, 64, 64), by which duplicates are
+      recognised.
+    - Raises DataError: the cohort has no lung masks.
+    - Raises CacheError: chunks went from the folder meanwhile.
     """
     masks = cohort.lung_masks
     if masks is None:

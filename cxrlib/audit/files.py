@@ -35,14 +35,12 @@ def file_facts(
 ) -> pd.DataFrame:
     """Facts of each file from its header, and a hash of its bytes; nothing is decoded.
 
-    Returns
-    -------
-    DataFrame in the order of ``paths``: ``height``, ``width``, ``aspect``, ``format``, ``mode`` (colour mode,
-    or the photometric interpretation of DICOM), ``bits``, ``tables`` (a hash of JPEG's quantisation tables,
-    PNG's or TIFF's compression, DICOM's transfer syntax), ``written_by`` (software or maker), ``bytes``,
-    ``bytes_per_pixel``, ``sha256``, ``burned_in`` (DICOM's BurnedInAnnotation, YES or NO, "unsaid" without;
-    missing for other formats). Of a DICOM header nothing else is kept: no name, no date, no id; of the
-    station's name a hash. A file that cannot be read has missing values.
+    - Returns: DataFrame in the order of ``paths``: ``height``, ``width``, ``aspect``, ``format``, ``mode``
+      (colour mode, or the photometric interpretation of DICOM), ``bits``, ``tables`` (a hash of JPEG's
+      quantisation tables, PNG's or TIFF's compression, DICOM's transfer syntax), ``written_by`` (software or
+      maker), ``bytes``, ``bytes_per_pixel``, ``sha256``, ``burned_in`` (DICOM's BurnedInAnnotation, YES or
+      NO, "unsaid" without; missing for other formats). Of a DICOM header nothing else is kept: no name, no
+      date, no id; of the station's name a hash. A file that cannot be read has missing values.
     """
     jobs = [(list(paths[start : start + _CHUNK]),) for start in range(0, len(paths), _CHUNK)]
     made: dict[str, dict[str, Any]] = {}
@@ -113,16 +111,10 @@ def duplicates(thumbnails: np.ndarray, digests: Sequence[str] | pd.Series | None
     at most 16 by the correlation of their detail. Finds copies that were resized, re-encoded, or brightened;
     not those mirrored, turned or cropped.
 
-    Parameters
-    ----------
-    thumbnails
-        uint8, (N, 64, 64).
-    digests
-        Hashes of the files' bytes; None or missing: only pictures are compared.
-
-    Returns
-    -------
-    DataFrame: ``a`` < ``b`` (rows), ``exact`` (equal bytes or equal thumbnails), ``likeness`` (correlation).
+    - ``thumbnails``: uint8, (N, 64, 64).
+    - ``digests``: hashes of the files' bytes; None or missing: only pictures are compared.
+    - Returns: DataFrame: ``a`` < ``b`` (rows), ``exact`` (equal bytes or equal thumbnails), ``likeness``
+      (correlation).
     """
     hashes = perceptual_hashes(thumbnails).astype(np.float32) * 2 - 1
     detail = _detail(thumbnails)

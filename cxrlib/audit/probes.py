@@ -37,27 +37,17 @@ _SOURCES = 10  # that are told from pixels
 class Finding:
     """What one probe found.
 
-    Parameters
-    ----------
-    probe
-        What was looked at, and what to do.
-    severity
-        severe, warning, note or fine.
-    auc, p_value, p_holm
-        On held-out patients, with its interval; by permutation, and corrected over all probes. None for
-        counts.
-    share
-        (AUC − ½) over the whole image's; None where that is not above ½.
-    images
-        For counts: how many images are concerned.
-    explained_by, left
-        Another finding that it goes along with, and the AUC left among images alike in that.
-    detail
-        More, by probe: pairs, levels, reasons.
-    telling
-        image ids, most label-like first, least last.
-    reused
-        Taken from an earlier audit of the same data.
+    - ``probe``: what was looked at, and what to do.
+    - ``severity``: severe, warning, note or fine.
+    - ``auc``, ``p_value``, ``p_holm``: on held-out patients, with its interval; by permutation, and corrected
+      over all probes. None for counts.
+    - ``share``: (AUC − ½) over the whole image's; None where that is not above ½.
+    - ``images``: for counts: how many images are concerned.
+    - ``explained_by``, ``left``: another finding that it goes along with, and the AUC left among images alike
+      in that.
+    - ``detail``: more, by probe: pairs, levels, reasons.
+    - ``telling``: image ids, most label-like first, least last.
+    - ``reused``: taken from an earlier audit of the same data.
     """
 
     probe: Probe
@@ -114,14 +104,9 @@ def ask_all(
 ) -> tuple[list[Finding], list[str]]:
     """Every probe that the cohort allows, judged together; and which columns were not asked, and why.
 
-    Parameters
-    ----------
-    features
-        Of :func:`cxrlib.audit.features.describe`.
-    facts
-        Of :func:`cxrlib.audit.files.file_facts`, or some of its columns, or none.
-    source
-        The table's column of where images come from, or None.
+    - ``features``: of :func:`cxrlib.audit.features.describe`.
+    - ``facts``: of :func:`cxrlib.audit.files.file_facts`, or some of its columns, or none.
+    - ``source``: the table's column of where images come from, or None.
     """
     table, labels = probes.cohort.table, probes.cohort.labels
     source = source if source in table and table[source].nunique() > 1 else None

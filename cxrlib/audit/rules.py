@@ -36,18 +36,12 @@ SIGNIFICANCE, SEVERE_AUC, WARNING_AUC, SEVERE_SHARE, SEVERE_COUNT = 0.05, 0.60, 
 class Probe:
     """One thing that an audit looks at.
 
-    Parameters
-    ----------
-    name, title
-        In numbers and file names; for people.
-    group
-        sign, view, table, file, source or leak.
-    sees
-        What its result may be other than a shortcut: "no" disease, "yes", "perhaps" (at most a warning).
-    what
-        What the classifier was shown, as a sentence.
-    advice
-        What to do where it is found.
+    - ``name``, ``title``: in numbers and file names; for people.
+    - ``group``: sign, view, table, file, source or leak.
+    - ``sees``: what its result may be other than a shortcut: "no" disease, "yes", "perhaps" (at most a
+      warning).
+    - ``what``: what the classifier was shown, as a sentence.
+    - ``advice``: what to do where it is found.
     """
 
     name: str

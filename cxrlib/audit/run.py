@@ -89,33 +89,19 @@ def audit_cohort(
 ) -> Audit:
     """Audit a cohort.
 
-    Parameters
-    ----------
-    cohort
-        Any; ``path`` in its table lets files be looked at, ``allow_shared_patients`` lets patients be in two
-        splits. Lung masks that it has are used; otherwise lungs are segmented.
-    out
-        Finished work is kept in ``out/work``; None: nowhere.
-    resume
-        Reuse what is there from an audit of the same data and settings; else it is removed.
-    source
-        The column that says where an image comes from, if the table has it.
-    has_patients, has_split
-        Whether patients, and splits, are known; None: patients are if any has two images.
-    features
-        Of :func:`cxrlib.audit.features.describe`, in the cohort's order, if at hand: to audit the same images
-        with other labels, say. No lungs are segmented then.
-    permutations
-        At most so many a probe, raised where the number of probes needs more.
-    seed
-        Of folds, permutations and intervals.
-    workers, progress
-        Processes; progress bars (None: on a terminal).
-
-    Raises
-    ------
-    DataError
-        One class only, or fewer than 20 images of either.
+    - ``cohort``: any; ``path`` in its table lets files be looked at, ``allow_shared_patients`` lets patients
+      be in two splits. Lung masks that it has are used; otherwise lungs are segmented.
+    - ``out``: finished work is kept in ``out/work``; None: nowhere.
+    - ``resume``: reuse what is there from an audit of the same data and settings; else it is removed.
+    - ``source``: the column that says where an image comes from, if the table has it.
+    - ``has_patients``, ``has_split``: whether patients, and splits, are known; None: patients are if any has
+      two images.
+    - ``features``: of :func:`cxrlib.audit.features.describe`, in the cohort's order, if at hand: to audit the
+      same images with other labels, say. No lungs are segmented then.
+    - ``permutations``: at most so many a probe, raised where the number of probes needs more.
+    - ``seed``: of folds, permutations and intervals.
+    - ``workers``, ``progress``: processes; progress bars (None: on a terminal).
+    - Raises DataError: one class only, or fewer than 20 images of either.
     """
     _check(cohort)
     # The order of the rows must not matter to folds, permutations and chunks.

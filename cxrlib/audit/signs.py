@@ -34,13 +34,9 @@ def writing(image: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     Both are groups of narrow bright strokes (a top-hat, relative to the image's contrast): a letter is about
     as wide as high, text is much wider than high. At 64 pixels and below they run together.
 
-    Returns
-    -------
-    letter, text
-        float, (4,): strength (mean of the group's strongest third), whether there is one, and whether it is
-        on the left or the right of the image.
-    found
-        bool, (H, W): the strokes of both, and a pixel around them.
+    - Returns: ``letter``, ``text``: float, (4,): strength (mean of the group's strongest third), whether
+      there is one, and whether it is on the left or the right of the image. ``found``: bool, (H, W): the
+      strokes of both, and a pixel around them.
     """
     height, width = image.shape
     side = max(height, width)

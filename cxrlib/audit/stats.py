@@ -29,14 +29,9 @@ _ENOUGH = 20  # exceedances after which more permutations would not change the v
 class Held:
     """What a probe reaches on patients that its classifier has not seen.
 
-    Parameters
-    ----------
-    auc
-        Over all held-out scores; interval from resampling patients, for this division into folds.
-    p_value
-        One-sided, of an AUC this large when labels are permuted over patients and all is refitted.
-    scores
-        float64, (N,): held-out scores; comparable within the probe, not between probes.
+    - ``auc``: over all held-out scores; interval from resampling patients, for this division into folds.
+    - ``p_value``: one-sided, of an AUC this large when labels are permuted over patients and all is refitted.
+    - ``scores``: float64, (N,): held-out scores; comparable within the probe, not between probes.
     """
 
     auc: Estimate
@@ -58,24 +53,15 @@ def held_out(
 ) -> Held:
     """Score every patient by a classifier trained on the others, and test it by permutation.
 
-    Parameters
-    ----------
-    features
-        float, (N, D). NaN becomes the column's median; constant columns are ignored.
-    labels, patients
-        0/1 and ids, (N,).
-    permutations
-        At most so many; fewer where 20 have been as good (Besag and Clifford 1991,
-        doi:10.1093/biomet/78.2.301).
-    components
-        More features than this are reduced to so many principal components, which needs no labels.
-    shrinkage
-        The ridge's penalty, as a share of the images it is trained on; features have unit variance.
-
-    Raises
-    ------
-    DataError
-        A class has too few patients for the folds.
+    - ``features``: float, (N, D). NaN becomes the column's median; constant columns are ignored.
+    - ``labels``, ``patients``: 0/1 and ids, (N,).
+    - ``permutations``: at most so many; fewer where 20 have been as good (Besag and Clifford 1991,
+      doi:10.1093/biomet/78.2.301).
+    - ``components``: more features than this are reduced to so many principal components, which needs no
+      labels.
+    - ``shrinkage``: the ridge's penalty, as a share of the images it is trained on; features have unit
+      variance.
+    - Raises DataError: a class has too few patients for the folds.
     """
     features = reduced(features, components)
     labels = np.asarray(labels, dtype=np.int64)

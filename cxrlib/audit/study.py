@@ -19,9 +19,7 @@ def own_folder(cohort: Cohort, folder: str | Path, *, copies: int = 4, seed: int
     with the label: intensive care in 70% of those with and 25% of those without. ``copies`` images of the
     training part come again in the test part, under another patient and with the brightness changed.
 
-    Returns
-    -------
-    Path of the CSV.
+    - Returns: Path of the CSV.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -51,10 +49,7 @@ def skewed(cohort: Cohort, source: str = "site", keep: float = 0.25, seed: int =
     Of the images that do not fit (healthy in the largest, ill elsewhere) a share ``keep`` stays, drawn at
     random; all others stay.
 
-    Raises
-    ------
-    DataError
-        The cohort has no such column, or a single source.
+    - Raises DataError: the cohort has no such column, or a single source.
     """
     if source not in cohort.table or cohort.table[source].nunique() < 2:
         raise DataError(

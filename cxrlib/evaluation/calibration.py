@@ -29,10 +29,8 @@ _HOTTEST = 6.0  # |log temperature| at which the search for one ends
 class Scaling:
     """Logits times ``slope`` plus ``offset``: temperature scaling where the offset is 0.
 
-    References
-    ----------
-    Guo et al., ICML 2017 (temperature), arXiv:1706.04599. Platt, Advances in Large Margin Classifiers, 1999
-    (slope and offset).
+    Reference: Guo et al., ICML 2017 (temperature), arXiv:1706.04599. Platt, Advances in Large Margin
+    Classifiers, 1999 (slope and offset).
     """
 
     slope: float = 1.0
@@ -107,14 +105,9 @@ def decompose(
 ) -> Decomposition:
     """Murphy's decomposition of the Brier score.
 
-    Parameters
-    ----------
-    bins
-        None makes each forecast value a bin of its own, as Murphy did; else that many bins.
+    - ``bins``: None makes each forecast value a bin of its own, as Murphy did; else that many bins.
 
-    References
-    ----------
-    Murphy, Journal of Applied Meteorology 12:595–600, 1973,
+    Reference: Murphy, Journal of Applied Meteorology 12:595–600, 1973,
     doi:10.1175/1520-0450(1973)012<0595:ANVPOT>2.0.CO;2; for bins, Stephenson, Coelho, Jolliffe, Weather and
     Forecasting 23:752–757, 2008, doi:10.1175/2007WAF2006116.1.
     """
@@ -153,10 +146,8 @@ def reliability(
 ) -> pd.DataFrame:
     """The points of a reliability diagram, with intervals by patient.
 
-    Returns
-    -------
-    DataFrame with a row a bin that is not empty: ``probability`` (mean), ``frequency`` (share of positives),
-    ``low``, ``high``, ``n``.
+    - Returns: DataFrame with a row a bin that is not empty: ``probability`` (mean), ``frequency`` (share of
+      positives), ``low``, ``high``, ``n``.
     """
     labels, (row,) = _checked(labels, [probabilities])
     cells = _cells(labels, row, bins, strategy)
@@ -184,24 +175,14 @@ def calibration(
 ) -> dict[str, Estimate]:
     """How far probabilities can be believed: means over training seeds, with intervals by patient.
 
-    Parameters
-    ----------
-    list_of_probabilities
-        One (N,) array for each training seed, 0–1.
-    bins, strategy
-        Bins are equally full (``quantile``) or equally wide (``uniform``).
-    replicates
-        0 gives the numbers without intervals.
+    - ``list_of_probabilities``: one (N,) array for each training seed, 0–1.
+    - ``bins``, ``strategy``: bins are equally full (``quantile``) or equally wide (``uniform``).
+    - ``replicates``: 0 gives the numbers without intervals.
+    - Returns: ``ece``; ``bias`` (mean probability − share of positives); ``log_loss`` (nats); ``brier``, and
+      its parts ``reliability``, ``resolution``, ``uncertainty`` and ``within`` (:class:`Decomposition`);
+      ``ece_floor``: the ECE that calibrated probabilities like these would show in so many images, with the
+      range of 95% of draws. An ECE inside that range is no evidence of miscalibration.
 
-    Returns
-    -------
-    ``ece``; ``bias`` (mean probability − share of positives); ``log_loss`` (nats); ``brier``, and its parts
-    ``reliability``, ``resolution``, ``uncertainty`` and ``within`` (:class:`Decomposition`); ``ece_floor``:
-    the ECE that calibrated probabilities like these would show in so many images, with the range of 95% of
-    draws. An ECE inside that range is no evidence of miscalibration.
-
-    Notes
-    -----
     ECE, reliability and resolution cannot be negative, so noise adds to them, and resampling adds the noise
     again. The upper limit of their interval is lowered by the bias that the bootstrap shows and the lower
     limit by twice that, once for the resampling and once for the sample; for an ECE within the floor's range

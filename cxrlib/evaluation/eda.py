@@ -32,10 +32,8 @@ _ACQUISITION = (
 def finding_counts(table: pd.DataFrame, findings: Sequence[str]) -> pd.DataFrame:
     """How often each finding occurs, and how often it is the only one.
 
-    Returns
-    -------
-    DataFrame indexed by finding, most frequent first: ``images``, ``share`` (of all images), ``patients``,
-    ``alone`` (images with no other finding).
+    - Returns: DataFrame indexed by finding, most frequent first: ``images``, ``share`` (of all images),
+      ``patients``, ``alone`` (images with no other finding).
     """
     marks = _marks(table, findings)
     single = marks.sum(axis=1) == 1
@@ -60,12 +58,8 @@ def cooccurrence(table: pd.DataFrame, findings: Sequence[str]) -> pd.DataFrame:
 def lift(counts: pd.DataFrame, images: int) -> pd.DataFrame:
     """Co-occurrence over what independence would give: 1 is chance, NaN on the diagonal.
 
-    Parameters
-    ----------
-    counts
-        From :func:`cooccurrence`.
-    images
-        How many images were counted.
+    - ``counts``: from :func:`cooccurrence`.
+    - ``images``: how many images were counted.
     """
     single = np.diag(counts).astype(float)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -82,14 +76,8 @@ def images_per_patient(table: pd.DataFrame) -> pd.Series:
 def concentration(sizes: pd.Series) -> pd.DataFrame:
     """The Lorenz curve of images over patients, largest patients first.
 
-    Parameters
-    ----------
-    sizes
-        From :func:`images_per_patient`.
-
-    Returns
-    -------
-    DataFrame: ``patients`` and ``images``, cumulative shares from (0, 0) to (1, 1).
+    - ``sizes``: from :func:`images_per_patient`.
+    - Returns: DataFrame: ``patients`` and ``images``, cumulative shares from (0, 0) to (1, 1).
     """
     images = np.sort(sizes.to_numpy())[::-1].cumsum() / sizes.sum()
     patients = np.arange(1, len(sizes) + 1) / len(sizes)
@@ -104,12 +92,10 @@ def image_split_leakage(
     Draws ``test_fraction`` of the images at random and asks, of the drawn ones: has the patient been seen in
     training, and how well does "what training says of this patient" predict the label, pixels unseen?
 
-    Returns
-    -------
-    ``shared`` (measured share of test images whose patient is in training), ``shared_expected`` (the same in
-    expectation: the mean of 1 − test_fraction^(n−1) over images of patients with n images),
-    ``shared_positive`` (the measured share among images with the label), ``lookup_auc`` (AUC, on the test
-    images, of the patient's share of positive training images; patients not seen get the prevalence).
+    - Returns: ``shared`` (measured share of test images whose patient is in training), ``shared_expected``
+      (the same in expectation: the mean of 1 − test_fraction^(n−1) over images of patients with n images),
+      ``shared_positive`` (the measured share among images with the label), ``lookup_auc`` (AUC, on the test
+      images, of the patient's share of positive training images; patients not seen get the prevalence).
     """
     patients, unique = pd.factorize(table["patient_id"])
     labels = table[label].to_numpy(dtype=np.int64)
@@ -139,18 +125,12 @@ def prevalence_by(
 ) -> pd.DataFrame:
     """Share of images with the label within each level of a column.
 
-    Parameters
-    ----------
-    by
-        A column, or a Series aligned with the table (from ``pandas.cut``, say). Rows without a value drop.
-    replicates
-        Resamplings of patients. 0 skips them; so does a table without ``patient_id``.
-
-    Returns
-    -------
-    DataFrame indexed by level: ``images``, ``patients``, ``positives``, ``prevalence``, ``wilson_low``,
-    ``wilson_high`` (images taken as independent), ``low``, ``high`` (patients
-    resampled; Wilson's where that was skipped).
+    - ``by``: a column, or a Series aligned with the table (from ``pandas.cut``, say). Rows without a value
+      drop.
+    - ``replicates``: resamplings of patients. 0 skips them; so does a table without ``patient_id``.
+    - Returns: DataFrame indexed by level: ``images``, ``patients``, ``positives``, ``prevalence``,
+      ``wilson_low``, ``wilson_high`` (images taken as independent), ``low``, ``high`` (patients resampled;
+      Wilson's where that was skipped).
     """
     levels, cells, patients = _cells(table, by, label)
     images, positives = np.split(cells.sum(axis=0).astype(int), 2)
@@ -225,22 +205,13 @@ def label_agreement(
 ) -> pd.DataFrame:
     """How well text-mined labels say what the experts say.
 
-    Parameters
-    ----------
-    table
-        ``patient_id`` and bool columns of both kinds.
-    pairs
-        Row name -> (text-mined columns, any of which counts; the expert column taken as truth).
+    - ``table``: ``patient_id`` and bool columns of both kinds.
+    - ``pairs``: row name -> (text-mined columns, any of which counts; the expert column taken as truth).
+    - Returns: DataFrame indexed by row name: ``n``, ``tp``, ``fp``, ``fn``, ``tn``, ``prevalence`` (of the
+      expert label), and for each of :data:`AGREEMENT` the value with ``_low`` and ``_high`` from resampled
+      patients. Kappa is Cohen's, between text miner and experts.
 
-    Returns
-    -------
-    DataFrame indexed by row name: ``n``, ``tp``, ``fp``, ``fn``, ``tn``, ``prevalence`` (of the expert
-    label), and for each of :data:`AGREEMENT` the value with ``_low`` and ``_high`` from resampled patients.
-    Kappa is Cohen's, between text miner and experts.
-
-    References
-    ----------
-    Cohen, Educational and Psychological Measurement 1960, doi:10.1177/001316446002000104.
+    Reference: Cohen, Educational and Psychological Measurement 1960, doi:10.1177/001316446002000104.
     """
     rows = {}
     for name, (mined, expert) in pairs.items():
@@ -276,10 +247,9 @@ def table_by_label(table: pd.DataFrame, columns: Sequence[str], label: str = "la
     A column of numbers or booleans is one row; of categories, one row a category (as shares),
     the first only where there are two.
 
-    Returns
-    -------
-    DataFrame indexed by column (``view = AP``): ``without``, ``with``, ``difference`` (standardised: in units
-    of the pooled standard deviation, so that columns compare; 0.2 is small, 0.8 large).
+    - Returns: DataFrame indexed by column (``view = AP``): ``without``, ``with``, ``difference``
+      (standardised: in units of the pooled standard deviation, so that columns compare; 0.2 is small, 0.8
+      large).
     """
     positive = table[label].to_numpy() == 1
     described = {}
@@ -321,16 +291,9 @@ def resample_patients(
 ) -> np.ndarray:
     """Sums of the cells' columns over patients drawn with replacement.
 
-    Parameters
-    ----------
-    cells
-        Shape (N, K): counts, one row an image.
-    patients
-        Shape (N,): each image's patient, who is drawn with all their images.
-
-    Returns
-    -------
-    float64, shape (replicates, K).
+    - ``cells``: shape (N, K): counts, one row an image.
+    - ``patients``: shape (N,): each image's patient, who is drawn with all their images.
+    - Returns: float64, shape (replicates, K).
     """
     patients = np.asarray(patients)
     check_patients(patients, len(cells))

@@ -22,10 +22,8 @@ FILTERS = ("prune_by_noise_rate", "confident_learning", "both", "prune_by_class"
 def hardest(labels: ArrayLike, probabilities: ArrayLike, image_ids: ArrayLike | None = None) -> pd.DataFrame:
     """All rows, those first to whose label the least probability was given.
 
-    Returns
-    -------
-    DataFrame: ``row`` (position), ``image_id`` where given, ``label``, ``probability`` (of pneumonia),
-    ``given_to_label`` (probability of the label), ``loss`` (cross-entropy, nats).
+    - Returns: DataFrame: ``row`` (position), ``image_id`` where given, ``label``, ``probability`` (of
+      pneumonia), ``given_to_label`` (probability of the label), ``loss`` (cross-entropy, nats).
     """
     given, (p,) = _checked(labels, probabilities)
     right = np.where(given == 1, p, 1 - p)
@@ -49,20 +47,12 @@ def suspects(
 ) -> pd.DataFrame:
     """Which labels confident learning takes for wrong.
 
-    Parameters
-    ----------
-    labels
-        As given, 0/1, shape (N,).
-    probabilities
-        Of label 1, from a network that did not see the row in training.
-    filter_by
-        cleanlab's rule; ``prune_by_noise_rate`` removes as many of each kind as the estimated joint
-        distribution of given and true labels says.
-
-    Returns
-    -------
-    DataFrame aligned with the rows: ``label``, ``probability``, ``quality`` (probability of the given label)
-    and ``suspected`` (bool).
+    - ``labels``: as given, 0/1, shape (N,).
+    - ``probabilities``: of label 1, from a network that did not see the row in training.
+    - ``filter_by``: cleanlab's rule; ``prune_by_noise_rate`` removes as many of each kind as the estimated
+      joint distribution of given and true labels says.
+    - Returns: DataFrame aligned with the rows: ``label``, ``probability``, ``quality`` (probability of the
+      given label) and ``suspected`` (bool).
     """
     from cleanlab.filter import find_label_issues
     from cleanlab.rank import get_label_quality_scores
@@ -90,16 +80,10 @@ def plant(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Turn a share of the labels round.
 
-    Parameters
-    ----------
-    rate
-        Share of each class that is turned, 0 to ½.
-    patients
-        Where given, all or none of a patient's images of one label are turned: a wrong entry in a record.
-
-    Returns
-    -------
-    labels (int64) and wrong (bool), shape (N,).
+    - ``rate``: share of each class that is turned, 0 to ½.
+    - ``patients``: where given, all or none of a patient's images of one label are turned: a wrong entry in a
+      record.
+    - Returns: labels (int64) and wrong (bool), shape (N,).
     """
     if not 0 <= rate < 0.5:
         raise ConfigError(f"The rate is {rate}.", remedy="Give a share from 0 up to, not including, a half.")
@@ -122,20 +106,13 @@ def agreement(
 ) -> dict[str, Estimate]:
     """How often the suspicion is right, where it is known which labels are wrong.
 
-    Parameters
-    ----------
-    suspected, wrong
-        bool, shape (N,).
-    labels
-        The given labels; with them, everything is also told for each label apart, because a suspicion can be
-        right by knowing no more than which label is the less reliable one.
-
-    Returns
-    -------
-    ``precision`` (share of the suspects whose label is wrong), ``base`` (share of all whose label is wrong),
-    ``unsuspected`` (the same of those not suspected), ``recall`` (share of the wrong labels that are
-    suspected) and ``lift`` (precision minus base); with labels also ``label_0.…`` and ``label_1.…``.
-    Intervals are by patient. A number without any image behind it is left out.
+    - ``suspected``, ``wrong``: bool, shape (N,).
+    - ``labels``: the given labels; with them, everything is also told for each label apart, because a
+      suspicion can be right by knowing no more than which label is the less reliable one.
+    - Returns: ``precision`` (share of the suspects whose label is wrong), ``base`` (share of all whose label
+      is wrong), ``unsuspected`` (the same of those not suspected), ``recall`` (share of the wrong labels that
+      are suspected) and ``lift`` (precision minus base); with labels also ``label_0.…`` and ``label_1.…``.
+      Intervals are by patient. A number without any image behind it is left out.
     """
     suspected, wrong = np.asarray(suspected, dtype=bool), np.asarray(wrong, dtype=bool)
     if suspected.shape != wrong.shape:

@@ -34,16 +34,10 @@ THRESHOLD_RULES = ("youden", "sensitivity", "accuracy")
 class Estimate:
     """A number and how sure it is.
 
-    Parameters
-    ----------
-    value
-        The estimate.
-    low, high
-        Limits of its interval, or None where there is none.
-    n
-        Images (or rows) it was computed from.
-    seeds
-        Training runs it is a mean over, or None for one run.
+    - ``value``: the estimate.
+    - ``low``, ``high``: limits of its interval, or None where there is none.
+    - ``n``: images (or rows) it was computed from.
+    - ``seeds``: training runs it is a mean over, or None for one run.
     """
 
     value: float
@@ -116,32 +110,20 @@ def bootstrap(
 ) -> dict[str, Estimate]:
     """Metrics with percentile intervals from resampling patients with replacement.
 
-    Parameters
-    ----------
-    labels, scores
-        0/1 and finite numbers, shape (N,).
-    patients
-        Shape (N,), whose image each row is; None treats every row as a patient of its own, which is too
-        sure of itself where patients have several images.
-    metrics
-        Any of ``METRICS``.
-    threshold
-        For sensitivity, specificity and accuracy; chosen on the validation split (:func:`choose_threshold`).
-    level
-        Coverage aimed at, 0.95 for limits at the 2.5th and 97.5th percentile.
+    - ``labels``, ``scores``: 0/1 and finite numbers, shape (N,).
+    - ``patients``: shape (N,), whose image each row is; None treats every row as a patient of its own, which
+      is too sure of itself where patients have several images.
+    - ``metrics``: any of ``METRICS``.
+    - ``threshold``: for sensitivity, specificity and accuracy; chosen on the validation split
+      (:func:`choose_threshold`).
+    - ``level``: coverage aimed at, 0.95 for limits at the 2.5th and 97.5th percentile.
+    - Raises DataError: lengths differ, a score is not finite, a label is neither 0 nor 1, or a class or a
+      second patient is missing.
 
-    Notes
-    -----
     The result depends on the seed and not on the order of the rows. A replicate in which a metric is
     undefined (only one class drawn, for the AUC and average precision; no positive for sensitivity, no
     negative for specificity) is left out of that metric's interval, which is then conditional on the class
     being there; a CxrWarning says so where that is more than one replicate in twenty.
-
-    Raises
-    ------
-    DataError
-        Lengths differ, a score is not finite, a label is neither 0 nor 1, or a class or a second patient is
-        missing.
     """
     estimates = bootstrap_mean(labels, [scores], patients, metrics, threshold, replicates, level, seed)
     return {name: Estimate(e.value, e.low, e.high, e.n) for name, e in estimates.items()}
@@ -235,24 +217,14 @@ def choose_threshold(
 ) -> float:
     """A threshold for these scores; give it the validation split, never the test split.
 
-    Parameters
-    ----------
-    rule
-        ``youden``: largest sensitivity + specificity. ``accuracy``: largest accuracy. ``sensitivity``: the
-        largest specificity with sensitivity at least ``at``. Where thresholds are equally good, the lowest,
-        which misses the fewest positives.
-    at
-        The sensitivity wanted, 0 < at ≤ 1, for that rule only.
-
-    Returns
-    -------
-    float
-        Halfway between two scores that occur, or just above the largest if nothing should be called positive.
-
-    Raises
-    ------
-    ConfigError, DataError
-        An unknown rule or a wrong ``at``; labels of one class only, from which no threshold can be learnt.
+    - ``rule``: ``youden``: largest sensitivity + specificity. ``accuracy``: largest accuracy.
+      ``sensitivity``: the largest specificity with sensitivity at least ``at``. Where thresholds are equally
+      good, the lowest, which misses the fewest positives.
+    - ``at``: the sensitivity wanted, 0 < at ≤ 1, for that rule only.
+    - Returns: float, halfway between two scores that occur, or just above the largest if nothing should be
+      called positive.
+    - Raises ConfigError, DataError: an unknown rule or a wrong ``at``; labels of one class only, from which
+      no threshold can be learnt.
     """
     if rule not in THRESHOLD_RULES:
         raise ConfigError(

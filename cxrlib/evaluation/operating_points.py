@@ -49,16 +49,9 @@ def cost_threshold(
 ) -> float:
     """The threshold with the smallest expected cost, where a miss costs ``miss_cost`` false alarms.
 
-    Parameters
-    ----------
-    prevalence
-        Share of ill patients where the network will be used; None for that of the labels.
-
-    Returns
-    -------
-    float
-        Halfway between two scores that occur; the lowest of equally good ones; just above the largest score
-        where calling nobody ill is cheapest.
+    - ``prevalence``: share of ill patients where the network will be used; None for that of the labels.
+    - Returns: float, halfway between two scores that occur; the lowest of equally good ones; just above the
+      largest score where calling nobody ill is cheapest.
     """
     labels, (scores,) = checked(labels, [scores])
     share = labels.mean() if prevalence is None else prevalence
@@ -126,14 +119,9 @@ def transfer(
 ) -> dict[str, OperatingPoint]:
     """Choose thresholds on validation images and see what becomes of them on test images.
 
-    Parameters
-    ----------
-    val_scores, test_scores
-        One array of probabilities for each training seed; each seed gets thresholds of its own.
-
-    Returns
-    -------
-    rule -> OperatingPoint, in the order of :func:`thresholds`.
+    - ``val_scores``, ``test_scores``: one array of probabilities for each training seed; each seed gets
+      thresholds of its own.
+    - Returns: rule -> OperatingPoint, in the order of :func:`thresholds`.
     """
     titles = {
         "half": "probability ½",
@@ -180,16 +168,10 @@ def predictive_values(
     Sensitivity and specificity are those of these images, one threshold a training seed, and are taken to be
     the same elsewhere. They need not be: the ill of a screening programme are less ill.
 
-    Parameters
-    ----------
-    prevalences
-        Shares of ill patients, or a mapping from names to shares.
-
-    Returns
-    -------
-    DataFrame indexed by name (or position) with ``prevalence``; ``ppv`` (share of ill among the alarms),
-    ``npv`` (share of healthy among the all-clears), ``alarms`` and ``missed`` (of 1,000 examined), each with
-    ``_low`` and ``_high``.
+    - ``prevalences``: shares of ill patients, or a mapping from names to shares.
+    - Returns: DataFrame indexed by name (or position) with ``prevalence``; ``ppv`` (share of ill among the
+      alarms), ``npv`` (share of healthy among the all-clears), ``alarms`` and ``missed`` (of 1,000 examined),
+      each with ``_low`` and ``_high``.
     """
     names, given = None, prevalences
     if isinstance(prevalences, Mapping):
@@ -251,15 +233,9 @@ def mean_curve(
 ) -> pd.DataFrame:
     """A curve averaged vertically over training seeds, with a pointwise bootstrap band by patient.
 
-    Parameters
-    ----------
-    kind
-        ``roc``: sensitivity at each false-positive rate. ``precision_recall``: precision at the first
-        threshold that reaches each recall.
-
-    Returns
-    -------
-    DataFrame: ``x`` (0–1), ``y``, ``low``, ``high``.
+    - ``kind``: ``roc``: sensitivity at each false-positive rate. ``precision_recall``: precision at the first
+      threshold that reaches each recall.
+    - Returns: DataFrame: ``x`` (0–1), ``y``, ``low``, ``high``.
     """
     if kind not in KINDS:
         raise ConfigError(f"There is no curve {kind!r}.", remedy=f"Use one of {KINDS}.")

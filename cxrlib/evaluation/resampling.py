@@ -20,9 +20,7 @@ _CHUNK = 1 << 16  # replicates × rows held at once: small enough to stay in the
 
 
 def checked(
-    labels: ArrayLike,
-    list_of_scores: Sequence[ArrayLike] | np.ndarray,
-    metrics: Sequence[str] = ("auc",),
+    labels: ArrayLike, list_of_scores: Sequence[ArrayLike] | np.ndarray, metrics: Sequence[str] = ("auc",)
 ) -> tuple[np.ndarray, np.ndarray]:
     """Labels as int64 (N,) and scores as float64 (S, N), or a DataError that says what is wrong with them.
 
@@ -149,10 +147,8 @@ def curve_band(
     ``kind`` is ``roc`` (sensitivity at each false-positive rate) or ``precision_recall`` (precision at the
     first threshold that reaches each recall).
 
-    Returns
-    -------
-    grid, low, high
-        float, shape (G,): the horizontal axis from 0 to 1 and the band's limits there.
+    - Returns: ``grid``, ``low``, ``high``: float, shape (G,): the horizontal axis from 0 to 1 and the band's
+      limits there.
     """
     if kind not in ("roc", "precision_recall"):
         raise ConfigError(f"There is no curve {kind!r}.", remedy="Use 'roc' or 'precision_recall'.")

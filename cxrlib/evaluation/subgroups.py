@@ -64,24 +64,16 @@ def by_subgroup(
     from resampling patients, who bring all their images, into whichever subgroups these belong; fairlearn's
     own bootstrap draws rows.
 
-    Parameters
-    ----------
-    groups
-        One column a division, aligned with the labels; rows without a value drop out of that division.
-    thresholds
-        One, or one a training seed, chosen on validation images.
+    - ``groups``: one column a division, aligned with the labels; rows without a value drop out of that
+      division.
+    - ``thresholds``: one, or one a training seed, chosen on validation images.
+    - Returns: DataFrame, one row a division, group and measure: ``division``, ``group``, ``measure``,
+      ``value``, ``low``, ``high``, ``gap`` (value minus that of the division's other images), ``gap_low``,
+      ``gap_high``, ``n``, ``positives``, ``patients``. A measure that needs a class which the group lacks has
+      no row; an AUC of fewer than five patients of a class has no interval (NaN). Where all of a group are
+      right, or all wrong, the interval is Wilson's, and that of the gap Newcombe's.
 
-    Returns
-    -------
-    DataFrame, one row a division, group and measure: ``division``, ``group``, ``measure``, ``value``,
-    ``low``, ``high``, ``gap`` (value minus that of the division's other images), ``gap_low``, ``gap_high``,
-    ``n``, ``positives``, ``patients``. A measure that needs a class which the group lacks has no row; an AUC
-    of fewer than five patients of a class has no interval (NaN). Where all of a group are right, or all
-    wrong, the interval is Wilson's, and that of the gap Newcombe's.
-
-    References
-    ----------
-    Weerts et al., Fairlearn, JMLR 24(257), 2023, arXiv:2303.16626.
+    Reference: Weerts et al., Fairlearn, JMLR 24(257), 2023, arXiv:2303.16626.
     """
     labels, scores = checked(labels, list_of_scores)
     cuts = np.broadcast_to(np.asarray(thresholds, dtype=float), len(scores))
@@ -125,14 +117,9 @@ def by_subtype(
 ) -> pd.DataFrame:
     """Each subtype of the disease against all healthy images: a stratum that the label does not name.
 
-    Parameters
-    ----------
-    subtypes
-        One for each row; those of rows without the disease are not looked at.
-
-    Returns
-    -------
-    DataFrame as of :func:`by_subgroup`, division ``subtype``; the gap is to the other subtypes together.
+    - ``subtypes``: one for each row; those of rows without the disease are not looked at.
+    - Returns: DataFrame as of :func:`by_subgroup`, division ``subtype``; the gap is to the other subtypes
+      together.
     """
     labels, scores = checked(labels, list_of_scores)
     cuts = np.broadcast_to(np.asarray(thresholds, dtype=float), len(scores))
@@ -185,15 +172,10 @@ def subset_draws(
 ) -> dict[Name, dict[str, np.ndarray]]:
     """Metrics of several subsets of the rows in the same bootstrap replicates, so that they can be compared.
 
-    Parameters
-    ----------
-    subsets
-        name -> bool (N,).
-
-    Returns
-    -------
-    name -> measure -> float64 (1 + replicates,): first the value, then the draws, means over training seeds;
-    NaN in draws that hold no row of a class. A measure that needs a class which the subset lacks is left out.
+    - ``subsets``: name -> bool (N,).
+    - Returns: name -> measure -> float64 (1 + replicates,): first the value, then the draws, means over
+      training seeds; NaN in draws that hold no row of a class. A measure that needs a class which the subset
+      lacks is left out.
     """
     labels, scores = checked(labels, list_of_scores)
     cuts = np.broadcast_to(np.asarray(thresholds, dtype=float), len(scores))

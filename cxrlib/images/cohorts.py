@@ -99,23 +99,12 @@ def preprocess(
     Where the table has ``path``, the files are decoded again at their own resolution; otherwise the cohort's
     images are what there is. Masks go the same way (from ``mask_path`` where the table has it).
 
-    Parameters
-    ----------
-    image_size
-        Pixels a side; None: as the cohort's images.
-    workers, progress, cache_dir
-        As for :func:`cxrlib.io.cache.decode_files`.
-
-    Returns
-    -------
-    Cohort with ``inverted`` (bool), ``border_cropped`` and ``marker_area`` (shares of the area), the columns
-    of :data:`.GEOMETRY_COLUMNS` (see :func:`geometry_of`) and ``cache_row``; the settings are
-    in ``info["preprocess"]``.
-
-    Raises
-    ------
-    DataError
-        A file cannot be decoded any more, or there are no images.
+    - ``image_size``: pixels a side; None: as the cohort's images.
+    - ``workers``, ``progress``, ``cache_dir``: as for :func:`cxrlib.io.cache.decode_files`.
+    - Returns: Cohort with ``inverted`` (bool), ``border_cropped`` and ``marker_area`` (shares of the area),
+      the columns of :data:`.GEOMETRY_COLUMNS` (see :func:`geometry_of`) and ``cache_row``; the settings are
+      in ``info["preprocess"]``.
+    - Raises DataError: a file cannot be decoded any more, or there are no images.
     """
     config = config or PreprocessConfig()
     if not len(cohort):
@@ -154,10 +143,7 @@ def preprocess(
 def geometry_of(cohort: Cohort, row: int) -> Geometry:
     """The geometry of one row (by position) of a cohort that :func:`preprocess` gave.
 
-    Raises
-    ------
-    DataError
-        The cohort has not been preprocessed.
+    - Raises DataError: the cohort has not been preprocessed.
     """
     if "window_top" in cohort.table:
         raise DataError(
@@ -183,10 +169,8 @@ def _geometry(numbers: Sequence[float], size: int, fit: str) -> Geometry:
 def marker_masks(cohort: Cohort) -> np.ndarray:
     """Where letters and text were found: uint8 0/1, shape (N, size, size), in the cohort's order.
 
-    Raises
-    ------
-    DataError, CacheError
-        The cohort has not been preprocessed; the cache that holds the masks is gone.
+    - Raises DataError, CacheError: the cohort has not been preprocessed; the cache that holds the masks is
+      gone.
     """
     folder = cohort.info.get("preprocess_folder")
     if folder is None or "cache_row" not in cohort.table:

@@ -22,19 +22,14 @@ GEOMETRY_COLUMNS = (
 class Geometry:
     """A part of an original image, letterboxed to a square.
 
-    Parameters
-    ----------
-    height, width
-        Of the original, in pixels.
-    top, left, crop_height, crop_width
-        The part that was kept, in the original's pixels; fractions where it was found on a reduced copy.
-    size
-        Side of the processed image, in pixels.
-    fit
-        As in :func:`cxrlib.io.decode.resize`.
+    - ``height``, ``width``: of the original, in pixels.
+    - ``top``, ``left``, ``crop_height``, ``crop_width``: the part that was kept, in the original's pixels;
+      fractions where it was found on a reduced copy.
+    - ``size``: side of the processed image, in pixels.
+    - ``fit``: as in :func:`cxrlib.io.decode.resize`.
 
-    Coordinates are continuous: the first pixel reaches from 0 to 1. Points are (x, y), boxes
-    (x0, y0, x1, y1).
+    Coordinates are continuous: the first pixel reaches from 0 to 1. Points are (x, y), boxes (x0, y0, x1,
+    y1).
     """
 
     height: int

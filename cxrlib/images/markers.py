@@ -29,14 +29,8 @@ _SMALLEST = 1.2e-4  # of the area
 def find_markers(image: np.ndarray) -> np.ndarray:
     """Mark letters, plates and text.
 
-    Parameters
-    ----------
-    image
-        uint8, shape (H, W), at most some 256 pixels a side; bone is bright.
-
-    Returns
-    -------
-    bool, shape (H, W).
+    - ``image``: uint8, shape (H, W), at most some 256 pixels a side; bone is bright.
+    - Returns: bool, shape (H, W).
     """
     height, width = image.shape
     found = np.zeros(image.shape, bool)
@@ -125,16 +119,9 @@ def _strokes(image: np.ndarray, side: int, bright: float) -> np.ndarray:
 def inpaint(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """Fill the masked pixels smoothly from around them (a pyramid of means; Gortler et al. 1996, push–pull).
 
-    Parameters
-    ----------
-    image
-        uint8, shape (H, W).
-    mask
-        bool, shape (H, W).
-
-    Returns
-    -------
-    uint8, shape (H, W); the image itself where the mask is empty or leaves nothing.
+    - ``image``: uint8, shape (H, W).
+    - ``mask``: bool, shape (H, W).
+    - Returns: uint8, shape (H, W); the image itself where the mask is empty or leaves nothing.
     """
     if not mask.any() or mask.all():
         return image

@@ -39,32 +39,18 @@ _SPREAD = 52.0  # grey levels a standard deviation, of the normal distribution t
 class PreprocessConfig:
     """Which steps are taken, and how. All are off in ``PreprocessConfig.none()``.
 
-    Parameters
-    ----------
-    invert
-        "auto": turn negatives (bone dark) around. False: leave them.
-    crop_borders
-        Cut off padding, film edges and collimation.
-    markers
-        "inpaint": find letters and burned-in text and fill them from around. "find": only report them.
-        None: neither.
-    normalise
-        "percentiles": the two percentiles of the exposed field become 0 and 255. "histogram": its greys get
-        a normal distribution, so that the tone curve of the device goes, and some of the contrast between
-        patients with it. None: greys stay.
-    percentiles
-        For "percentiles", 0 ≤ low < high ≤ 100.
-    clahe
-        Equalise the contrast locally (skimage.exposure.equalize_adapthist).
-    clip_limit
-        For CLAHE, 0 to 1.
-    fit
-        "letterbox" or "stretch", see :func:`cxrlib.io.decode.resize`.
-
-    Raises
-    ------
-    ConfigError
-        A value that is none of these.
+    - ``invert``: "auto": turn negatives (bone dark) around. False: leave them.
+    - ``crop_borders``: cut off padding, film edges and collimation.
+    - ``markers``: "inpaint": find letters and burned-in text and fill them from around. "find": only report
+      them. None: neither.
+    - ``normalise``: "percentiles": the two percentiles of the exposed field become 0 and 255. "histogram":
+      its greys get a normal distribution, so that the tone curve of the device goes, and some of the contrast
+      between patients with it. None: greys stay.
+    - ``percentiles``: for "percentiles", 0 ≤ low < high ≤ 100.
+    - ``clahe``: equalise the contrast locally (skimage.exposure.equalize_adapthist).
+    - ``clip_limit``: for CLAHE, 0 to 1.
+    - ``fit``: "letterbox" or "stretch", see :func:`cxrlib.io.decode.resize`.
+    - Raises ConfigError: a value that is none of these.
     """
 
     invert: str | bool = "auto"
@@ -111,20 +97,12 @@ class PreprocessConfig:
 class Processed:
     """One image after the pipeline.
 
-    Parameters
-    ----------
-    image
-        uint8, shape (size, size); 0 around the letterboxed part.
-    geometry
-        Where its pixels come from.
-    marker_mask
-        uint8 0/1, shape (size, size): letters and text, also where they have been filled.
-    inverted
-        It was a negative and has been turned around.
-    border_cropped
-        Share of the original's area that was cut off.
-    marker_area
-        Share of the processed image that is marked.
+    - ``image``: uint8, shape (size, size); 0 around the letterboxed part.
+    - ``geometry``: where its pixels come from.
+    - ``marker_mask``: uint8 0/1, shape (size, size): letters and text, also where they have been filled.
+    - ``inverted``: it was a negative and has been turned around.
+    - ``border_cropped``: share of the original's area that was cut off.
+    - ``marker_area``: share of the processed image that is marked.
     """
 
     image: np.ndarray
@@ -159,19 +137,10 @@ def steps(config: PreprocessConfig | None = None) -> dict[str, PreprocessConfig]
 def preprocess_image(image: np.ndarray, size: int, config: PreprocessConfig | None = None) -> Processed:
     """Take one image through the pipeline.
 
-    Parameters
-    ----------
-    image
-        uint8, shape (H, W), of any size.
-    size
-        Pixels a side of the result.
-
-    Raises
-    ------
-    DataError
-        The image is not of that kind.
-    ConfigError
-        The size is no whole number above 0.
+    - ``image``: uint8, shape (H, W), of any size.
+    - ``size``: pixels a side of the result.
+    - Raises DataError: the image is not of that kind.
+    - Raises ConfigError: the size is no whole number above 0.
     """
     if getattr(image, "ndim", 0) != 2 or image.dtype != np.uint8 or not image.size:
         found = f"{getattr(image, 'dtype', type(image).__name__)} of shape {getattr(image, 'shape', '?')}"

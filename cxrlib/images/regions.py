@@ -24,22 +24,14 @@ def crop_to_lungs(
 ) -> Cohort:
     """Cut every image to a square around its lungs, and bring it to ``size``.
 
-    Parameters
-    ----------
-    cohort
-        With ``lung_masks``, of :func:`segment` or its own.
-    margin
-        Left around the lungs' box on every side, as a share of its longer side.
-    size
-        Pixels a side; None for the images' own. Load at a larger size than you crop to: detail is not added.
-    missing
-        For images whose mask is empty: ``typical`` uses the mean lung field of the others, ``drop`` leaves
-        the images out.
-
-    Returns
-    -------
-    Cohort whose masks are cut alike, with the columns ``window_top``, ``window_left`` and
-    ``window_side`` (pixels of the image before).
+    - ``cohort``: with ``lung_masks``, of :func:`segment` or its own.
+    - ``margin``: left around the lungs' box on every side, as a share of its longer side.
+    - ``size``: pixels a side; None for the images' own. Load at a larger size than you crop to: detail is not
+      added.
+    - ``missing``: for images whose mask is empty: ``typical`` uses the mean lung field of the others,
+      ``drop`` leaves the images out.
+    - Returns: Cohort whose masks are cut alike, with the columns ``window_top``, ``window_left`` and
+      ``window_side`` (pixels of the image before).
     """
     if not -0.4 < margin <= 2:
         raise ConfigError(f"The margin is {margin}.", remedy="Give a share from 0 to 2, such as 0.05.")
@@ -70,14 +62,9 @@ def keep_lungs(
 ) -> Cohort:
     """Set everything but the lungs to ``fill`` (0–255).
 
-    Parameters
-    ----------
-    margin
-        Pixels this close to a lung are kept too; a share of the image's side.
-    box
-        Keep the lungs' box instead of their outline, so that their shape is not what remains.
-    missing
-        As in :func:`crop_to_lungs`.
+    - ``margin``: pixels this close to a lung are kept too; a share of the image's side.
+    - ``box``: keep the lungs' box instead of their outline, so that their shape is not what remains.
+    - ``missing``: as in :func:`crop_to_lungs`.
     """
     return _painted(cohort, margin, box, fill, missing, inside=False)
 

@@ -179,12 +179,10 @@ def _cosine(table: np.ndarray, spacing: float) -> np.ndarray:
 def soft_tissue(grid: Grid, g: SimpleNamespace) -> SimpleNamespace:
     """Torso, lungs and mediastinum.
 
-    Returns
-    -------
-    ``water`` (cm of tissue along the ray, lungs not taken off), ``air`` (cm that the lungs take off),
-    ``lung`` (0 to 1: the lung field as readers outline it, without heart and what lies below the dome), ``q``
-    (share of the way from midline to chest wall), ``t`` (share of the way from apex to costophrenic angle),
-    ``d_dome`` (cm above the diaphragm): all float32, (S, S).
+    - Returns: ``water`` (cm of tissue along the ray, lungs not taken off), ``air`` (cm that the lungs take
+      off), ``lung`` (0 to 1: the lung field as readers outline it, without heart and what lies below the
+      dome), ``q`` (share of the way from midline to chest wall), ``t`` (share of the way from apex to
+      costophrenic angle), ``d_dome`` (cm above the diaphragm): all float32, (S, S).
     """
     edge = max(0.16, 0.9 * grid.cm)
     width = g.torso.take(grid.iy)

@@ -28,14 +28,10 @@ CONFOUNDERS = ("projection", "portable", "marker", "collimation", "exposure", "d
 class Confounder:
     """How often something that is no disease is in the image, and how far it goes along with the disease.
 
-    Parameters
-    ----------
-    rate
-        P(present) when it is independent of the label.
-    agreement
-        0.5: independent of the label. 1.0: present in every diseased image and in no healthy one. Between:
-        ``P(present | ill) = rate + (1 - rate)(2a - 1)`` and ``P(present | healthy) = rate (2 - 2a)``; at a
-        rate of one half these are a and 1 - a. Below 0.5 the same with ill and healthy exchanged.
+    - ``rate``: P(present) when it is independent of the label.
+    - ``agreement``: 0.5: independent of the label. 1.0: present in every diseased image and in no healthy
+      one. Between: ``P(present | ill) = rate + (1 - rate)(2a - 1)`` and ``P(present | healthy) = rate (2 -
+      2a)``; at a rate of one half these are a and 1 - a. Below 0.5 the same with ill and healthy exchanged.
     """
 
     rate: float = 0.5
@@ -52,33 +48,19 @@ class Confounder:
 class PhantomConfig:
     """The phantom's knobs. The defaults are the embedded cohort: mild confounding, like a hospital's archive.
 
-    Parameters
-    ----------
-    prevalence
-        P(label = 1).
-    diffuse_share
-        P(diffuse interstitial | ill); the rest is lobar consolidation.
-    severity
-        Multiplies the opacity of disease, and roughly its cube root the extent: 1 is the calibrated
-        difficulty, 2 is easy, 0.5 is hard.
-    nuisance
-        Multiplies the rate of findings that do not depend on the label: nodules, scars, bands, blunted
-        angles.
-    images_per_patient
-        Mean number of images a patient, at least 1 (geometric, at most 12).
-    persistence
-        P(an image has its patient's usual label instead of a fresh draw).
-    sites
-        Names of the hospitals. The last one is the one whose exposure differs.
-    projection, portable, marker, collimation, exposure, devices
-        The confounders: AP projection, burned-in PORTABLE, a lead letter, a collimator's border, the last
-        site's exposure, electrodes and lines. A :class:`Confounder`, or a number, which sets the agreement
-        alone.
-
-    Raises
-    ------
-    ConfigError
-        A knob that is out of range or of the wrong kind.
+    - ``prevalence``: P(label = 1).
+    - ``diffuse_share``: P(diffuse interstitial | ill); the rest is lobar consolidation.
+    - ``severity``: multiplies the opacity of disease, and roughly its cube root the extent: 1 is the
+      calibrated difficulty, 2 is easy, 0.5 is hard.
+    - ``nuisance``: multiplies the rate of findings that do not depend on the label: nodules, scars, bands,
+      blunted angles.
+    - ``images_per_patient``: mean number of images a patient, at least 1 (geometric, at most 12).
+    - ``persistence``: P(an image has its patient's usual label instead of a fresh draw).
+    - ``sites``: names of the hospitals. The last one is the one whose exposure differs.
+    - ``projection``, ``portable``, ``marker``, ``collimation``, ``exposure``, ``devices``: the confounders:
+      AP projection, burned-in PORTABLE, a lead letter, a collimator's border, the last site's exposure,
+      electrodes and lines. A :class:`Confounder`, or a number, which sets the agreement alone.
+    - Raises ConfigError: a knob that is out of range or of the wrong kind.
     """
 
     prevalence: float = 0.4

@@ -56,21 +56,11 @@ def render(
 ) -> Rendered:
     """Draw and render images ``start`` to ``start + n`` of the endless cohort of a seed and a config.
 
-    Parameters
-    ----------
-    n
-        Number of images.
-    image_size
-        Side of the square images, 32–1024 pixels. The same patients appear at every size.
-    seed
-        Anything from 0 to 2**63 - 1. Image i does not depend on how many are made.
-    config
-        The knobs; None for the defaults.
-
-    Raises
-    ------
-    ConfigError
-        A number or knob that is out of range.
+    - ``n``: number of images.
+    - ``image_size``: side of the square images, 32–1024 pixels. The same patients appear at every size.
+    - ``seed``: anything from 0 to 2**63 - 1. Image i does not depend on how many are made.
+    - ``config``: the knobs; None for the defaults.
+    - Raises ConfigError: a number or knob that is out of range.
     """
     return render_latents(draw_latents(n, seed, config, start), image_size=image_size, seed=seed)
 
@@ -194,18 +184,10 @@ def load(
 ) -> Cohort:
     """The phantom cohort: ``n`` images, split 70/10/20 by patient.
 
-    Parameters
-    ----------
-    n, image_size, seed
-        As in :func:`render`.
-    config, knobs
-        A :class:`PhantomConfig`, or its fields as keywords: ``load(marker=0.95)`` puts the lead letter in
-        95% of diseased and 5% of healthy images.
-
-    Raises
-    ------
-    ConfigError
-        An unknown knob, one that is out of range, or a config and knobs together.
+    - ``n``, ``image_size``, ``seed``: as in :func:`render`.
+    - ``config``, ``knobs``: a :class:`PhantomConfig`, or its fields as keywords: ``load(marker=0.95)`` puts
+      the lead letter in 95% of diseased and 5% of healthy images.
+    - Raises ConfigError: an unknown knob, one that is out of range, or a config and knobs together.
     """
     config = config_from(config, knobs)
     return cohort_of(render(n, image_size=image_size, seed=seed, config=config), seed, config)
@@ -229,10 +211,7 @@ def cohort_of(made: Rendered, seed: int, config: PhantomConfig) -> Cohort:
 def latents_of(cohort: Cohort) -> list[Latents]:
     """The latents of every row of a phantom cohort, in its order, as its table says they are.
 
-    Raises
-    ------
-    ConfigError
-        The cohort is no phantom.
+    - Raises ConfigError: the cohort is no phantom.
     """
     if "config" not in cohort.info or cohort.name != "phantom":
         raise ConfigError(
@@ -256,22 +235,12 @@ def latents_of(cohort: Cohort) -> list[Latents]:
 def twin(cohort: Cohort, **changes: Any) -> Cohort:
     """The same patients with something set for all of them, and everything else identical to the bit.
 
-    Parameters
-    ----------
-    cohort
-        Made by :func:`load` (or a part or twin of such a cohort).
-    changes
-        ``label`` (0 or 1), ``subtype`` ("lobar" or "diffuse"), ``severity``, or any confounder (bool): one
-        value for all rows or one a row. ``twin(cohort, marker=False)`` takes every lead letter away.
-
-    Returns
-    -------
-    Cohort with the rows, ids and splits of the one given.
-
-    Raises
-    ------
-    ConfigError
-        The cohort is no phantom, or what is to change does not exist.
+    - ``cohort``: made by :func:`load` (or a part or twin of such a cohort).
+    - ``changes``: ``label`` (0 or 1), ``subtype`` ("lobar" or "diffuse"), ``severity``, or any confounder
+      (bool): one value for all rows or one a row. ``twin(cohort, marker=False)`` takes every lead letter
+      away.
+    - Returns: Cohort with the rows, ids and splits of the one given.
+    - Raises ConfigError: the cohort is no phantom, or what is to change does not exist.
     """
     allowed = {"label", "subtype", "severity", *CONFOUNDERS}
     unknown = sorted(set(changes) - allowed)

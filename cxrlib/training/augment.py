@@ -21,26 +21,15 @@ class Augment:
 
     Each setting is the half-width of a uniform draw around no change. All zero is no augmentation.
 
-    Parameters
-    ----------
-    rotate
-        Degrees.
-    translate
-        Share of the image's side.
-    scale
-        Relative zoom.
-    brightness
-        Shift, as a share of the 0–255 range.
-    contrast
-        Relative gain around the image's own mean.
-    gamma
-        Half-width of the exponent's logarithm: 0.2 draws from exp(-0.2) to exp(0.2).
-    noise
-        Largest standard deviation of added Gaussian noise, as a share of the 0–255 range.
-    flip
-        Probability of a left-right flip. The heart then lies on the right: off unless you mean it.
-    erase
-        Probability of blanking a random rectangle (Zhong et al. 2020, doi:10.1609/aaai.v34i07.7000).
+    - ``rotate``: degrees.
+    - ``translate``: share of the image's side.
+    - ``scale``: relative zoom.
+    - ``brightness``: shift, as a share of the 0–255 range.
+    - ``contrast``: relative gain around the image's own mean.
+    - ``gamma``: half-width of the exponent's logarithm: 0.2 draws from exp(-0.2) to exp(0.2).
+    - ``noise``: largest standard deviation of added Gaussian noise, as a share of the 0–255 range.
+    - ``flip``: probability of a left-right flip. The heart then lies on the right: off unless you mean it.
+    - ``erase``: probability of blanking a random rectangle (Zhong et al. 2020, doi:10.1609/aaai.v34i07.7000).
     """
 
     rotate: float = 7.0
@@ -65,14 +54,10 @@ class Augment:
     def __call__(self, images: Tensor, generator: torch.Generator, share: Share = ALL) -> Tensor:
         """Change every image of a batch by a draw of its own.
 
-        Parameters
-        ----------
-        images
-            float, shape (B, 1, H, W), 0–255.
-        generator
-            On the CPU, so that every device sees the same draws.
-        share
-            Which images of a larger batch these are; they get the draws that they would get within it.
+        - ``images``: float, shape (B, 1, H, W), 0–255.
+        - ``generator``: on the CPU, so that every device sees the same draws.
+        - ``share``: which images of a larger batch these are; they get the draws that they would get within
+          it.
         """
         draws = share.draw((12, len(images)), generator, axis=1).to(images.device)
         images = self._move(images, draws[:5])
@@ -126,22 +111,13 @@ class LungAugment:
     Half-widths of uniform draws, as in :class:`Augment`, which does the exposure; the rest is
     drawn here because a mask has to move along.
 
-    Parameters
-    ----------
-    rotate, translate
-        Degrees; share of the side.
-    zoom, stretch
-        Logarithm of the magnification, and of the ratio of height to width.
-    exposure
-        Brightness, contrast, gamma and noise.
-    tilt
-        A brightness slope across the image, as a share of its spread.
-    blur
-        Probability of each of: blurring, sharpening.
-    patch
-        Probability of each of: a bright or dark box, a padded edge, a soft opacity.
-    flip
-        Probability of a mirror image.
+    - ``rotate``, ``translate``: degrees; share of the side.
+    - ``zoom``, ``stretch``: logarithm of the magnification, and of the ratio of height to width.
+    - ``exposure``: brightness, contrast, gamma and noise.
+    - ``tilt``: a brightness slope across the image, as a share of its spread.
+    - ``blur``: probability of each of: blurring, sharpening.
+    - ``patch``: probability of each of: a bright or dark box, a padded edge, a soft opacity.
+    - ``flip``: probability of a mirror image.
     """
 
     rotate: float = 10.0

@@ -145,10 +145,7 @@ class Checkpoint(Callback):
     The best is remembered across runs: a second training into the same folder replaces ``best.pt`` only
     where it does better on the same images.
 
-    Parameters
-    ----------
-    every_steps
-        Write ``last.pt`` after so many steps too; 0 for check-ins only.
+    - ``every_steps``: write ``last.pt`` after so many steps too; 0 for check-ins only.
     """
 
     def __init__(self, every_steps: int = 0):
@@ -200,12 +197,8 @@ class Checkpoint(Callback):
 class EarlyStopping(Callback):
     """Ends training when the validation loss has not fallen for a while, and goes back to its best weights.
 
-    Parameters
-    ----------
-    patience
-        Check-ins without improvement that are borne.
-    min_delta
-        A fall smaller than this does not count.
+    - ``patience``: check-ins without improvement that are borne.
+    - ``min_delta``: a fall smaller than this does not count.
     """
 
     best_val_loss: float
@@ -247,10 +240,7 @@ class EarlyStopping(Callback):
 class NonFiniteRecovery(Callback):
     """Answers a NaN or infinite loss: back to the last good check-in, at half the learning rate.
 
-    Parameters
-    ----------
-    attempts
-        After so many recoveries the next non-finite loss is an error.
+    - ``attempts``: after so many recoveries the next non-finite loss is an error.
     """
 
     def __init__(self, attempts: int = 3):

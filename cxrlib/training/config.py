@@ -16,34 +16,23 @@ FIXED_ON_RESUME = ("model", "width", "dropout", "batch_size", "seed", "average_d
 class TrainConfig:
     """Every setting of a training, with defaults that suit the embedded cohort.
 
-    Parameters
-    ----------
-    model, width, dropout, weights
-        As in :func:`cxrlib.training.models.build`.
-    epochs
-        Passes over the training images. A resumed training may be given more.
-    batch_size
-        Images a step, over all devices together.
-    learning_rate, schedule, warmup, weight_decay
-        AdamW's rate and decay (Loshchilov & Hutter 2019). ``schedule`` is "cosine" (down to zero over all
-        steps) or "constant"; ``warmup`` is the share of the steps over which the rate rises linearly.
-    class_weighted
-        Weigh the loss so that both classes count alike.
-    label_smoothing
-        Pull the targets from 0 and 1 towards ½ by this much.
-    augment
-        None shows every image as it is.
-    average_decay
-        Above 0: predict with an exponential moving average of the weights (0.99 forgets over 100 steps).
-    check_ins
-        How often an epoch the network is measured on the validation images; below 1, ¼ say, only every
-        fourth epoch. It always is after the last step.
-    train_sample
-        How many training images are measured with them, so that both curves mean the same.
-    seed
-        Of the weights, the order of images, augmentation and dropout.
-    accelerator, devices, num_nodes, precision
-        As in Lightning Fabric: "auto", 1, 1, "32-true".
+    - ``model``, ``width``, ``dropout``, ``weights``: as in :func:`cxrlib.training.models.build`.
+    - ``epochs``: passes over the training images. A resumed training may be given more.
+    - ``batch_size``: images a step, over all devices together.
+    - ``learning_rate``, ``schedule``, ``warmup``, ``weight_decay``: AdamW's rate and decay (Loshchilov &
+      Hutter 2019). ``schedule`` is "cosine" (down to zero over all steps) or "constant"; ``warmup`` is the
+      share of the steps over which the rate rises linearly.
+    - ``class_weighted``: weigh the loss so that both classes count alike.
+    - ``label_smoothing``: pull the targets from 0 and 1 towards ½ by this much.
+    - ``augment``: None shows every image as it is.
+    - ``average_decay``: above 0: predict with an exponential moving average of the weights (0.99 forgets over
+      100 steps).
+    - ``check_ins``: how often an epoch the network is measured on the validation images; below 1, ¼ say, only
+      every fourth epoch. It always is after the last step.
+    - ``train_sample``: how many training images are measured with them, so that both curves mean the same.
+    - ``seed``: of the weights, the order of images, augmentation and dropout.
+    - ``accelerator``, ``devices``, ``num_nodes``, ``precision``: as in Lightning Fabric: "auto", 1, 1,
+      "32-true".
     """
 
     model: str = "residual"

@@ -219,26 +219,15 @@ def build(
 ) -> Classifier:
     """Make a network by name.
 
-    Parameters
-    ----------
-    name
-        A key of ``MODELS``: lenet, double_conv, residual, resnet18, densenet121 or efficientnet_b0.
-    width
-        Channels of the first block; None for the network's own. Torchvision's networks have a fixed one.
-    image_size
-        Side of the square images, in pixels. Only LeNet's dense layers depend on it.
-    dropout
-        Probability of dropping a feature before each dense layer, 0 to 1.
-    weights
-        None for random ones, ``"torchvision"`` for ImageNet's (downloaded once), or the path of a file of
-        this network's own weights: a checkpoint of ours, a ``state_dict``, or safetensors.
-
-    Raises
-    ------
-    ConfigError
-        Unknown name, a width where it is fixed, or an image that is too small.
-    CheckpointError
-        A weights file that cannot be read or belongs to another network.
+    - ``name``: a key of ``MODELS``: lenet, double_conv, residual, resnet18, densenet121 or efficientnet_b0.
+    - ``width``: channels of the first block; None for the network's own. Torchvision's networks have a fixed
+      one.
+    - ``image_size``: side of the square images, in pixels. Only LeNet's dense layers depend on it.
+    - ``dropout``: probability of dropping a feature before each dense layer, 0 to 1.
+    - ``weights``: None for random ones, ``"torchvision"`` for ImageNet's (downloaded once), or the path of a
+      file of this network's own weights: a checkpoint of ours, a ``state_dict``, or safetensors.
+    - Raises ConfigError: unknown name, a width where it is fixed, or an image that is too small.
+    - Raises CheckpointError: a weights file that cannot be read or belongs to another network.
     """
     if name not in MODELS:
         raise ConfigError(f"There is no model called {name!r}.", remedy=f"Use one of {', '.join(MODELS)}.")

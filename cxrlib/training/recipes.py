@@ -49,15 +49,10 @@ _EPOCHS = {
 def recipe(model: str, preset: str = "course", *, seed: int = 0, **changes: Any) -> TrainConfig:
     """The training settings of a network under a preset.
 
-    Parameters
-    ----------
-    model
-        lenet, double_conv (a laptop's width of 8; 4 below ``full``) or residual; for torchvision's networks
-        the settings of residual are used.
-    preset
-        smoke, course or full.
-    changes
-        Settings of :class:`~cxrlib.training.trainer.TrainConfig` to replace.
+    - ``model``: lenet, double_conv (a laptop's width of 8; 4 below ``full``) or residual; for torchvision's
+      networks the settings of residual are used.
+    - ``preset``: smoke, course or full.
+    - ``changes``: settings of :class:`~cxrlib.training.trainer.TrainConfig` to replace.
     """
     if preset not in PRESETS:
         raise ConfigError(
@@ -75,16 +70,10 @@ def recipe(model: str, preset: str = "course", *, seed: int = 0, **changes: Any)
 class Comparison:
     """What :func:`compare` found.
 
-    Attributes
-    ----------
-    numbers
-        ``<network>.<quantity>`` → Estimate, as :func:`cxrlib.evaluation.results.record` takes it.
-    histories
-        network → one history a seed.
-    test_scores
-        network → probabilities, shape (seeds, N test images).
-    val_scores
-        The same on the validation images.
+    - ``numbers``: ``<network>.<quantity>`` → Estimate, as :func:`cxrlib.evaluation.results.record` takes it.
+    - ``histories``: network → one history a seed.
+    - ``test_scores``: network → probabilities, shape (seeds, N test images).
+    - ``val_scores``: the same on the validation images.
     """
 
     numbers: dict[str, Estimate]

@@ -28,10 +28,7 @@ GROUPS = ("healthy, without", "healthy, with", "ill, without", "ill, with")
 def groups_of(cohort: Cohort, column: str) -> np.ndarray:
     """The group of each image, int64 (N,): twice the label, plus one where ``column`` is true.
 
-    Raises
-    ------
-    DataError
-        The table has no such column, or one that is not true or false everywhere.
+    - Raises DataError: the table has no such column, or one that is not true or false everywhere.
     """
     if column not in cohort.table:
         raise DataError(
@@ -82,14 +79,10 @@ class GroupDRO(GroupBalanced):
     experiments. Without strong regularisation a network that learns every training image by heart has no
     worst group left; Sagawa et al. say so too.
 
-    Parameters
-    ----------
-    step
-        Of the weights; 0.01 in the paper.
+    - ``step``: of the weights; 0.01 in the paper.
 
-    References
-    ----------
-    Sagawa et al., Distributionally robust neural networks for group shifts, ICLR 2020, arXiv:1911.08731.
+    Reference: Sagawa et al., Distributionally robust neural networks for group shifts, ICLR 2020,
+    arXiv:1911.08731.
     """
 
     def __init__(self, column: str, step: float = 0.01):
@@ -134,16 +127,10 @@ class RandomMarks(TrainingChange):
     Needs no groups. Letters come from a font that is not the phantom's: who has real images knows only that
     there are letters, not which.
 
-    Parameters
-    ----------
-    chance
-        Of each of ``most`` marks to be painted.
-    most
-        Marks an image.
-    smallest, largest
-        Height, as a share of the image's side.
-    band
-        Marks lie within this share of the side from the nearest edge; 0.5 for anywhere.
+    - ``chance``: of each of ``most`` marks to be painted.
+    - ``most``: marks an image.
+    - ``smallest``, ``largest``: height, as a share of the image's side.
+    - ``band``: marks lie within this share of the side from the nearest edge; 0.5 for anywhere.
     """
 
     def __init__(
@@ -205,13 +192,7 @@ class RandomMarks(TrainingChange):
 
 
 def retrain_last_layer(
-    model: Classifier,
-    cohort: Cohort,
-    column: str,
-    *,
-    repeats: int = 20,
-    strength: float = 1.0,
-    seed: int = 0,
+    model: Classifier, cohort: Cohort, column: str, *, repeats: int = 20, strength: float = 1.0, seed: int = 0
 ) -> Classifier:
     """A copy of the network whose last layer is fitted anew to images balanced over groups.
 
@@ -219,18 +200,11 @@ def retrain_last_layer(
     each of several random subsets in which every group (label × ``column``) is as large as the smallest one,
     and their coefficients are averaged.
 
-    Parameters
-    ----------
-    cohort
-        Images for the fit, best not those that the network was trained on; every group must occur.
-    repeats
-        Balanced subsets.
-    strength
-        Inverse of the penalty, as scikit-learn's C.
+    - ``cohort``: images for the fit, best not those that the network was trained on; every group must occur.
+    - ``repeats``: balanced subsets.
+    - ``strength``: inverse of the penalty, as scikit-learn's C.
 
-    References
-    ----------
-    Kirichenko, Izmailov, Wilson, Last layer re-training is sufficient for robustness to spurious
+    Reference: Kirichenko, Izmailov, Wilson, Last layer re-training is sufficient for robustness to spurious
     correlations, ICLR 2023, arXiv:2204.02937.
     """
     from sklearn.linear_model import LogisticRegression

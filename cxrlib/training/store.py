@@ -31,14 +31,8 @@ def train_or_load(
 
     The store's key is the content of the cohort and the config; a training that was cut off is resumed.
 
-    Parameters
-    ----------
-    store
-        A folder; None for ``models`` in the cache.
-
-    Returns
-    -------
-    The network and its history.
+    - ``store``: a folder; None for ``models`` in the cache.
+    - Returns: The network and its history.
     """
     folder = artefact_folder(cohort, config, store)
     if callbacks is None:

@@ -30,14 +30,7 @@ from cxrlib.evaluation.metrics import auc
 from cxrlib.training.callbacks import Callback, Checkpoint, NonFiniteRecovery, ProgressBar, TensorBoard
 from cxrlib.training.checkpoints import load_checkpoint
 from cxrlib.training.config import FIXED_ON_RESUME, TrainConfig
-from cxrlib.training.distributed import (
-    end_others,
-    gathered,
-    is_lost_process,
-    launch,
-    reduced,
-    spread_layers,
-)
+from cxrlib.training.distributed import end_others, gathered, is_lost_process, launch, reduced, spread_layers
 from cxrlib.training.inference import predict_logits
 from cxrlib.training.models import Averaged, Classifier, averaged, build
 from cxrlib.training.share import Share
@@ -46,14 +39,9 @@ from cxrlib.training.share import Share
 class Trainer:
     """Trains one network on one cohort.
 
-    Parameters
-    ----------
-    config
-        The settings.
-    callbacks
-        What happens around the loop; None for :func:`default_callbacks`.
-    out_dir
-        Where checkpoints and TensorBoard logs go; None keeps nothing on disk.
+    - ``config``: the settings.
+    - ``callbacks``: what happens around the loop; None for :func:`default_callbacks`.
+    - ``out_dir``: where checkpoints and TensorBoard logs go; None keeps nothing on disk.
     """
 
     # What :meth:`fit` sets up.
@@ -84,24 +72,12 @@ class Trainer:
     def fit(self, cohort: Cohort, *, resume: bool = False) -> pd.DataFrame:
         """Train on the cohort's ``train`` images, measuring on its ``val`` images.
 
-        Parameters
-        ----------
-        resume
-            Go on from ``out_dir/last.pt`` where there is one.
-
-        Returns
-        -------
-        DataFrame with a row for each check-in: epoch, step, train_loss, train_auc, train_accuracy, val_loss,
-        val_auc, val_accuracy (threshold ½), learning_rate, images_per_second, seconds.
-
-        Raises
-        ------
-        DataError
-            A split without images or with one class only.
-        TrainingError
-            The loss is not finite and no callback mends it.
-        CheckpointError
-            ``last.pt`` is damaged or of another training.
+        - ``resume``: go on from ``out_dir/last.pt`` where there is one.
+        - Returns: DataFrame with a row for each check-in: epoch, step, train_loss, train_auc, train_accuracy,
+          val_loss, val_auc, val_accuracy (threshold ½), learning_rate, images_per_second, seconds.
+        - Raises DataError: a split without images or with one class only.
+        - Raises TrainingError: the loss is not finite and no callback mends it.
+        - Raises CheckpointError: ``last.pt`` is damaged or of another training.
         """
         self._set_up(cohort)
         try:
