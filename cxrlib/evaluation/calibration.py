@@ -18,7 +18,7 @@ from scipy.special import expit, log_expit, logit
 from cxrlib.errors import ConfigError, CxrWarning, DataError
 from cxrlib.evaluation.eda import percentiles, resample_patients
 from cxrlib.evaluation.metrics import Estimate
-from cxrlib.evaluation.resampling import check_probabilities, checked
+from cxrlib.evaluation.resampling import LEVEL, check_probabilities, checked
 
 STRATEGIES = ("quantile", "uniform")
 _CLIP = 1e-7  # single precision rounds a probability closer to 1 than this to 1
@@ -46,23 +46,6 @@ class Scaling:
         return expit(self.slope * np.asarray(logits, dtype=float) + self.offset)
 
 
-@dataclass(frozen=True)
-class Decomposition:
-    """The Brier score taken apart: ``brier = reliability − resolution + uncertainty + within``.
-
-    ``reliability``: squared distance of forecast and frequency in the bins, 0 for a calibrated forecast.
-    ``resolution``: how far the bins' frequencies are from the overall one, the larger the better.
-    ``uncertainty``: variance of the labels, which no forecast changes. ``within``: what the spread of
-    forecasts inside the bins adds; 0 where a bin holds one forecast value.
-    """
-
-    brier: float
-    reliability: float
-    resolution: float
-    uncertainty: float
-    within: float
-
-
 def to_logits(probabilities: ArrayLike) -> np.ndarray:
     """Log odds, float64; probabilities are kept 1e-7 away from 0 and 1."""
     return logit(np.clip(np.asarray(probabilities, dtype=float), _CLIP, 1 - _CLIP))
@@ -78,7 +61,7 @@ def fit_temperature(labels: ArrayLike, logits: ArrayLike) -> Scaling:
     labels, logits = _checked_logits(labels, logits)
 
     def loss(log_temperature: float) -> float:
-        return _cross_entropy(labels, logits * np.exp(-log_temperature))
+        return float(_cross_entropy(labels, logits * np.exp(-log_temperature)).mean())
 
     found = minimize_scalar(loss, bounds=(-_HOTTEST, _HOTTEST), method="bounded", options={"xatol": 1e-6})
     if found.x < -0.99 * _HOTTEST:
@@ -94,43 +77,11 @@ def fit_platt(labels: ArrayLike, logits: ArrayLike) -> Scaling:
     def loss(parameters: np.ndarray) -> tuple[float, list[np.floating]]:
         slope, offset = parameters
         error = expit(slope * logits + offset) - labels
-        return _cross_entropy(labels, slope * logits + offset), [np.mean(error * logits), np.mean(error)]
+        value = float(_cross_entropy(labels, slope * logits + offset).mean())
+        return value, [np.mean(error * logits), np.mean(error)]
 
     slope, offset = minimize(loss, [start.slope, 0.0], jac=True, method="BFGS").x
     return Scaling(float(slope), float(offset))
-
-
-def decompose(
-    labels: ArrayLike, probabilities: ArrayLike, bins: int | None = None, strategy: str = "quantile"
-) -> Decomposition:
-    """Murphy's decomposition of the Brier score.
-
-    - ``bins``: None makes each forecast value a bin of its own, as Murphy did; else that many bins.
-
-    Reference: Murphy, Journal of Applied Meteorology 12:595–600, 1973,
-    doi:10.1175/1520-0450(1973)012<0595:ANVPOT>2.0.CO;2; for bins, Stephenson, Coelho, Jolliffe, Weather and
-    Forecasting 23:752–757, 2008, doi:10.1175/2007WAF2006116.1.
-    """
-    labels, (row,) = _checked(labels, [probabilities])
-    if bins is None:
-        codes = np.unique(row, return_inverse=True)[1]
-    else:
-        codes = _codes(row, bin_edges(row, bins, strategy))
-    k = int(codes.max()) + 1
-    n, p, y = (np.bincount(codes, weights=w, minlength=k) for w in (None, row, labels))
-    brier = float(np.mean((row - labels) ** 2))
-    parts = {name: float(value[0]) for name, value in _parts(n[None], p[None], y[None]).items()}
-    within = brier - (parts["reliability"] - parts["resolution"] + parts["uncertainty"])
-    return Decomposition(brier, parts["reliability"], parts["resolution"], parts["uncertainty"], within)
-
-
-def ece(labels: ArrayLike, probabilities: ArrayLike, bins: int = 10, strategy: str = "quantile") -> float:
-    """Expected calibration error: the mean distance of a bin's frequency from its mean probability.
-
-    Bins are of the probability of pneumonia. (Guo et al. bin the probability of whichever class is predicted,
-    which for two classes folds the axis at ½ and lets errors of the two sides cancel.)
-    """
-    return calibration(labels, [probabilities], bins=bins, strategy=strategy, replicates=0)["ece"].value
 
 
 def reliability(
@@ -141,7 +92,6 @@ def reliability(
     bins: int = 10,
     strategy: str = "quantile",
     replicates: int = 1000,
-    level: float = 0.95,
     seed: int = 0,
 ) -> pd.DataFrame:
     """The points of a reliability diagram, with intervals by patient.
@@ -156,7 +106,7 @@ def reliability(
         cells.reshape(len(labels), -1), _patients(labels, patients), replicates=replicates, seed=seed
     ).reshape(replicates, 3, -1)
     with np.errstate(invalid="ignore", divide="ignore"):
-        low, high = percentiles(sums[:, 2] / sums[:, 0], level)
+        low, high = percentiles(sums[:, 2] / sums[:, 0])
     return pd.DataFrame(
         {"probability": p / n, "frequency": y / n, "low": low, "high": high, "n": n.astype(int)}
     )
@@ -170,7 +120,6 @@ def calibration(
     bins: int = 10,
     strategy: str = "quantile",
     replicates: int = 2000,
-    level: float = 0.95,
     seed: int = 0,
 ) -> dict[str, Estimate]:
     """How far probabilities can be believed: means over training seeds, with intervals by patient.
@@ -178,16 +127,21 @@ def calibration(
     - ``list_of_probabilities``: one (N,) array for each training seed, 0–1.
     - ``bins``, ``strategy``: bins are equally full (``quantile``) or equally wide (``uniform``).
     - ``replicates``: 0 gives the numbers without intervals.
-    - Returns: ``ece``; ``bias`` (mean probability − share of positives); ``log_loss`` (nats); ``brier``, and
-      its parts ``reliability``, ``resolution``, ``uncertainty`` and ``within`` (:class:`Decomposition`);
-      ``ece_floor``: the ECE that calibrated probabilities like these would show in so many images, with the
-      range of 95% of draws. An ECE inside that range is no evidence of miscalibration.
+    - Returns: ``ece`` (mean distance of a bin's frequency of positives from its mean probability); ``bias``
+      (mean probability − share of positives); ``log_loss`` (nats); ``brier``, and its parts, ``reliability −
+      resolution + uncertainty + within``: squared distance of forecast and frequency in the bins, how far the
+      bins' frequencies are from the overall one, variance of the labels, and what the spread of forecasts
+      inside the bins adds; ``ece_floor``: the ECE that calibrated probabilities like these would show in so
+      many images, with the range of 95% of draws. An ECE inside that range is no evidence of miscalibration.
 
     ECE, reliability and resolution cannot be negative, so noise adds to them, and resampling adds the noise
     again. The upper limit of their interval is lowered by the bias that the bootstrap shows and the lower
     limit by twice that, once for the resampling and once for the sample; for an ECE within the floor's range
     the lower limit is 0. (In simulated samples of 400 rows with true errors of 0.03, 0.10 and 0.12 the ECE's
     interval held the truth in 91%, 96% and 93% of 200 samples, and plain percentiles in 3%, 90% and 93%.)
+
+    References: Murphy, Journal of Applied Meteorology 12:595–600, 1973; for bins, Stephenson et al., Weather
+    and Forecasting 23:752–757, 2008, doi:10.1175/2007WAF2006116.1.
     """
     labels, probabilities = _checked(labels, list_of_probabilities)
     cells = np.concatenate(
@@ -209,13 +163,13 @@ def calibration(
     for name, (value,) in point.items():
         low = high = None
         if replicates:
-            (low,), (high,) = percentiles(draws[name][:, None], level)
+            (low,), (high,) = percentiles(draws[name][:, None])
             if name in ("ece", "reliability", "resolution"):
                 bias = max(0.0, float(np.nanmean(draws[name])) - value)
                 low, high = max(0.0, low - 2 * bias), max(value, high - bias)
         numbers[name] = Estimate(float(value), low, high, n=len(labels), seeds=len(probabilities))
     if replicates:
-        floor = _floor(probabilities, bins, strategy, min(replicates, 500), level, seed)
+        floor = _floor(probabilities, bins, strategy, min(replicates, 500), seed)
         numbers["ece_floor"] = floor
         if floor.high is not None and numbers["ece"].value <= floor.high:
             numbers["ece"] = replace(numbers["ece"], low=0.0)
@@ -263,7 +217,7 @@ def _parts(n: np.ndarray, p: np.ndarray, y: np.ndarray) -> dict[str, np.ndarray]
 
 def _cells(labels: np.ndarray, probabilities: np.ndarray, bins: int, strategy: str) -> np.ndarray:
     """(N, 3, B): 1, probability and label of each row in its bin."""
-    codes = _codes(probabilities, bin_edges(probabilities, bins, strategy))
+    codes = np.searchsorted(bin_edges(probabilities, bins, strategy), probabilities, side="right")
     cells = np.zeros((len(labels), 3, bins))
     cells[np.arange(len(labels)), :, codes] = np.stack([np.ones(len(labels)), probabilities, labels], axis=1)
     return cells
@@ -273,14 +227,11 @@ def _losses(labels: np.ndarray, probabilities: np.ndarray, bins: int) -> np.ndar
     """(N, 2, B): squared error and cross-entropy of each row, in the first column."""
     cells = np.zeros((len(labels), 2, bins))
     cells[:, 0, 0] = (probabilities - labels) ** 2
-    logits = to_logits(probabilities)
-    cells[:, 1, 0] = -np.where(labels == 1, log_expit(logits), log_expit(-logits))
+    cells[:, 1, 0] = _cross_entropy(labels, to_logits(probabilities))
     return cells
 
 
-def _floor(
-    probabilities: np.ndarray, bins: int, strategy: str, draws: int, level: float, seed: int
-) -> Estimate:
+def _floor(probabilities: np.ndarray, bins: int, strategy: str, draws: int, seed: int) -> Estimate:
     rng = np.random.default_rng(seed)
     by_seed = []
     for row in probabilities:
@@ -288,17 +239,14 @@ def _floor(
         labels = (rng.random((draws, len(row))) < row).astype(float)
         by_seed.append(np.abs(cells[:, 1].sum(axis=0) - labels @ cells[:, 0]).sum(axis=1) / len(row))
     values = np.mean(by_seed, axis=0)
-    tail = (1 - level) / 2
+    tail = (1 - LEVEL) / 2
     low, high = np.quantile(values, [tail, 1 - tail])
     return Estimate(float(values.mean()), float(low), float(high), len(probabilities[0]), len(probabilities))
 
 
-def _codes(probabilities: np.ndarray, edges: np.ndarray) -> np.ndarray:
-    return np.searchsorted(edges, probabilities, side="right")
-
-
-def _cross_entropy(labels: np.ndarray, logits: np.ndarray) -> float:
-    return -float(np.mean(np.where(labels == 1, log_expit(logits), log_expit(-logits))))
+def _cross_entropy(labels: np.ndarray, logits: np.ndarray) -> np.ndarray:
+    """Of each row, in nats."""
+    return -np.where(labels == 1, log_expit(logits), log_expit(-logits))
 
 
 def _patients(labels: np.ndarray, patients: ArrayLike | None) -> np.ndarray:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from cxrlib.errors import DataError
-from cxrlib.evaluation.resampling import checked
+from cxrlib.evaluation.resampling import LEVEL, checked
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class DeLong:
     p_value: float
 
 
-def delong(labels: ArrayLike, scores_a: ArrayLike, scores_b: ArrayLike, level: float = 0.95) -> DeLong:
+def delong(labels: ArrayLike, scores_a: ArrayLike, scores_b: ArrayLike) -> DeLong:
     """Test whether two models' AUCs on the same rows differ.
 
     The covariance is DeLong's [1]_, computed from midranks in O(N log N) [2]_. Rows are taken as independent:
@@ -60,7 +60,7 @@ def delong(labels: ArrayLike, scores_a: ArrayLike, scores_b: ArrayLike, level: f
         z = difference / error
     else:
         z = 0.0 if abs(difference) < 1e-12 else math.copysign(math.inf, difference)
-    half = NormalDist().inv_cdf((1 + level) / 2) * error
+    half = NormalDist().inv_cdf((1 + LEVEL) / 2) * error
     p_value = math.erfc(abs(z) / math.sqrt(2))
     return DeLong(
         float(areas[0]), float(areas[1]), difference, difference - half, difference + half, z, p_value

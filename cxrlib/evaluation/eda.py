@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike
 from cxrlib.datasets.nih_tables import FINDINGS
 from cxrlib.errors import DataError
 from cxrlib.evaluation.metrics import Estimate, auc, proportion
-from cxrlib.evaluation.resampling import check_patients, draw_patients
+from cxrlib.evaluation.resampling import LEVEL, check_patients, draw_patients
 
 _ACQUISITION = (
     "view",
@@ -115,13 +115,7 @@ def image_split_leakage(
 
 
 def prevalence_by(
-    table: pd.DataFrame,
-    by: str | pd.Series,
-    *,
-    label: str = "label",
-    replicates: int = 1000,
-    level: float = 0.95,
-    seed: int = 0,
+    table: pd.DataFrame, by: str | pd.Series, *, label: str = "label", replicates: int = 1000, seed: int = 0
 ) -> pd.DataFrame:
     """Share of images with the label within each level of a column.
 
@@ -134,7 +128,7 @@ def prevalence_by(
     """
     levels, cells, patients = _cells(table, by, label)
     images, positives = np.split(cells.sum(axis=0).astype(int), 2)
-    wilson = [proportion(k, n, level) for k, n in zip(positives, images, strict=True)]
+    wilson = [proportion(k, n) for k, n in zip(positives, images, strict=True)]
     result = pd.DataFrame(
         {
             "images": images,
@@ -150,7 +144,7 @@ def prevalence_by(
     if replicates and "patient_id" in table:
         of, over = np.split(resample_patients(cells, patients, replicates=replicates, seed=seed), 2, axis=1)
         with np.errstate(invalid="ignore"):
-            result["low"], result["high"] = percentiles(over / of, level)
+            result["low"], result["high"] = percentiles(over / of)
     return result
 
 
@@ -162,7 +156,6 @@ def prevalence_ratio(
     *,
     label: str = "label",
     replicates: int = 1000,
-    level: float = 0.95,
     seed: int = 0,
 ) -> Estimate:
     """How many times as frequent the label is at one level of a column as at another.
@@ -177,7 +170,7 @@ def prevalence_ratio(
             return (sums[:, k + a] / sums[:, a]) / (sums[:, k + b] / sums[:, b])
 
     draws = ratio(resample_patients(cells, patients, replicates=replicates, seed=seed))
-    low, high = percentiles(draws[:, None], level)
+    low, high = percentiles(draws[:, None])
     total = cells.sum(axis=0)
     return Estimate(float(ratio(total[None])[0]), float(low[0]), float(high[0]), int(total[a] + total[b]))
 
@@ -200,7 +193,6 @@ def label_agreement(
     pairs: Mapping[str, tuple[Sequence[str], str]],
     *,
     replicates: int = 1000,
-    level: float = 0.95,
     seed: int = 0,
 ) -> pd.DataFrame:
     """How well text-mined labels say what the experts say.
@@ -225,7 +217,7 @@ def label_agreement(
         row = {"n": len(table), **dict(zip(("tp", "fp", "fn", "tn"), counts.astype(int), strict=True))}
         row["prevalence"] = float(true.mean())
         for measure in AGREEMENT:
-            low, high = percentiles(draws[measure][:, None], level)
+            low, high = percentiles(draws[measure][:, None])
             row[measure] = float(values[measure][0])
             row[f"{measure}_low"], row[f"{measure}_high"] = float(low[0]), float(high[0])
         rows[name] = row
@@ -303,9 +295,9 @@ def resample_patients(
     return np.concatenate([times.astype(float) @ per_patient for times in draws])
 
 
-def percentiles(draws: np.ndarray, level: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
-    """The percentile interval of each column of ``draws`` (replicates, K); NaN replicates are left out."""
-    tail = 100 * (1 - level) / 2
+def percentiles(draws: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The 95% percentile interval of each column of ``draws`` (replicates, K), NaN left out."""
+    tail = 100 * (1 - LEVEL) / 2
     low, high = np.nanpercentile(draws, [tail, 100 - tail], axis=0)
     return low, high
 

@@ -16,8 +16,6 @@ from cxrlib.evaluation.eda import percentiles, resample_patients
 from cxrlib.evaluation.metrics import Estimate
 from cxrlib.evaluation.resampling import check_probabilities, checked
 
-FILTERS = ("prune_by_noise_rate", "confident_learning", "both", "prune_by_class")
-
 
 def hardest(labels: ArrayLike, probabilities: ArrayLike, image_ids: ArrayLike | None = None) -> pd.DataFrame:
     """All rows, those first to whose label the least probability was given.
@@ -42,37 +40,29 @@ def undecided(labels: ArrayLike, probabilities: ArrayLike, threshold: float = 0.
     return np.argsort(np.abs(odds[:-1] - odds[-1]), kind="stable")
 
 
-def suspects(
-    labels: ArrayLike, probabilities: ArrayLike, *, filter_by: str = "prune_by_noise_rate"
-) -> pd.DataFrame:
+def suspects(labels: ArrayLike, probabilities: ArrayLike) -> pd.DataFrame:
     """Which labels confident learning takes for wrong.
+
+    As many of each kind are suspected as the estimated joint distribution of given and true labels says
+    (cleanlab's ``prune_by_noise_rate``).
 
     - ``labels``: as given, 0/1, shape (N,).
     - ``probabilities``: of label 1, from a network that did not see the row in training.
-    - ``filter_by``: cleanlab's rule; ``prune_by_noise_rate`` removes as many of each kind as the estimated
-      joint distribution of given and true labels says.
     - Returns: DataFrame aligned with the rows: ``label``, ``probability``, ``quality`` (probability of the
       given label) and ``suspected`` (bool).
     """
     from cleanlab.filter import find_label_issues
     from cleanlab.rank import get_label_quality_scores
 
-    if filter_by not in FILTERS:
-        raise ConfigError(f"There is no rule {filter_by!r}.", remedy=f"Use one of {', '.join(FILTERS)}.")
     given, (p,) = _checked(labels, probabilities)
     if len(np.unique(given)) < 2:
         raise DataError(
             f"All {len(given)} labels are {given[0]}.", remedy="Confident learning needs both classes."
         )
     both = np.stack([1 - p, p], axis=1)
-    return pd.DataFrame(
-        {
-            "label": given,
-            "probability": p,
-            "quality": get_label_quality_scores(given, both),
-            "suspected": find_label_issues(given, both, filter_by=filter_by, n_jobs=1),
-        }
-    )
+    quality = get_label_quality_scores(given, both)
+    suspected = find_label_issues(given, both, filter_by="prune_by_noise_rate", n_jobs=1)
+    return pd.DataFrame({"label": given, "probability": p, "quality": quality, "suspected": suspected})
 
 
 def plant(
@@ -101,7 +91,6 @@ def agreement(
     patients: ArrayLike | None = None,
     *,
     replicates: int = 2000,
-    level: float = 0.95,
     seed: int = 0,
 ) -> dict[str, Estimate]:
     """How often the suspicion is right, where it is known which labels are wrong.
@@ -132,7 +121,7 @@ def agreement(
         counts = {"precision": sums[1], "base": sums[0], "unsuspected": sums[0] - sums[1], "recall": sums[2]}
         for name, value in _shares(sums[None]).items():
             if np.isfinite(value[0]):
-                (low,), (high,) = percentiles(draws[name][:, None], level)
+                (low,), (high,) = percentiles(draws[name][:, None])
                 n = int(counts.get(name, sums[0]))
                 numbers[f"{prefix}{name}"] = Estimate(float(value[0]), low, high, n)
     return numbers

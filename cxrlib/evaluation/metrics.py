@@ -17,13 +17,12 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from cxrlib.errors import ConfigError, CxrWarning, DataError
-from cxrlib.evaluation.delong import DeLong as DeLong
-from cxrlib.evaluation.delong import delong as delong
-from cxrlib.evaluation.resampling import METRICS, Ranked, checked, curve_band, draw_patients, patient_codes
+from cxrlib.evaluation.delong import DeLong, delong
+from cxrlib.evaluation.resampling import LEVEL, METRICS, Ranked, checked, draw_patients, patient_codes
 
 __all__ = [
     "METRICS", "DeLong", "Estimate", "accuracy", "auc", "average_precision", "bootstrap",
-    "bootstrap_difference", "bootstrap_mean", "choose_threshold", "curve_band", "delong", "evaluate",
+    "bootstrap_difference", "bootstrap_mean", "choose_threshold", "delong", "evaluate",
     "over_seeds", "proportion", "sensitivity", "specificity",
 ]  # fmt: skip
 
@@ -105,7 +104,6 @@ def bootstrap(
     metrics: Sequence[str] = METRICS,
     threshold: float = 0.5,
     replicates: int = 2000,
-    level: float = 0.95,
     seed: int = 0,
 ) -> dict[str, Estimate]:
     """Metrics with percentile intervals from resampling patients with replacement.
@@ -116,7 +114,6 @@ def bootstrap(
     - ``metrics``: any of ``METRICS``.
     - ``threshold``: for sensitivity, specificity and accuracy; chosen on the validation split
       (:func:`choose_threshold`).
-    - ``level``: coverage aimed at, 0.95 for limits at the 2.5th and 97.5th percentile.
     - Raises DataError: lengths differ, a score is not finite, a label is neither 0 nor 1, or a class or a
       second patient is missing.
 
@@ -125,7 +122,7 @@ def bootstrap(
     negative for specificity) is left out of that metric's interval, which is then conditional on the class
     being there; a CxrWarning says so where that is more than one replicate in twenty.
     """
-    estimates = bootstrap_mean(labels, [scores], patients, metrics, threshold, replicates, level, seed)
+    estimates = bootstrap_mean(labels, [scores], patients, metrics, threshold, replicates, seed)
     return {name: Estimate(e.value, e.low, e.high, e.n) for name, e in estimates.items()}
 
 
@@ -136,7 +133,6 @@ def bootstrap_mean(
     metrics: Sequence[str] = METRICS,
     threshold: float | Sequence[float] = 0.5,
     replicates: int = 2000,
-    level: float = 0.95,
     seed: int = 0,
 ) -> dict[str, Estimate]:
     """Each metric's mean over training seeds, with an interval from resampling the shared patients.
@@ -148,7 +144,7 @@ def bootstrap_mean(
     :func:`bootstrap`.
     """
     values, draws, n = _replicates(labels, list_of_scores, patients, metrics, threshold, replicates, seed)
-    limits = _percentile_limits(draws.mean(axis=1), metrics, level)
+    limits = _percentile_limits(draws.mean(axis=1), metrics)
     return {
         name: Estimate(float(values[:, j].mean()), *limits[j], n=n, seeds=len(values))
         for j, name in enumerate(metrics)
@@ -163,7 +159,6 @@ def bootstrap_difference(
     metrics: Sequence[str] = METRICS,
     threshold: float | Sequence[float] = 0.5,
     replicates: int = 2000,
-    level: float = 0.95,
     seed: int = 0,
 ) -> dict[str, Estimate]:
     """Each metric's difference a − b between two models, both measured on the same drawn patients.
@@ -173,7 +168,7 @@ def bootstrap_difference(
     values, draws, n = _replicates(
         labels, [scores_a, scores_b], patients, metrics, threshold, replicates, seed
     )
-    limits = _percentile_limits(draws[:, 0] - draws[:, 1], metrics, level)
+    limits = _percentile_limits(draws[:, 0] - draws[:, 1], metrics)
     return {
         name: Estimate(float(values[0, j] - values[1, j]), *limits[j], n=n) for j, name in enumerate(metrics)
     }
@@ -236,13 +231,8 @@ def choose_threshold(
             remedy="Give at=0.9, say, for the rule 'sensitivity', and no `at` for the others.",
         )
     labels, (scores,) = checked(labels, [scores])
-    cuts, group = np.unique(scores, return_inverse=True)
-    positives = np.bincount(group, weights=labels, minlength=len(cuts))
-    negatives = np.bincount(group, weights=1 - labels, minlength=len(cuts))
-    # Entry k: what calling every score from cuts[k] on positive would give; the last entry calls none.
-    hits = np.append(np.cumsum(positives[::-1])[::-1], 0)
-    rejected = np.append(0, np.cumsum(negatives))
-    sensitivities, specificities = hits / positives.sum(), rejected / negatives.sum()
+    cuts, hits, rejected = candidates(labels, scores)
+    sensitivities, specificities = hits / hits[0], rejected / rejected[-1]
     if rule == "youden":
         best = int(np.argmax(np.round(sensitivities + specificities, 12)))
     elif rule == "accuracy":
@@ -251,20 +241,36 @@ def choose_threshold(
         assert at is not None  # refused above
         best = int(np.flatnonzero(sensitivities >= at - 1e-12)[-1])
         best = int(np.flatnonzero(rejected == rejected[best])[0])
-    if best == 0:
+    return between(cuts, best)
+
+
+def candidates(labels: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The K scores that occur, ascending; true positives and true negatives, (K + 1,), of each as threshold.
+
+    Entry k calls every score from the k-th on positive; the last entry calls none.
+    """
+    cuts, group = np.unique(scores, return_inverse=True)
+    positives = np.bincount(group, weights=labels, minlength=len(cuts))
+    negatives = np.bincount(group, weights=1 - labels, minlength=len(cuts))
+    return cuts, np.append(np.cumsum(positives[::-1])[::-1], 0), np.append(0, np.cumsum(negatives))
+
+
+def between(cuts: np.ndarray, k: int) -> float:
+    """The threshold of entry ``k`` of :func:`candidates`, halfway between two scores where it has two."""
+    if k == 0:
         return float(cuts[0])
-    if best == len(cuts):
+    if k == len(cuts):
         return float(np.nextafter(cuts[-1], np.inf))
-    return float((cuts[best - 1] + cuts[best]) / 2)
+    return float((cuts[k - 1] + cuts[k]) / 2)
 
 
-def proportion(successes: float, total: int, level: float = 0.95) -> Estimate:
+def proportion(successes: float, total: int) -> Estimate:
     """A share with Wilson's interval (Wilson 1927, doi:10.1080/01621459.1927.10502953); rows independent."""
     if not 0 <= successes <= total or total < 1:
         raise DataError(
             f"{successes} of {total} is no share.", remedy="Give 0 ≤ successes ≤ total and total ≥ 1."
         )
-    z, share = _quantile(level), successes / total
+    z, share = NormalDist().inv_cdf((1 + LEVEL) / 2), successes / total
     centre = (share + z**2 / (2 * total)) / (1 + z**2 / total)
     half = z / (1 + z**2 / total) * math.sqrt(share * (1 - share) / total + z**2 / (4 * total**2))
     return Estimate(share, max(0.0, centre - half), min(1.0, centre + half), int(total))
@@ -305,7 +311,7 @@ def _replicates(
     return values, draws, len(labels)
 
 
-def _percentile_limits(draws: np.ndarray, metrics: Sequence[str], level: float) -> list[tuple[float, float]]:
+def _percentile_limits(draws: np.ndarray, metrics: Sequence[str]) -> list[tuple[float, float]]:
     """(low, high) of each column of (R, M); replicates where it is NaN are left out."""
     limits = []
     for name, column in zip(metrics, draws.T, strict=True):
@@ -323,10 +329,6 @@ def _percentile_limits(draws: np.ndarray, metrics: Sequence[str], level: float) 
                 CxrWarning,
                 stacklevel=4,
             )
-        low, high = np.quantile(defined, [(1 - level) / 2, (1 + level) / 2])
+        low, high = np.quantile(defined, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
         limits.append((float(low), float(high)))
     return limits
-
-
-def _quantile(level: float) -> float:
-    return NormalDist().inv_cdf((1 + level) / 2)

@@ -15,7 +15,14 @@ from numpy.typing import ArrayLike
 
 from cxrlib.errors import ConfigError, DataError
 from cxrlib.evaluation.eda import percentiles, resample_patients
-from cxrlib.evaluation.metrics import Estimate, bootstrap_mean, choose_threshold, proportion
+from cxrlib.evaluation.metrics import (
+    Estimate,
+    between,
+    bootstrap_mean,
+    candidates,
+    choose_threshold,
+    proportion,
+)
 from cxrlib.evaluation.resampling import check_probabilities, checked, draw_patients, patient_codes
 
 #: What is chosen where nothing else is said: a missed pneumonia weighs as much as ten false alarms.
@@ -60,19 +67,10 @@ def cost_threshold(
             f"A miss costs {miss_cost} and the prevalence is {share}.",
             remedy="Give a cost above 0 and a prevalence between 0 and 1.",
         )
-    cuts, group = np.unique(scores, return_inverse=True)
-    positives = np.bincount(group, weights=labels, minlength=len(cuts))
-    negatives = np.bincount(group, weights=1 - labels, minlength=len(cuts))
-    # Entry k: calling every score from cuts[k] on positive; the last entry calls none.
-    missed = np.append(0, np.cumsum(positives)) / positives.sum()
-    alarms = np.append(np.cumsum(negatives[::-1])[::-1], 0) / negatives.sum()
+    cuts, hits, rejected = candidates(labels, scores)
+    missed, alarms = (hits[0] - hits) / hits[0], (rejected[-1] - rejected) / rejected[-1]
     cost = miss_cost * share * missed + (1 - share) * alarms
-    best = int(np.argmin(np.round(cost, 12)))
-    if best == 0:
-        return float(cuts[0])
-    if best == len(cuts):
-        return float(np.nextafter(cuts[-1], np.inf))
-    return float((cuts[best - 1] + cuts[best]) / 2)
+    return between(cuts, int(np.argmin(np.round(cost, 12))))
 
 
 def thresholds(
@@ -160,7 +158,6 @@ def predictive_values(
     patients: ArrayLike | None = None,
     *,
     replicates: int = 2000,
-    level: float = 0.95,
     seed: int = 0,
 ) -> pd.DataFrame:
     """What an alarm and an all-clear mean where another share of the patients is ill (Bayes' theorem).
@@ -199,7 +196,7 @@ def predictive_values(
     drawn = values(sums)
     for name, value in values(point[None]).items():
         table[name] = value[0]
-        table[f"{name}_low"], table[f"{name}_high"] = percentiles(drawn[name], level)
+        table[f"{name}_low"], table[f"{name}_high"] = percentiles(drawn[name])
     return table
 
 
@@ -228,14 +225,14 @@ def mean_curve(
     *,
     grid: ArrayLike | None = None,
     replicates: int = 500,
-    level: float = 0.95,
     seed: int = 0,
 ) -> pd.DataFrame:
     """A curve averaged vertically over training seeds, with a pointwise bootstrap band by patient.
 
     - ``kind``: ``roc``: sensitivity at each false-positive rate. ``precision_recall``: precision at the first
       threshold that reaches each recall.
-    - Returns: DataFrame: ``x`` (0–1), ``y``, ``low``, ``high``.
+    - ``grid``: values of ``x``, ascending, 0–1; None for 201 of them, evenly spaced.
+    - Returns: DataFrame: ``x``, ``y``, ``low``, ``high``.
     """
     if kind not in KINDS:
         raise ConfigError(f"There is no curve {kind!r}.", remedy=f"Use one of {KINDS}.")
@@ -267,7 +264,7 @@ def mean_curve(
         curves += [one for weights in counts[:, codes] if (one := curve(weights)) is not None]
     if not curves:
         raise DataError("No replicate drew both classes.", remedy="Gather more patients of the rarer class.")
-    low, high = percentiles(np.array(curves), level)
+    low, high = percentiles(np.array(curves))
     return pd.DataFrame({"x": grid, "y": curve(np.ones(len(labels))), "low": low, "high": high})
 
 

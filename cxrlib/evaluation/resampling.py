@@ -12,10 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from cxrlib.errors import ConfigError, DataError
+from cxrlib.errors import DataError
 
 METRICS = ("auc", "average_precision", "sensitivity", "specificity", "accuracy")
 _NEEDS = {"sensitivity": (1,), "specificity": (0,), "accuracy": ()}  # the classes; the others need both
+LEVEL = 0.95  # coverage that intervals aim at: limits at the 2.5th and 97.5th percentile
 _CHUNK = 1 << 16  # replicates × rows held at once: small enough to stay in the processor's cache
 
 
@@ -130,50 +131,6 @@ def draw_patients(n_patients: int, n_rows: int, replicates: int, seed: int) -> I
         drawn = rng.integers(0, n_patients, size=(n, n_patients), dtype=np.int32)
         drawn = drawn + np.arange(n, dtype=np.int64)[:, None] * n_patients
         yield np.bincount(drawn.ravel(), minlength=n * n_patients).reshape(n, n_patients)
-
-
-def curve_band(
-    labels: ArrayLike,
-    scores: ArrayLike,
-    patients: ArrayLike | None = None,
-    kind: str = "roc",
-    grid: ArrayLike | None = None,
-    replicates: int = 500,
-    level: float = 0.95,
-    seed: int = 0,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Pointwise bootstrap band of a curve, resampling patients.
-
-    ``kind`` is ``roc`` (sensitivity at each false-positive rate) or ``precision_recall`` (precision at the
-    first threshold that reaches each recall).
-
-    - Returns: ``grid``, ``low``, ``high``: float, shape (G,): the horizontal axis from 0 to 1 and the band's
-      limits there.
-    """
-    if kind not in ("roc", "precision_recall"):
-        raise ConfigError(f"There is no curve {kind!r}.", remedy="Use 'roc' or 'precision_recall'.")
-    labels, rows = checked(labels, [scores])
-    grid = np.linspace(0, 1, 201) if grid is None else np.asarray(grid, dtype=float)
-    codes, n_patients = patient_codes(labels, rows, patients)
-    order = np.argsort(-rows[0], kind="stable")
-    last_of_tie = np.append(np.diff(rows[0][order]) != 0, True)
-    positive = labels[order]
-    curves = []
-    for counts in draw_patients(n_patients, len(labels), replicates, seed):
-        for weights in counts[:, codes[order]]:
-            tp = np.cumsum(weights * positive)[last_of_tie]
-            fp = np.cumsum(weights * (1 - positive))[last_of_tie]
-            if not (tp[-1] and fp[-1]):
-                continue
-            if kind == "roc":
-                curves.append(np.interp(grid, np.append(0, fp) / fp[-1], np.append(0, tp) / tp[-1]))
-            else:
-                reached = np.searchsorted(tp / tp[-1], np.maximum(grid - 1e-9, 1e-12))
-                curves.append(tp[reached] / (tp[reached] + fp[reached]))
-    if not curves:
-        raise DataError("No replicate drew both classes.", remedy="Gather more patients of the rarer class.")
-    low, high = np.quantile(curves, [(1 - level) / 2, (1 + level) / 2], axis=0)
-    return grid, low, high
 
 
 @dataclass(frozen=True)

@@ -55,7 +55,6 @@ def by_subgroup(
     thresholds: float | Sequence[float] | np.ndarray = 0.5,
     measures: Sequence[str] = MEASURES,
     replicates: int = 1000,
-    level: float = 0.95,
     seed: int = 0,
 ) -> pd.DataFrame:
     """Metrics of the images of each subgroup, and how far each is from all other images.
@@ -100,7 +99,7 @@ def by_subgroup(
             subsets[division, group], others[division, group] = rows, known & ~rows
             for measure in measures:
                 values[division, group, measure] = float(np.mean([f.loc[group, measure] for f in frames]))
-    return _table(labels, scores, patients, cuts, subsets, others, values, measures, replicates, level, seed)
+    return _table(labels, scores, patients, cuts, subsets, others, values, measures, replicates, seed)
 
 
 def by_subtype(
@@ -112,7 +111,6 @@ def by_subtype(
     thresholds: float | Sequence[float] | np.ndarray = 0.5,
     measures: Sequence[str] = ("auc", "sensitivity"),
     replicates: int = 1000,
-    level: float = 0.95,
     seed: int = 0,
 ) -> pd.DataFrame:
     """Each subtype of the disease against all healthy images: a stratum that the label does not name.
@@ -138,7 +136,7 @@ def by_subtype(
         raise DataError(
             "No ill row has a subtype.", remedy="Give a subtype for each row, as the column 'subtype' has."
         )
-    return _table(labels, scores, patients, cuts, subsets, others, {}, measures, replicates, level, seed)
+    return _table(labels, scores, patients, cuts, subsets, others, {}, measures, replicates, seed)
 
 
 def estimates(table: pd.DataFrame) -> dict[str, Estimate]:
@@ -214,7 +212,6 @@ def _table(
     values: Mapping[tuple[Hashable, str, str], float],
     measures: Sequence[str],
     replicates: int,
-    level: float,
     seed: int,
 ) -> pd.DataFrame:
     """The tidy table of subsets: (division, group) -> bool (N,), and the rows each is compared with."""
@@ -229,34 +226,32 @@ def _table(
         inside, outside = drawn[mask.tobytes()], drawn[rest.tobytes()]
         for measure, found in inside.items():
             found[0] = values.get((division, group, measure), found[0])
-            mine = _interval(measure, found, labels[mask], codes[mask], level)
+            mine = _interval(measure, found, labels[mask], codes[mask])
             row = {"division": division, "group": group, "measure": measure, "value": mine.value}
             row |= {"low": _number(mine.low), "high": _number(mine.high)}
             row |= {"gap": np.nan, "gap_low": np.nan, "gap_high": np.nan}
             if measure in outside:
-                theirs = _interval(measure, outside[measure], labels[rest], codes[rest], level)
+                theirs = _interval(measure, outside[measure], labels[rest], codes[rest])
                 row["gap"] = float(found[0] - outside[measure][0])
-                row["gap_low"], row["gap_high"] = _gap_limits(mine, theirs, found - outside[measure], level)
+                row["gap_low"], row["gap_high"] = _gap_limits(mine, theirs, found - outside[measure])
             row |= {"n": int(mask.sum()), "positives": int(labels[mask].sum())}
             row |= {"patients": len(np.unique(codes[mask])), "seeds": len(scores)}
             rows.append(row)
     return pd.DataFrame(rows)
 
 
-def _interval(
-    measure: str, found: np.ndarray, labels: np.ndarray, codes: np.ndarray, level: float
-) -> Estimate:
+def _interval(measure: str, found: np.ndarray, labels: np.ndarray, codes: np.ndarray) -> Estimate:
     """A measure's value (first of ``found``) and interval; none where too few patients carry it."""
     value = float(found[0])
     if measure in ("auc", "average_precision"):
         fewest = min(len(np.unique(codes[labels == label])) for label in (0, 1))
         if fewest < FEWEST:
             return Estimate(value, n=len(labels))
-    estimate = Estimate(value, *_limits(found[1:], level), n=len(labels))
+    estimate = Estimate(value, *_limits(found[1:]), n=len(labels))
     return not_too_sure(estimate, cases(labels, codes, measure))
 
 
-def _gap_limits(mine: Estimate, theirs: Estimate, gaps: np.ndarray, level: float) -> tuple[float, float]:
+def _gap_limits(mine: Estimate, theirs: Estimate, gaps: np.ndarray) -> tuple[float, float]:
     """The bootstrap's interval; Newcombe's where one of the two single ones has no draws behind it.
 
     Newcombe, Statistics in Medicine 17:873–890, 1998, method 10.
@@ -264,7 +259,7 @@ def _gap_limits(mine: Estimate, theirs: Estimate, gaps: np.ndarray, level: float
     if mine.low is None or mine.high is None or theirs.low is None or theirs.high is None:
         return np.nan, np.nan
     if 0 < mine.value < 1 and 0 < theirs.value < 1:
-        return _limits(gaps[1:], level)
+        return _limits(gaps[1:])
     below = np.hypot(mine.value - mine.low, theirs.high - theirs.value)
     above = np.hypot(mine.high - mine.value, theirs.value - theirs.low)
     return float(gaps[0] - below), float(gaps[0] + above)
@@ -274,8 +269,8 @@ def _number(value: float | None) -> float:
     return np.nan if value is None else value
 
 
-def _limits(draws: np.ndarray, level: float) -> tuple[float, float]:
-    (low,), (high,) = percentiles(draws[:, None], level)
+def _limits(draws: np.ndarray) -> tuple[float, float]:
+    (low,), (high,) = percentiles(draws[:, None])
     return float(low), float(high)
 
 

@@ -22,7 +22,8 @@ from numpy.typing import ArrayLike
 from sklearn.metrics import precision_recall_curve, roc_curve
 
 from cxrlib.errors import DataError
-from cxrlib.evaluation.metrics import Estimate, average_precision, bootstrap, curve_band
+from cxrlib.evaluation.metrics import Estimate, average_precision, bootstrap
+from cxrlib.evaluation.operating_points import mean_curve
 from cxrlib.plots.style import (
     BLACK,
     BLUE,
@@ -138,8 +139,10 @@ def roc(
     fpr, tpr, thresholds = roc_curve(labels, scores, drop_intermediate=False)
     line = _next_line(ax, fpr, tpr, f"{label}: {estimate}" if label else f"AUC {estimate}")
     if band:
-        grid, low, high = curve_band(labels, scores, patients, "roc", replicates=replicates, seed=seed)
-        ax.fill_between(grid, low, high, color=line.get_color(), alpha=0.16, linewidth=0)
+        curve = mean_curve(labels, [scores], patients, "roc", replicates=replicates, seed=seed)
+        ax.fill_between(
+            curve["x"], curve["low"], curve["high"], color=line.get_color(), alpha=0.16, linewidth=0
+        )
     if threshold is not None:
         at = np.flatnonzero(thresholds >= threshold)[-1]
         _operating_point(ax, fpr[at], tpr[at], line.get_color(), threshold)
@@ -173,8 +176,10 @@ def precision_recall(
     text = f"{label}: {estimate}" if label else f"average precision {estimate}"
     line = _next_line(ax, recall, precision, text, drawstyle="steps-post")
     if band:
-        grid, low, high = curve_band(labels, scores, patients, "precision_recall", **options)
-        ax.fill_between(grid, low, high, color=line.get_color(), alpha=0.16, linewidth=0)
+        curve = mean_curve(labels, [scores], patients, "precision_recall", **options)
+        ax.fill_between(
+            curve["x"], curve["low"], curve["high"], color=line.get_color(), alpha=0.16, linewidth=0
+        )
     if threshold is not None:
         at = min(int(np.searchsorted(thresholds, threshold)), len(recall) - 2)
         _operating_point(ax, recall[at], precision[at], line.get_color(), threshold)

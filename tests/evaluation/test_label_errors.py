@@ -72,5 +72,3 @@ def test_what_cannot_be_judged_is_refused():
         hardest([0, 1], [-3.0, 2.0])
     with pytest.raises(ConfigError, match="half"):
         plant([0, 1], 0.5)
-    with pytest.raises(ConfigError, match="rule"):
-        suspects([0, 1], [0.2, 0.8], filter_by="guess")

@@ -20,7 +20,6 @@ from cxrlib.evaluation.metrics import (
     bootstrap_difference,
     bootstrap_mean,
     choose_threshold,
-    curve_band,
     delong,
     evaluate,
     over_seeds,
@@ -28,6 +27,7 @@ from cxrlib.evaluation.metrics import (
     sensitivity,
     specificity,
 )
+from cxrlib.evaluation.operating_points import mean_curve
 
 LABELS = np.array([0, 0, 1, 1, 0, 1])
 SCORES = np.array([0.1, 0.4, 0.4, 0.8, 0.5, 0.9])
@@ -214,7 +214,7 @@ def test_evaluate_gives_all_five():
 
 def test_evaluate_hands_its_threshold_and_options_on():
     labels, scores, patients = clustered()
-    options = {"replicates": 50, "level": 0.5, "seed": 3}
+    options = {"replicates": 50, "seed": 3}
     assert evaluate(labels, scores, patients, 1.2, **options) == bootstrap(
         labels, scores, patients, METRICS, 1.2, **options
     )
@@ -243,7 +243,8 @@ def test_a_metric_that_needs_one_class_has_an_interval_where_there_is_one():
 @pytest.mark.parametrize("kind", ["roc", "precision_recall"])
 def test_the_band_holds_the_curve(kind):
     labels, scores, patients = clustered(n_patients=200)
-    grid, low, high = curve_band(labels, scores, patients, kind, replicates=200)
+    band = mean_curve(labels, [scores], patients, kind, replicates=200)
+    grid, low, high = (band[name].to_numpy() for name in ("x", "low", "high"))
     assert (low <= high).all()
     if kind == "roc":
         fpr, tpr, _ = roc_curve(labels, scores, drop_intermediate=False)
