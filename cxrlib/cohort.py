@@ -25,12 +25,9 @@ MAPPED = 2**24
 class Rows:
     """Some rows of an array, read when they are asked for, so that a memory map is never in memory whole.
 
-    Stands for ``array[rows]`` wherever that is only measured or indexed along its first axis. Pages of the
-    map that were read are given back after every ``MAPPED`` bytes: they stay in the system's file cache, and
-    out of this process's resident set.
-
-    - ``array``: shape (N, …), or other Rows.
-    - ``rows``: int, shape (K,): positions in it.
+    Stands for ``array[rows]`` wherever that is only measured or indexed along its first axis; ``array`` has
+    shape (N, …) or is other Rows. Pages of the map that were read are given back after every ``MAPPED``
+    bytes: they stay in the system's file cache, and out of this process's resident set.
     """
 
     def __init__(self, array: np.ndarray | Rows, rows: np.ndarray) -> None:
@@ -166,7 +163,7 @@ class Cohort:
 def concatenate(cohorts: Sequence[Cohort], name: str = "joined") -> Cohort:
     """Several cohorts of one image size as one; masks and columns that only some have are left out.
 
-    - Raises DataError: no cohort, images of different sizes, or an image id in two of them.
+    Raises a DataError without a cohort, for images of different sizes, or an image id in two of them.
     """
     cohorts = list(cohorts)
     sizes = {cohort.images.shape[1:] for cohort in cohorts}
@@ -193,11 +190,10 @@ def concatenate(cohorts: Sequence[Cohort], name: str = "joined") -> Cohort:
 def split_by_patient(
     patient_ids: ArrayLike, fractions: tuple[float, float, float] = (0.7, 0.1, 0.2), *, seed: int = 0
 ) -> np.ndarray:
-    """Give each patient a split from a hash of their id and the seed, so that row order cannot matter.
+    """The split of each row, str (N,), from a hash of its patient and the seed, so that row order cannot
+    matter.
 
-    - ``patient_ids``: shape (N,), anything that reads as a string.
-    - ``fractions``: expected shares of patients in train, val and test; they sum to one.
-    - Returns: object array of str, shape (N,): ``train``, ``val`` or ``test``.
+    ``fractions``: expected shares of patients in train, val and test; they sum to one.
     """
     if len(fractions) != 3 or min(fractions) < 0 or not np.isclose(sum(fractions), 1.0):
         raise DataError(

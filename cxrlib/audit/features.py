@@ -39,10 +39,8 @@ def describe(
     - ``cohort``: with ``lung_masks``; empty ones are replaced by the others' mean for the views, and known to
       be empty to the signs that need lungs.
     - ``folder``: chunks are kept here; those that are there are reused.
-    - Returns: probe -> float32, (N, D); and ``thumbnail``, uint8 (N, 64, 64), by which duplicates are
-      recognised.
-    - Raises DataError: the cohort has no lung masks.
-    - Raises CacheError: chunks went from the folder meanwhile.
+    - Returns: probe -> float32, (N, D); and ``thumbnail``, uint8 (N, 64, 64), by which copies are recognised.
+    - Raises DataError, CacheError: there are no lung masks; chunks went from the folder meanwhile.
     """
     masks = cohort.lung_masks
     if masks is None:
@@ -81,33 +79,6 @@ def describe(
     return features
 
 
-def describe_images(
-    images: np.ndarray,
-    masks: np.ndarray,
-    typical: np.ndarray,
-    fields: Sequence[tuple[int, int, int, int]] | None = None,
-) -> dict[str, np.ndarray]:
-    """The same for arrays: uint8 images and 0/1 masks (N, S, S), and the mask for images without one.
-
-    ``fields``: top, left, height and width of what is image and not padding, one a row; None: all of it.
-    """
-    import pandas as pd
-
-    there = np.asarray(masks.reshape(len(masks), -1).any(1))
-    filled = np.where(there[:, None, None], masks, typical)
-    names = [str(row) for row in range(len(images))]
-    table = pd.DataFrame({"image_id": names, "patient_id": names, "label": 0, "split": "test"})
-    cohort = Cohort(images, table, filled)
-    found = {view: _looked(shown(cohort, view).images, view, filled) for view in LOOKS}
-    height, width = images.shape[1:]
-    fields = fields or [(0, 0, height, width)] * len(images)
-    rows = [_signs(*one) for one in zip(images, filled, there, fields, strict=True)]
-    found |= {name: np.stack([row[name] for row in rows]) for name in SIGNS}
-    found["lungs_found"] = there
-    found["thumbnail"] = _blocks(images, 64).round().astype(np.uint8)
-    return found
-
-
 def _signs(
     image: np.ndarray, mask: np.ndarray, own: bool, field: tuple[int, int, int, int]
 ) -> dict[str, np.ndarray]:
@@ -127,8 +98,7 @@ def _signs(
 
 
 def _looked(images: np.ndarray, view: str, masks: np.ndarray) -> np.ndarray:
-    """A view's images as numbers: block means and spreads; for the histogram, greys alone. float32, (N,
-    D)."""
+    """A view's images as numbers: block means and spreads; for the histogram, greys alone. float32."""
     if view == "histogram":
         return np.stack([_greys(image) for image in images])
     if view == "blur":
@@ -156,8 +126,7 @@ def _greys(values: np.ndarray) -> np.ndarray:
 
 
 def _blocks(images: np.ndarray, cells: int) -> np.ndarray:
-    """Mean greys of ``cells`` × ``cells`` blocks, pixels repeated where there are fewer; float32, (N, C,
-    C)."""
+    """Mean greys of ``cells`` × ``cells`` blocks, pixels repeated where there are fewer; float32."""
     height, width = images.shape[1:]
     if min(height, width) < cells:
         rows, columns = (np.arange(cells) * side // cells for side in (height, width))
@@ -196,9 +165,25 @@ def _describe_chunk(
     fields: Sequence[tuple[int, int, int, int]],
     target: str,
 ) -> int:
-    made: dict[str, Any] = describe_images(images, masks, typical, fields)
+    """Write the features of uint8 images and 0/1 masks (N, S, S) to a file; how many images they are.
+
+    ``typical``: the mask for images without one. ``fields``: top, left, height and width of what is image and
+    not padding, one a row.
+    """
+    import pandas as pd
+
+    there = np.asarray(masks.reshape(len(masks), -1).any(1))
+    filled = np.where(there[:, None, None], masks, typical)
+    names = [str(row) for row in range(len(images))]
+    table = pd.DataFrame({"image_id": names, "patient_id": names, "label": 0, "split": "test"})
+    cohort = Cohort(images, table, filled)
+    found: dict[str, Any] = {view: _looked(shown(cohort, view).images, view, filled) for view in LOOKS}
+    rows = [_signs(*one) for one in zip(images, filled, there, fields, strict=True)]
+    found |= {name: np.stack([row[name] for row in rows]) for name in SIGNS}
+    found["lungs_found"] = there
+    found["thumbnail"] = _blocks(images, 64).round().astype(np.uint8)
     with atomic_path(target) as temporary, open(temporary, "wb") as file:
-        np.savez(file, **made)
+        np.savez(file, **found)
     return len(images)
 
 

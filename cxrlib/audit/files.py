@@ -35,12 +35,12 @@ def file_facts(
 ) -> pd.DataFrame:
     """Facts of each file from its header, and a hash of its bytes; nothing is decoded.
 
-    - Returns: DataFrame in the order of ``paths``: ``height``, ``width``, ``aspect``, ``format``, ``mode``
-      (colour mode, or the photometric interpretation of DICOM), ``bits``, ``tables`` (a hash of JPEG's
-      quantisation tables, PNG's or TIFF's compression, DICOM's transfer syntax), ``written_by`` (software or
-      maker), ``bytes``, ``bytes_per_pixel``, ``sha256``, ``burned_in`` (DICOM's BurnedInAnnotation, YES or
-      NO, "unsaid" without; missing for other formats). Of a DICOM header nothing else is kept: no name, no
-      date, no id; of the station's name a hash. A file that cannot be read has missing values.
+    Returns a DataFrame in the order of ``paths``: ``height``, ``width``, ``aspect``, ``format``, ``mode``
+    (colour mode, or DICOM's photometric interpretation), ``bits``, ``tables`` (a hash of JPEG's quantisation
+    tables, PNG's or TIFF's compression, DICOM's transfer syntax), ``written_by`` (software or maker),
+    ``bytes``, ``bytes_per_pixel``, ``sha256``, ``burned_in`` (DICOM's BurnedInAnnotation: YES, NO or
+    "unsaid"; missing for other formats). Of a DICOM header nothing else is kept: no name, no date, no id; of
+    the station's name a hash. A file that cannot be read has missing values.
     """
     jobs = [(list(paths[start : start + _CHUNK]),) for start in range(0, len(paths), _CHUNK)]
     made: dict[str, dict[str, Any]] = {}
@@ -105,16 +105,13 @@ def _dicom(path: str, data: bytes) -> dict[str, object]:
 
 
 def duplicates(thumbnails: np.ndarray, digests: Sequence[str] | pd.Series | None = None) -> pd.DataFrame:
-    """Pairs of images that are one picture.
+    """Pairs of images that are one picture: resized, re-encoded or brightened; not mirrored, turned or
+    cropped.
 
     Pictures are compared by a hash of 256 signs of their cosine transform, and pairs whose hashes differ in
-    at most 16 by the correlation of their detail. Finds copies that were resized, re-encoded, or brightened;
-    not those mirrored, turned or cropped.
-
-    - ``thumbnails``: uint8, (N, 64, 64).
-    - ``digests``: hashes of the files' bytes; None or missing: only pictures are compared.
-    - Returns: DataFrame: ``a`` < ``b`` (rows), ``exact`` (equal bytes or equal thumbnails), ``likeness``
-      (correlation).
+    at most 16 by the correlation of their detail. ``thumbnails``: uint8, (N, 64, 64). ``digests``: hashes of
+    the files' bytes; None or missing: only pictures are compared. Returns a DataFrame: ``a`` < ``b`` (rows),
+    ``exact`` (equal bytes or equal thumbnails), ``likeness`` (correlation).
     """
     hashes = perceptual_hashes(thumbnails).astype(np.float32) * 2 - 1
     detail = _detail(thumbnails)
@@ -137,7 +134,8 @@ def duplicates(thumbnails: np.ndarray, digests: Sequence[str] | pd.Series | None
 
 def perceptual_hashes(thumbnails: np.ndarray) -> np.ndarray:
     """Signs of 16 × 16 low frequencies against their median: bool, (N, 256). ``thumbnails``: uint8 (N, 64,
-    64)."""
+    64).
+    """
     low = dctn(_halved(thumbnails), axes=(1, 2))[:, :16, :16].reshape(len(thumbnails), -1)
     low[:, 0] = 0  # the mean grey
     return low > np.median(low, axis=1, keepdims=True)

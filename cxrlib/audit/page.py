@@ -37,7 +37,8 @@ _SIDE = 144  # of a picture on the page
 
 def numbers(audit: Audit) -> dict[str, Estimate]:
     """``<probe>.auc``, ``.p``, ``.p_holm``, ``.share``, ``.images`` and ``.severe`` (0 or 1), where they
-    apply."""
+    apply.
+    """
     named: dict[str, Estimate] = {}
     for found in audit.findings:
         name = re.sub(r"[^\w+-]", "_", found.probe.name)
@@ -175,26 +176,13 @@ def _template() -> Template:
 
 def _as_dict(found: Finding) -> dict:
     probe = found.probe
+    as_they_are = ("severity", "p_holm", "share", "images", "explained_by", "left", "detail", "reused")
     return {
-        "name": probe.name,
-        "title": probe.title,
-        "group": probe.group,
-        "severity": found.severity,
-        "auc": None if found.auc is None else found.auc.as_dict(),
-        "p": found.p_value,
-        "p_holm": found.p_holm,
-        "share": found.share,
-        "images": found.images,
-        "sees_disease": probe.sees,
-        "shown": probe.what,
-        "found": sentence(found),
-        "advice": probe.advice,
-        "explained_by": found.explained_by,
-        "left": found.left,
-        "detail": found.detail,
-        "telling": list(found.telling),
-        "reused": found.reused,
-    }
+        "name": probe.name, "title": probe.title, "group": probe.group, "sees_disease": probe.sees,
+        "shown": probe.what, "found": sentence(found), "advice": probe.advice,
+        "auc": None if found.auc is None else found.auc.as_dict(), "p": found.p_value,
+        "telling": list(found.telling), **{name: getattr(found, name) for name in as_they_are},
+    }  # fmt: skip
 
 
 def _pictures(found: Finding, cohort: Cohort, rows: dict[str, int]) -> list[tuple[str, list]]:

@@ -35,10 +35,8 @@ _SOURCES = 10  # that are told from pixels
 
 @dataclass(frozen=True, eq=False)
 class Finding:
-    """What one probe found.
+    """What one probe found, and its severity: severe, warning, note or fine.
 
-    - ``probe``: what was looked at, and what to do.
-    - ``severity``: severe, warning, note or fine.
     - ``auc``, ``p_value``, ``p_holm``: on held-out patients, with its interval; by permutation, and corrected
       over all probes. None for counts.
     - ``share``: (AUC − ½) over the whole image's; None where that is not above ½.
@@ -179,17 +177,9 @@ def _judged(probes: Probes) -> dict[str, Finding]:
     findings = {}
     for (name, (probe, held, reused, detail)), p_holm in zip(probes.held.items(), corrected, strict=True):
         share = None if room is None else (held.auc.value - 0.5) / room
-        findings[name] = Finding(
-            probe,
-            judged(probe, held.auc, float(p_holm), share),
-            held.auc,
-            held.p_value,
-            float(p_holm),
-            share,
-            detail=detail,
-            telling=telling(probes.cohort, held.scores),
-            reused=reused,
-        )
+        severity = judged(probe, held.auc, float(p_holm), share)
+        found = Finding(probe, severity, held.auc, held.p_value, float(p_holm), share, detail=detail)
+        findings[name] = replace(found, telling=telling(probes.cohort, held.scores), reused=reused)
     return findings
 
 
@@ -212,12 +202,8 @@ def _explained(probes: Probes, findings: dict[str, Finding]) -> dict[str, Findin
         cause = min(left, key=lambda c: abs(left[c]), default=None)
         if cause is not None and abs(left[cause]) < 0.6 * excess:
             echo = abs(left[cause]) < 0.25 * excess and found.probe.group != "view"
-            found = replace(
-                found,
-                severity="warning" if echo else found.severity,
-                explained_by=cause,
-                left=0.5 + left[cause],
-            )
+            severity = "warning" if echo else found.severity
+            found = replace(found, severity=severity, explained_by=cause, left=0.5 + left[cause])
             findings[found.probe.name] = found
         if found.severity == "severe" and found.probe.group != "view":
             causes.append(found.probe.name)
@@ -243,7 +229,8 @@ def _told_apart(probes: Probes, whole: np.ndarray, source: str) -> dict[str, obj
 
 def _seen(found: Finding) -> Finding:
     """A source that goes with the label is severe if pixels show it, or if no source has both classes; one
-    that does not is a note if they do."""
+    that does not is a note if they do.
+    """
     if found.detail["whole_within_sources"] is None:
         return replace(found, severity="severe")
     visible = max((auc["low"] for auc in found.detail["told_from_pixels"].values()), default=0.0) >= 0.7

@@ -200,8 +200,7 @@ def column_probe(column: str) -> Probe:
 
 
 def judged(probe: Probe, auc: Estimate, p_holm: float, share: float | None) -> str:
-    """The severity of a probe's AUC by the rule of this module. ``share`` None: the whole image gave
-    nothing."""
+    """The severity of a probe's AUC by this module's rule; ``share`` None: the whole image gave nothing."""
     if p_holm >= SIGNIFICANCE:
         return "fine"
     if probe.sees == "yes":

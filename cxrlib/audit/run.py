@@ -90,17 +90,14 @@ def audit_cohort(
     """Audit a cohort.
 
     - ``cohort``: any; ``path`` in its table lets files be looked at, ``allow_shared_patients`` lets patients
-      be in two splits. Lung masks that it has are used; otherwise lungs are segmented.
+      be in two splits. Lungs are segmented unless it has lung masks.
     - ``out``: finished work is kept in ``out/work``; None: nowhere.
     - ``resume``: reuse what is there from an audit of the same data and settings; else it is removed.
     - ``source``: the column that says where an image comes from, if the table has it.
-    - ``has_patients``, ``has_split``: whether patients, and splits, are known; None: patients are if any has
-      two images.
+    - ``has_patients``, ``has_split``: whether they are known; None: patients are if any has two images.
     - ``features``: of :func:`cxrlib.audit.features.describe`, in the cohort's order, if at hand: to audit the
-      same images with other labels, say. No lungs are segmented then.
+      same images with other labels, say.
     - ``permutations``: at most so many a probe, raised where the number of probes needs more.
-    - ``seed``: of folds, permutations and intervals.
-    - ``workers``, ``progress``: processes; progress bars (None: on a terminal).
     - Raises DataError: one class only, or fewer than 20 images of either.
     """
     _check(cohort)
@@ -139,8 +136,7 @@ def audit_cohort(
 
 
 def sample_patients(patients: np.ndarray, images: int | None, seed: int = 0) -> np.ndarray:
-    """bool, (N,): all images of patients taken in the order of a hash until there are ``images``; None:
-    all."""
+    """bool, (N,): all images of patients, in the order of a hash, until there are ``images`` (None: all)."""
     if images is None or images >= len(patients):
         return np.ones(len(patients), bool)
     names, codes, sizes = np.unique(np.asarray(patients).astype(str), return_inverse=True, return_counts=True)
@@ -231,11 +227,8 @@ def _leaks(
         if name == "duplicate_splits":
             rows = rows[split[rows] != "train"]
         examples = [[ids[i], ids[j]] for i, j in zip(a[mine][:20], b[mine][:20], strict=True)]
-        detail = {
-            "pairs": int(mine.sum()),
-            "exact": int(pairs["exact"].to_numpy()[mine].sum()),
-            "examples": examples,
-        }
+        exact = int(pairs["exact"].to_numpy()[mine].sum())
+        detail = {"pairs": int(mine.sum()), "exact": exact, "examples": examples}
         of = tested if name == "duplicate_splits" else len(table)
         shown = tuple(dict.fromkeys(one for pair in examples for one in pair))[:TELLING]
         findings.append(replace(_counted(name, len(rows), of, detail), telling=shown))
@@ -247,13 +240,11 @@ def _burned_in(cohort: Cohort, said: pd.Series) -> tuple[Finding, list[str]]:
     ids = cohort.table["image_id"].to_numpy(str)
     marked = ids[(said == "YES").to_numpy()].tolist()
     dicom, unsaid = int(said.notna().sum()), int((said == "unsaid").sum())
-    severity = "warning" if marked else "fine"
-    detail = {"dicom": dicom, "unsaid": unsaid, "files": marked}
     limits = [
         f"The headers of {unsaid:,} of {dicom:,} DICOM files do not say whether annotations, which may name "
         "the patient, are burned into the pixels."
     ]
-    return Finding(PROBES["burned_in"], severity, images=len(marked), detail=detail), limits[: bool(unsaid)]
+    return _marked("burned_in", marked, dicom=dicom, unsaid=unsaid), limits[: bool(unsaid)]
 
 
 def _printed(cohort: Cohort, lines: np.ndarray, facts: pd.DataFrame) -> Finding:
@@ -261,9 +252,12 @@ def _printed(cohort: Cohort, lines: np.ndarray, facts: pd.DataFrame) -> Finding:
     shown = cohort.table["image_id"].to_numpy(str)[lines > 0].tolist()
     said = facts.get("burned_in", pd.Series(index=facts.index, dtype=object))
     denied = int(((said == "NO").to_numpy() & (lines > 0)).sum())
-    detail = {"looked_at": int((lines >= 0).sum()), "denied": denied, "files": shown}
-    severity = "warning" if shown else "fine"
-    return Finding(PROBES["printed_text"], severity, images=len(shown), detail=detail)
+    return _marked("printed_text", shown, looked_at=int((lines >= 0).sum()), denied=denied)
+
+
+def _marked(name: str, files: list[str], **detail: int) -> Finding:
+    severity = "warning" if files else "fine"
+    return Finding(PROBES[name], severity, images=len(files), detail=detail | {"files": files})
 
 
 def _counted(name: str, concerned: int, of: int, detail: dict) -> Finding:

@@ -32,11 +32,10 @@ def writing(image: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """A lead letter, and a line of text, in the outer part of the film.
 
     Both are groups of narrow bright strokes (a top-hat, relative to the image's contrast): a letter is about
-    as wide as high, text is much wider than high. At 64 pixels and below they run together.
-
-    - Returns: ``letter``, ``text``: float, (4,): strength (mean of the group's strongest third), whether
-      there is one, and whether it is on the left or the right of the image. ``found``: bool, (H, W): the
-      strokes of both, and a pixel around them.
+    as wide as high, text is much wider than high. At 64 pixels and below they run together. Returns
+    ``letter`` and ``text``, float, (4,): strength (mean of the group's strongest third), whether there is
+    one, and whether it is on the left or the right of the image; and bool, (H, W): the strokes of both, and a
+    pixel around them.
     """
     height, width = image.shape
     side = max(height, width)
@@ -79,7 +78,8 @@ def writing(image: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 def borders(image: np.ndarray) -> np.ndarray:
     """Collimation and film edges: how much of each side is without exposure (top, bottom, left, right, as
-    shares of the side), and their sum. float32, (5,)."""
+    shares of the side), and their sum. float32, (5,).
+    """
     height, width = image.shape
     box = exposed_box(image)
     margins = [
@@ -160,7 +160,8 @@ def projection(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
 
 def around_lungs(image: np.ndarray, mask: np.ndarray) -> np.ndarray | None:
     """What the projection's template sees: 32 × 32 greys around the lungs' box, each relative to its
-    neighbourhood, and the box's shape. float64, (1025,); None where the mask is empty."""
+    neighbourhood, and the box's shape. float64, (1025,); None where the mask is empty.
+    """
     if not mask.any():
         return None
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))

@@ -21,6 +21,7 @@ from cxrlib.studies.shortcuts import patient_folds
 
 FOLDS = 5
 PERMUTATIONS = 1999
+_SHRINKAGE = 0.1  # the ridge's penalty, as a share of the images that it is trained on
 _BATCH = 250
 _ENOUGH = 20  # exceedances after which more permutations would not change the verdict
 
@@ -45,11 +46,8 @@ def held_out(
     patients: np.ndarray,
     *,
     seed: int = 0,
-    folds: int = FOLDS,
     permutations: int = PERMUTATIONS,
     replicates: int = 1000,
-    components: int = 150,
-    shrinkage: float = 0.1,
 ) -> Held:
     """Score every patient by a classifier trained on the others, and test it by permutation.
 
@@ -57,16 +55,12 @@ def held_out(
     - ``labels``, ``patients``: 0/1 and ids, (N,).
     - ``permutations``: at most so many; fewer where 20 have been as good (Besag and Clifford 1991,
       doi:10.1093/biomet/78.2.301).
-    - ``components``: more features than this are reduced to so many principal components, which needs no
-      labels.
-    - ``shrinkage``: the ridge's penalty, as a share of the images it is trained on; features have unit
-      variance.
     - Raises DataError: a class has too few patients for the folds.
     """
-    features = reduced(features, components)
+    features = reduced(features)
     labels = np.asarray(labels, dtype=np.int64)
-    held = balanced_folds(labels, patients, folds, seed)
-    parts = [_fold(features, held == fold, shrinkage) for fold in range(int(held.max()) + 1)]
+    held = balanced_folds(labels, patients, FOLDS, seed)
+    parts = [_fold(features, held == fold) for fold in range(int(held.max()) + 1)]
 
     def score(many: np.ndarray) -> np.ndarray:
         """Held-out scores, (N, P), of labels (N, P)."""
@@ -99,8 +93,7 @@ def aucs(labels: np.ndarray, scores: np.ndarray) -> np.ndarray:
 
 
 def sequential_p(found: float, blocks: Iterable[np.ndarray]) -> float:
-    """Share of permutations at least as good; stops at the 20th (then the p-value is 20 over their
-    number)."""
+    """Share of permutations at least as good; stops at the 20th, where p is 20 over their number."""
     seen = better = 0
     for values in blocks:
         hits = np.flatnonzero(values >= found - 1e-12)
@@ -200,17 +193,16 @@ def within(labels: np.ndarray, scores: np.ndarray, other: np.ndarray, bins: int 
     return right / pairs if pairs else 0.5
 
 
-def _fold(
-    features: np.ndarray, test: np.ndarray, shrinkage: float
-) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
+def _fold(features: np.ndarray, test: np.ndarray) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
     """Held-out rows, training rows, and the matrices that take the ones' centred labels to the others'
-    scores."""
+    scores.
+    """
     train = ~test
     centre, spread = features[train].mean(axis=0), features[train].std(axis=0)
     varying = spread > 1e-9
     known, tested = ((features[rows] - centre)[:, varying] for rows in (train, test))
     gram = known.T @ known
-    gram[np.diag_indices_from(gram)] += shrinkage * len(known) + 1e-9
+    gram[np.diag_indices_from(gram)] += _SHRINKAGE * len(known) + 1e-9
     weights = cho_solve(cho_factor(gram, lower=True), known.T)
     # Whichever order needs fewer multiplications for many permutations.
     direct = len(tested) * len(known) <= weights.size + tested.size

@@ -15,11 +15,9 @@ from cxrlib.errors import DataError
 def own_folder(cohort: Cohort, folder: str | Path, *, copies: int = 4, seed: int = 0) -> Path:
     """Write a cohort as someone would have it: PNG files, and ``labels.csv``, with faults of its own.
 
-    The CSV has ``image``, ``label``, ``patient_id``, ``split``, ``age`` and ``ward``. The ward goes along
-    with the label: intensive care in 70% of those with and 25% of those without. ``copies`` images of the
-    training part come again in the test part, under another patient and with the brightness changed.
-
-    - Returns: Path of the CSV.
+    The CSV (its path is returned) has ``image``, ``label``, ``patient_id``, ``split``, ``age`` and ``ward``.
+    The ward goes along with the label: intensive care in 70% of those with and 25% of those without.
+    ``copies`` images of the training part come again in the test part, under another patient and brighter.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -47,9 +45,7 @@ def skewed(cohort: Cohort, source: str = "site", keep: float = 0.25, seed: int =
     """A part of a pooled cohort in which the label is frequent in its largest source and rare in the others.
 
     Of the images that do not fit (healthy in the largest, ill elsewhere) a share ``keep`` stays, drawn at
-    random; all others stay.
-
-    - Raises DataError: the cohort has no such column, or a single source.
+    random. Raises a DataError where the cohort has no such column, or a single source.
     """
     if source not in cohort.table or cohort.table[source].nunique() < 2:
         raise DataError(

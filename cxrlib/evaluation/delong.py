@@ -29,15 +29,11 @@ class DeLong:
 def delong(labels: ArrayLike, scores_a: ArrayLike, scores_b: ArrayLike) -> DeLong:
     """Test whether two models' AUCs on the same rows differ.
 
-    The covariance is DeLong's [1]_, computed from midranks in O(N log N) [2]_. Rows are taken as independent:
-    with several images a patient use
-    :func:`~cxrlib.evaluation.metrics.bootstrap_difference`. Where the difference has no variance, p is
-    1 if the AUCs agree and 0 if not.
-
-    Reference: .. [1] DeLong, DeLong, Clarke-Pearson. Comparing the areas under two or more correlated
-    receiver operating characteristic curves. Biometrics 44:837–845, 1988. doi:10.2307/2531595 .. [2] Sun, Xu.
-    Fast implementation of DeLong's algorithm for comparing the areas under correlated receiver operating
-    characteristic curves. IEEE Signal Processing Letters 21:1389–1393, 2014. doi:10.1109/LSP.2014.2337313
+    The covariance is DeLong's (DeLong et al., Biometrics 44:837–845, 1988, doi:10.2307/2531595), computed
+    from midranks in O(N log N) (Sun, Xu, IEEE Signal Processing Letters 21:1389–1393, 2014,
+    doi:10.1109/LSP.2014.2337313). Rows are taken as independent: with several images a patient use
+    :func:`~cxrlib.evaluation.metrics.bootstrap_difference`. Where the difference has no variance, p is 1 if
+    the AUCs agree and 0 if not.
     """
     labels, scores = checked(labels, [scores_a, scores_b])
     positive = labels == 1

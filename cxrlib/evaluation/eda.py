@@ -32,8 +32,8 @@ _ACQUISITION = (
 def finding_counts(table: pd.DataFrame, findings: Sequence[str]) -> pd.DataFrame:
     """How often each finding occurs, and how often it is the only one.
 
-    - Returns: DataFrame indexed by finding, most frequent first: ``images``, ``share`` (of all images),
-      ``patients``, ``alone`` (images with no other finding).
+    Returns a DataFrame indexed by finding, most frequent first: ``images``, ``share`` (of all images),
+    ``patients``, ``alone`` (images with no other finding).
     """
     marks = _marks(table, findings)
     single = marks.sum(axis=1) == 1
@@ -56,11 +56,7 @@ def cooccurrence(table: pd.DataFrame, findings: Sequence[str]) -> pd.DataFrame:
 
 
 def lift(counts: pd.DataFrame, images: int) -> pd.DataFrame:
-    """Co-occurrence over what independence would give: 1 is chance, NaN on the diagonal.
-
-    - ``counts``: from :func:`cooccurrence`.
-    - ``images``: how many images were counted.
-    """
+    """Co-occurrence over what independence would give: 1 is chance, NaN on the diagonal."""
     single = np.diag(counts).astype(float)
     with np.errstate(divide="ignore", invalid="ignore"):
         ratio = counts.to_numpy() * images / np.outer(single, single)
@@ -74,10 +70,9 @@ def images_per_patient(table: pd.DataFrame) -> pd.Series:
 
 
 def concentration(sizes: pd.Series) -> pd.DataFrame:
-    """The Lorenz curve of images over patients, largest patients first.
+    """The Lorenz curve of :func:`images_per_patient`, largest patients first.
 
-    - ``sizes``: from :func:`images_per_patient`.
-    - Returns: DataFrame: ``patients`` and ``images``, cumulative shares from (0, 0) to (1, 1).
+    Returns a DataFrame: ``patients`` and ``images``, cumulative shares from (0, 0) to (1, 1).
     """
     images = np.sort(sizes.to_numpy())[::-1].cumsum() / sizes.sum()
     patients = np.arange(1, len(sizes) + 1) / len(sizes)
@@ -87,15 +82,13 @@ def concentration(sizes: pd.Series) -> pd.DataFrame:
 def image_split_leakage(
     table: pd.DataFrame, *, label: str = "label", test_fraction: float = 0.2, seed: int = 0
 ) -> dict[str, float]:
-    """What a split drawn by image instead of by patient gives away.
+    """What a split drawn by image instead of by patient gives away, pixels unseen.
 
-    Draws ``test_fraction`` of the images at random and asks, of the drawn ones: has the patient been seen in
-    training, and how well does "what training says of this patient" predict the label, pixels unseen?
-
-    - Returns: ``shared`` (measured share of test images whose patient is in training), ``shared_expected``
-      (the same in expectation: the mean of 1 − test_fraction^(n−1) over images of patients with n images),
-      ``shared_positive`` (the measured share among images with the label), ``lookup_auc`` (AUC, on the test
-      images, of the patient's share of positive training images; patients not seen get the prevalence).
+    Draws ``test_fraction`` of the images at random. Returns ``shared`` (share of test images whose patient is
+    in training), ``shared_expected`` (the same in expectation: the mean of 1 − test_fraction^(n−1) over
+    images of patients with n images), ``shared_positive`` (``shared`` of the images with the label),
+    ``lookup_auc`` (AUC of the patient's share of positive training images; patients not seen get the
+    prevalence).
     """
     patients, unique = pd.factorize(table["patient_id"])
     labels = table[label].to_numpy(dtype=np.int64)
@@ -197,13 +190,10 @@ def label_agreement(
 ) -> pd.DataFrame:
     """How well text-mined labels say what the experts say.
 
-    - ``table``: ``patient_id`` and bool columns of both kinds.
-    - ``pairs``: row name -> (text-mined columns, any of which counts; the expert column taken as truth).
+    - ``pairs``: row name -> (text-mined bool columns, any of which counts; the expert column taken as truth).
     - Returns: DataFrame indexed by row name: ``n``, ``tp``, ``fp``, ``fn``, ``tn``, ``prevalence`` (of the
       expert label), and for each of :data:`AGREEMENT` the value with ``_low`` and ``_high`` from resampled
-      patients. Kappa is Cohen's, between text miner and experts.
-
-    Reference: Cohen, Educational and Psychological Measurement 1960, doi:10.1177/001316446002000104.
+      patients. Kappa is Cohen's (doi:10.1177/001316446002000104).
     """
     rows = {}
     for name, (mined, expert) in pairs.items():
@@ -236,12 +226,9 @@ def agreement_estimates(table: pd.DataFrame, names: Sequence[str]) -> dict[str, 
 def table_by_label(table: pd.DataFrame, columns: Sequence[str], label: str = "label") -> pd.DataFrame:
     """Each column's mean without and with the label, and how far apart they are.
 
-    A column of numbers or booleans is one row; of categories, one row a category (as shares),
-    the first only where there are two.
-
-    - Returns: DataFrame indexed by column (``view = AP``): ``without``, ``with``, ``difference``
-      (standardised: in units of the pooled standard deviation, so that columns compare; 0.2 is small, 0.8
-      large).
+    A column of numbers or booleans is one row; of categories, one row a category (as shares), the first only
+    where there are two. Returns a DataFrame indexed by column (``view = AP``): ``without``, ``with``,
+    ``difference`` (in units of the pooled standard deviation; 0.2 is small, 0.8 large).
     """
     positive = table[label].to_numpy() == 1
     described = {}
@@ -281,12 +268,7 @@ def metadata_columns(table: pd.DataFrame) -> list[str]:
 def resample_patients(
     cells: np.ndarray, patients: ArrayLike, *, replicates: int, seed: int = 0
 ) -> np.ndarray:
-    """Sums of the cells' columns over patients drawn with replacement.
-
-    - ``cells``: shape (N, K): counts, one row an image.
-    - ``patients``: shape (N,): each image's patient, who is drawn with all their images.
-    - Returns: float64, shape (replicates, K).
-    """
+    """Sums (replicates, K) of the columns of ``cells``, (N, K), over patients drawn with all their rows."""
     patients = np.asarray(patients)
     check_patients(patients, len(cells))
     unique, codes = np.unique(patients.astype(str), return_inverse=True)

@@ -10,12 +10,10 @@ from cxrlib.errors import DataError
 
 
 def class_means(cohort: Cohort, per_class: int = 2000) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Mean image without and with the label, and what the difference amounts to.
+    """Mean images without and with the label, and how far apart they are.
 
-    - ``per_class``: at most so many images of a class, evenly spaced, so that a large cohort is not read
-      whole.
-    - Returns: ``without``, ``with``: float64 (H, W), 0–255. ``effect``: float64 (H, W), difference of the
-      means in units of the pooled standard deviation of that pixel.
+    float64 (H, W), 0–255; their difference is in units of the pooled standard deviation of each pixel. At
+    most ``per_class`` images of a class, evenly spaced, are read.
     """
     means, variances = [], []
     for value in (0, 1):
@@ -34,8 +32,8 @@ def class_means(cohort: Cohort, per_class: int = 2000) -> tuple[np.ndarray, np.n
 def intensity_histograms(cohort: Cohort, bins: int = 64, per_class: int = 2000) -> pd.DataFrame:
     """Share of pixels at each grey level, by class.
 
-    - Returns: DataFrame indexed by the bin's lower edge (0–255): ``without``, ``with``; each column sums to
-      one.
+    Returns a DataFrame indexed by the bin's lower edge (0–255): ``without``, ``with``; each column sums to
+    one.
     """
     edges = np.linspace(0, 256, bins + 1)
     columns = {}

@@ -20,8 +20,8 @@ from cxrlib.evaluation.resampling import check_probabilities, checked
 def hardest(labels: ArrayLike, probabilities: ArrayLike, image_ids: ArrayLike | None = None) -> pd.DataFrame:
     """All rows, those first to whose label the least probability was given.
 
-    - Returns: DataFrame: ``row`` (position), ``image_id`` where given, ``label``, ``probability`` (of
-      pneumonia), ``given_to_label`` (probability of the label), ``loss`` (cross-entropy, nats).
+    Returns a DataFrame: ``row`` (position), ``image_id`` where given, ``label``, ``probability`` (of
+    pneumonia), ``given_to_label`` (probability of the label), ``loss`` (cross-entropy, nats).
     """
     given, (p,) = _checked(labels, probabilities)
     right = np.where(given == 1, p, 1 - p)
@@ -68,12 +68,10 @@ def suspects(labels: ArrayLike, probabilities: ArrayLike) -> pd.DataFrame:
 def plant(
     labels: ArrayLike, rate: float, patients: ArrayLike | None = None, seed: int = 0
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Turn a share of the labels round.
+    """Turn a share of each class's labels round; labels (int64) and wrong (bool), shape (N,).
 
-    - ``rate``: share of each class that is turned, 0 to ½.
-    - ``patients``: where given, all or none of a patient's images of one label are turned: a wrong entry in a
-      record.
-    - Returns: labels (int64) and wrong (bool), shape (N,).
+    ``rate``: 0 up to ½. ``patients``: where given, all or none of a patient's images of one label are turned:
+    a wrong entry in a record.
     """
     if not 0 <= rate < 0.5:
         raise ConfigError(f"The rate is {rate}.", remedy="Give a share from 0 up to, not including, a half.")
@@ -93,15 +91,14 @@ def agreement(
     replicates: int = 2000,
     seed: int = 0,
 ) -> dict[str, Estimate]:
-    """How often the suspicion is right, where it is known which labels are wrong.
+    """How often the suspicion is right, where it is known which labels are wrong. All arrays have shape (N,).
 
-    - ``suspected``, ``wrong``: bool, shape (N,).
-    - ``labels``: the given labels; with them, everything is also told for each label apart, because a
-      suspicion can be right by knowing no more than which label is the less reliable one.
+    - ``labels``: as given; with them everything is also told for each label apart (``label_0.…``,
+      ``label_1.…``): a suspicion can be right by knowing no more than which label is the less reliable one.
     - Returns: ``precision`` (share of the suspects whose label is wrong), ``base`` (share of all whose label
       is wrong), ``unsuspected`` (the same of those not suspected), ``recall`` (share of the wrong labels that
-      are suspected) and ``lift`` (precision minus base); with labels also ``label_0.…`` and ``label_1.…``.
-      Intervals are by patient. A number without any image behind it is left out.
+      are suspected), ``lift`` (precision minus base); intervals by patient. What has no image behind it is
+      left out.
     """
     suspected, wrong = np.asarray(suspected, dtype=bool), np.asarray(wrong, dtype=bool)
     if suspected.shape != wrong.shape:

@@ -31,13 +31,7 @@ THRESHOLD_RULES = ("youden", "sensitivity", "accuracy")
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number and how sure it is.
-
-    - ``value``: the estimate.
-    - ``low``, ``high``: limits of its interval, or None where there is none.
-    - ``n``: images (or rows) it was computed from.
-    - ``seeds``: training runs it is a mean over, or None for one run.
-    """
+    """A number, the limits of its interval, the images behind it, and the training runs it is a mean over."""
 
     value: float
     low: float | None = None
@@ -47,19 +41,14 @@ class Estimate:
 
     def as_dict(self) -> dict[str, float | int]:
         """The fields that are not None, as plain numbers, for JSON."""
-        fields = {
-            "value": float(self.value),
-            "low": None if self.low is None else float(self.low),
-            "high": None if self.high is None else float(self.high),
-            "n": None if self.n is None else int(self.n),
-            "seeds": None if self.seeds is None else int(self.seeds),
-        }
-        return {name: field for name, field in fields.items() if field is not None}
+        kinds = {"value": float, "low": float, "high": float, "n": int, "seeds": int}
+        return {name: kinds[name](value) for name, value in vars(self).items() if value is not None}
 
     def __format__(self, spec: str) -> str:
         """``f"{estimate:.1%}"`` gives ``93.4% (91.2%–95.1%)``; without a specification, three decimals.
 
-        Limits with a sign are joined by "to", as a dash beside a minus cannot be read. Zero has no minus."""
+        Limits with a sign are joined by "to", as a dash beside a minus cannot be read. Zero has no minus.
+        """
         spec = spec or (".3f" if abs(self.value) < 10 else ".1f")
         spec = f"+z{spec[1:]}" if spec[0] == "+" else f"z{spec}"
         if self.low is None or self.high is None:
@@ -106,21 +95,18 @@ def bootstrap(
     replicates: int = 2000,
     seed: int = 0,
 ) -> dict[str, Estimate]:
-    """Metrics with percentile intervals from resampling patients with replacement.
+    """Metrics with 95% percentile intervals from resampling patients with replacement.
 
     - ``labels``, ``scores``: 0/1 and finite numbers, shape (N,).
     - ``patients``: shape (N,), whose image each row is; None treats every row as a patient of its own, which
       is too sure of itself where patients have several images.
-    - ``metrics``: any of ``METRICS``.
-    - ``threshold``: for sensitivity, specificity and accuracy; chosen on the validation split
-      (:func:`choose_threshold`).
+    - ``threshold``: for sensitivity, specificity and accuracy; chosen on the validation split.
     - Raises DataError: lengths differ, a score is not finite, a label is neither 0 nor 1, or a class or a
       second patient is missing.
 
-    The result depends on the seed and not on the order of the rows. A replicate in which a metric is
-    undefined (only one class drawn, for the AUC and average precision; no positive for sensitivity, no
-    negative for specificity) is left out of that metric's interval, which is then conditional on the class
-    being there; a CxrWarning says so where that is more than one replicate in twenty.
+    The order of the rows does not matter. A replicate in which a metric is undefined (only one class drawn)
+    is left out of that metric's interval, which is then conditional on the class being there; a CxrWarning
+    says so where that is more than one replicate in twenty.
     """
     estimates = bootstrap_mean(labels, [scores], patients, metrics, threshold, replicates, seed)
     return {name: Estimate(e.value, e.low, e.high, e.n) for name, e in estimates.items()}
@@ -137,11 +123,9 @@ def bootstrap_mean(
 ) -> dict[str, Estimate]:
     """Each metric's mean over training seeds, with an interval from resampling the shared patients.
 
-    ``list_of_scores`` holds one (N,) array for each seed, aligned with the same ``labels`` and ``patients``;
-    ``threshold`` is one number or one for each seed. In a replicate, every seed is measured on the same
-    drawn patients and the mean is taken, so the interval is that of the mean for these trained models: it
-    holds the sampling of patients, not the spread over seeds (that is :func:`over_seeds`). Otherwise as
-    :func:`bootstrap`.
+    ``list_of_scores`` holds one (N,) array for each seed; ``threshold`` is one number or one for each seed.
+    In a replicate every seed is measured on the same drawn patients, so the interval is that of the mean for
+    these trained models, without the spread over seeds (:func:`over_seeds`). Otherwise as :func:`bootstrap`.
     """
     values, draws, n = _replicates(labels, list_of_scores, patients, metrics, threshold, replicates, seed)
     limits = _percentile_limits(draws.mean(axis=1), metrics)
@@ -188,9 +172,9 @@ def evaluate(
 def over_seeds(estimates: Sequence[Estimate | float]) -> Estimate:
     """The mean over training runs.
 
-    Given plain numbers, ``low`` and ``high`` are the smallest and largest of them: the range over seeds, not
-    a confidence interval. Given Estimates with limits, the limits are averaged, which is a slightly wide
-    interval for the mean; where the scores themselves are at hand, use :func:`bootstrap_mean`.
+    Given plain numbers, ``low`` and ``high`` are the range over seeds, not a confidence interval. Given
+    Estimates with limits, the limits are averaged, which is a slightly wide interval for the mean; where the
+    scores themselves are at hand, use :func:`bootstrap_mean`.
     """
     runs = [run if isinstance(run, Estimate) else Estimate(float(run)) for run in estimates]
     if not runs:
@@ -213,13 +197,10 @@ def choose_threshold(
     """A threshold for these scores; give it the validation split, never the test split.
 
     - ``rule``: ``youden``: largest sensitivity + specificity. ``accuracy``: largest accuracy.
-      ``sensitivity``: the largest specificity with sensitivity at least ``at``. Where thresholds are equally
-      good, the lowest, which misses the fewest positives.
-    - ``at``: the sensitivity wanted, 0 < at ≤ 1, for that rule only.
-    - Returns: float, halfway between two scores that occur, or just above the largest if nothing should be
-      called positive.
-    - Raises ConfigError, DataError: an unknown rule or a wrong ``at``; labels of one class only, from which
-      no threshold can be learnt.
+      ``sensitivity``: the largest specificity with sensitivity at least ``at`` (0 < at ≤ 1). The lowest of
+      equally good ones.
+    - Returns: halfway between two scores that occur, or just above the largest where none should be positive.
+    - Raises ConfigError, DataError: an unknown rule or a wrong ``at``; labels of one class only.
     """
     if rule not in THRESHOLD_RULES:
         raise ConfigError(
@@ -230,8 +211,8 @@ def choose_threshold(
             f"Rule {rule!r} was given at={at}.",
             remedy="Give at=0.9, say, for the rule 'sensitivity', and no `at` for the others.",
         )
-    labels, (scores,) = checked(labels, [scores])
-    cuts, hits, rejected = candidates(labels, scores)
+    given, (row,) = checked(labels, [scores])
+    cuts, hits, rejected = candidates(given, row)
     sensitivities, specificities = hits / hits[0], rejected / rejected[-1]
     if rule == "youden":
         best = int(np.argmax(np.round(sensitivities + specificities, 12)))

@@ -56,9 +56,8 @@ def cost_threshold(
 ) -> float:
     """The threshold with the smallest expected cost, where a miss costs ``miss_cost`` false alarms.
 
-    - ``prevalence``: share of ill patients where the network will be used; None for that of the labels.
-    - Returns: float, halfway between two scores that occur; the lowest of equally good ones; just above the
-      largest score where calling nobody ill is cheapest.
+    ``prevalence``: share of ill patients where the network will be used; None for that of the labels.
+    Returned is a threshold as of :func:`~cxrlib.evaluation.metrics.choose_threshold`.
     """
     labels, (scores,) = checked(labels, [scores])
     share = labels.mean() if prevalence is None else prevalence
@@ -117,9 +116,8 @@ def transfer(
 ) -> dict[str, OperatingPoint]:
     """Choose thresholds on validation images and see what becomes of them on test images.
 
-    - ``val_scores``, ``test_scores``: one array of probabilities for each training seed; each seed gets
-      thresholds of its own.
-    - Returns: rule -> OperatingPoint, in the order of :func:`thresholds`.
+    ``val_scores`` and ``test_scores`` hold one array of probabilities for each training seed, and each seed
+    gets thresholds of its own. Returns rule -> OperatingPoint, in the order of :func:`thresholds`.
     """
     titles = {
         "half": "probability ½",
@@ -166,7 +164,7 @@ def predictive_values(
     the same elsewhere. They need not be: the ill of a screening programme are less ill.
 
     - ``prevalences``: shares of ill patients, or a mapping from names to shares.
-    - Returns: DataFrame indexed by name (or position) with ``prevalence``; ``ppv`` (share of ill among the
+    - Returns: DataFrame indexed by name (or position): ``prevalence``; ``ppv`` (share of ill among the
       alarms), ``npv`` (share of healthy among the all-clears), ``alarms`` and ``missed`` (of 1,000 examined),
       each with ``_low`` and ``_high``.
     """

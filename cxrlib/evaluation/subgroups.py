@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -19,6 +19,8 @@ from cxrlib.evaluation.resampling import Ranked, checked, draw_patients, patient
 Name = TypeVar("Name", bound=Hashable)
 Group = tuple[Hashable, str]
 """A division (a column's name), and one of its groups."""
+Compared = dict[Group, tuple[np.ndarray, np.ndarray]]
+"""The rows of each group, and those that they are compared with: bool (N,)."""
 
 MEASURES = ("auc", "sensitivity", "specificity")
 
@@ -59,20 +61,17 @@ def by_subgroup(
 ) -> pd.DataFrame:
     """Metrics of the images of each subgroup, and how far each is from all other images.
 
-    Values come from fairlearn's MetricFrame, one for each training seed, and are averaged. Intervals come
-    from resampling patients, who bring all their images, into whichever subgroups these belong; fairlearn's
-    own bootstrap draws rows.
+    Values come from fairlearn's MetricFrame (Weerts et al., JMLR 24(257), 2023, arXiv:2303.16626), one for
+    each training seed, and are averaged. Intervals come from resampling patients, who bring all their images.
 
     - ``groups``: one column a division, aligned with the labels; rows without a value drop out of that
       division.
     - ``thresholds``: one, or one a training seed, chosen on validation images.
     - Returns: DataFrame, one row a division, group and measure: ``division``, ``group``, ``measure``,
       ``value``, ``low``, ``high``, ``gap`` (value minus that of the division's other images), ``gap_low``,
-      ``gap_high``, ``n``, ``positives``, ``patients``. A measure that needs a class which the group lacks has
-      no row; an AUC of fewer than five patients of a class has no interval (NaN). Where all of a group are
-      right, or all wrong, the interval is Wilson's, and that of the gap Newcombe's.
-
-    Reference: Weerts et al., Fairlearn, JMLR 24(257), 2023, arXiv:2303.16626.
+      ``gap_high``, ``n``, ``positives``, ``patients``, ``seeds``. A measure that needs a class which the
+      group lacks has no row; an AUC of fewer than five patients of a class has no interval (NaN). Where all
+      of a group are right, or all wrong, the interval is Wilson's, and that of the gap Newcombe's.
     """
     labels, scores = checked(labels, list_of_scores)
     cuts = np.broadcast_to(np.asarray(thresholds, dtype=float), len(scores))
@@ -82,8 +81,7 @@ def by_subgroup(
             f"There are {len(groups)} rows of groups for {len(labels)} labels.",
             remedy="Give one for each row.",
         )
-    subsets: dict[Group, np.ndarray] = {}
-    others: dict[Group, np.ndarray] = {}
+    compared: Compared = {}
     values: dict[tuple[Hashable, str, str], float] = {}
     for division in groups:
         column = groups[division].reset_index(drop=True)
@@ -96,10 +94,16 @@ def by_subgroup(
         ]
         for group in _levels(column):
             rows = known & (column.astype(str) == group).to_numpy()
-            subsets[division, group], others[division, group] = rows, known & ~rows
+            compared[division, group] = (rows, known & ~rows)
             for measure in measures:
                 values[division, group, measure] = float(np.mean([f.loc[group, measure] for f in frames]))
-    return _table(labels, scores, patients, cuts, subsets, others, values, measures, replicates, seed)
+    options: dict[str, Any] = {
+        "thresholds": cuts,
+        "measures": measures,
+        "replicates": replicates,
+        "seed": seed,
+    }
+    return _table(labels, scores, patients, compared, values, **options)
 
 
 def by_subtype(
@@ -108,35 +112,30 @@ def by_subtype(
     subtypes: ArrayLike,
     patients: ArrayLike | None = None,
     *,
-    thresholds: float | Sequence[float] | np.ndarray = 0.5,
     measures: Sequence[str] = ("auc", "sensitivity"),
-    replicates: int = 1000,
-    seed: int = 0,
+    **options: Any,
 ) -> pd.DataFrame:
     """Each subtype of the disease against all healthy images: a stratum that the label does not name.
 
-    - ``subtypes``: one for each row; those of rows without the disease are not looked at.
-    - Returns: DataFrame as of :func:`by_subgroup`, division ``subtype``; the gap is to the other subtypes
-      together.
+    ``subtypes``: one for each row; those of healthy rows are not looked at. Options as for
+    :func:`by_subgroup`, and the same DataFrame, division ``subtype``; the gap is to the other subtypes.
     """
     labels, scores = checked(labels, list_of_scores)
-    cuts = np.broadcast_to(np.asarray(thresholds, dtype=float), len(scores))
     kinds = pd.Series(np.asarray(subtypes, dtype=object)).fillna("").astype(str).to_numpy()
     if len(kinds) != len(labels):
         raise DataError(
             f"There are {len(kinds)} subtypes for {len(labels)} labels.", remedy="Give one for each row."
         )
+    compared: Compared = {}
     healthy = labels == 0
-    subsets: dict[Group, np.ndarray] = {}
-    others: dict[Group, np.ndarray] = {}
     for kind in sorted(set(kinds[~healthy]) - {""}):
         ill = ~healthy & (kinds == kind)
-        subsets["subtype", kind], others["subtype", kind] = healthy | ill, healthy | (~healthy & ~ill)
-    if not subsets:
+        compared["subtype", kind] = (healthy | ill, healthy | (~healthy & ~ill))
+    if not compared:
         raise DataError(
             "No ill row has a subtype.", remedy="Give a subtype for each row, as the column 'subtype' has."
         )
-    return _table(labels, scores, patients, cuts, subsets, others, {}, measures, replicates, seed)
+    return _table(labels, scores, patients, compared, {}, measures=measures, **options)
 
 
 def estimates(table: pd.DataFrame) -> dict[str, Estimate]:
@@ -168,12 +167,11 @@ def subset_draws(
     replicates: int = 1000,
     seed: int = 0,
 ) -> dict[Name, dict[str, np.ndarray]]:
-    """Metrics of several subsets of the rows in the same bootstrap replicates, so that they can be compared.
+    """Metrics of several subsets (name -> bool (N,)) in the same bootstrap replicates, so that they can be
+    compared.
 
-    - ``subsets``: name -> bool (N,).
-    - Returns: name -> measure -> float64 (1 + replicates,): first the value, then the draws, means over
-      training seeds; NaN in draws that hold no row of a class. A measure that needs a class which the subset
-      lacks is left out.
+    Returns name -> measure -> float64 (1 + replicates,): first the value, then the draws, means over training
+    seeds; NaN in draws that hold no row of a class. A measure whose class the subset lacks is left out.
     """
     labels, scores = checked(labels, list_of_scores)
     cuts = np.broadcast_to(np.asarray(thresholds, dtype=float), len(scores))
@@ -206,23 +204,16 @@ def _table(
     labels: np.ndarray,
     scores: np.ndarray,
     patients: ArrayLike | None,
-    cuts: np.ndarray,
-    subsets: Mapping[Group, np.ndarray],
-    others: Mapping[Group, np.ndarray],
+    compared: Compared,
     values: Mapping[tuple[Hashable, str, str], float],
-    measures: Sequence[str],
-    replicates: int,
-    seed: int,
+    **options: Any,
 ) -> pd.DataFrame:
-    """The tidy table of subsets: (division, group) -> bool (N,), and the rows each is compared with."""
-    masks = {mask.tobytes(): mask for mask in (*subsets.values(), *others.values())}
-    drawn = subset_draws(
-        labels, scores, masks, patients, thresholds=cuts, measures=measures, replicates=replicates, seed=seed
-    )
+    """The tidy table; options as for :func:`subset_draws`, ``values`` instead of those that it finds."""
+    masks = {mask.tobytes(): mask for both in compared.values() for mask in both}
+    drawn = subset_draws(labels, scores, masks, patients, **options)
     codes, _ = patient_codes(labels, scores, patients)
     rows = []
-    for (division, group), mask in subsets.items():
-        rest = others[division, group]
+    for (division, group), (mask, rest) in compared.items():
         inside, outside = drawn[mask.tobytes()], drawn[rest.tobytes()]
         for measure, found in inside.items():
             found[0] = values.get((division, group, measure), found[0])

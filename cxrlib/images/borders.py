@@ -46,11 +46,9 @@ class Box:
 
 
 def flat_box(image: np.ndarray, tolerance: int = FLAT_RANGE) -> Box:
-    """What is left when flat lines are taken off the outside until there is none.
+    """What is left of a uint8 (H, W) image when flat lines are taken off the outside until there is none.
 
-    - ``image``: uint8, shape (H, W).
-    - ``tolerance``: grey levels that a flat line may span.
-    - Returns: Box; the whole image where everything is flat.
+    The whole image where everything is flat. ``tolerance``: grey levels that a flat line may span.
     """
     top, bottom, left, right = 0, image.shape[0], 0, image.shape[1]
     while True:
@@ -79,12 +77,12 @@ def reduced(image: np.ndarray, side: int = ANALYSIS_SIDE) -> np.ndarray:
 
 
 def exposed_box(image: np.ndarray) -> Box:
-    """The exposed field of a reduced copy on which bone is bright.
+    """The exposed field of a reduced copy, uint8 (H, W), on which bone is bright; flat lines taken off
+    before.
 
-    - ``image``: uint8, shape (H, W), at most some 256 pixels a side; flat lines taken off before.
-    - Returns: Box within the image. A border is a run of lines, from the outside, whose pixels all but a few
-      are within 5 % of the contrast (dark) or 1.5 % (bright) of one grey. Where the run ends in a steep edge
-      that the lines cross within 8 % of the side, the border was askew, and the cut is made on that edge.
+    A border is a run of lines, from the outside, whose pixels all but a few are within 5 % of the contrast
+    (dark) or 1.5 % (bright) of one grey. Where the run ends in a steep edge that the lines cross within 8 %
+    of the side, the border was askew, and the cut is made on that edge.
     """
     height, width = image.shape
     top, bottom, left, right = 0, height, 0, width

@@ -1,7 +1,6 @@
 """Cohorts through the consistent pipeline, in parallel and from the cache; one image: :mod:`.pipeline`.
 
-``preprocess(cohort)`` gives a cohort back; ``geometry_of`` and ``marker_masks`` give what was found on the
-way.
+``preprocess(cohort)`` gives a cohort back; ``geometry_of`` gives what was found on the way.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from cxrlib.cohort import Cohort
-from cxrlib.errors import CacheError, DataError
+from cxrlib.errors import DataError
 from cxrlib.images.geometry import GEOMETRY_COLUMNS, Geometry
 from cxrlib.images.pipeline import PREPROCESS_VERSION, PreprocessConfig, Processed, preprocess_image, steps
 from cxrlib.io.cache import decode_files
@@ -25,7 +24,7 @@ from cxrlib.io.storage import cache_root, read_array, stored
 from cxrlib.parallel import progress_bar, run_jobs
 
 __all__ = [
-    "PREPROCESS_VERSION", "Geometry", "PreprocessConfig", "Processed", "geometry_of", "marker_masks",
+    "PREPROCESS_VERSION", "Geometry", "PreprocessConfig", "Processed", "geometry_of",
     "preprocess", "preprocess_image", "steps",
 ]  # fmt: skip
 
@@ -39,15 +38,12 @@ class _Pipeline:
     config: PreprocessConfig
     size: int
     values: ClassVar[int] = 9
+    planes: ClassVar[dict[str, tuple[int, ...]]] = {}
 
     @property
     def key(self) -> str:
         facts = {"version": PREPROCESS_VERSION, "config": asdict(self.config), "size": self.size}
         return "preprocess:" + json.dumps(facts, sort_keys=True)
-
-    @property
-    def planes(self) -> dict[str, tuple[int, ...]]:
-        return {"markers": (self.size, -(-self.size // 8))}  # eight pixels a byte
 
     def __call__(
         self, image: np.ndarray, row: int, shape: tuple[int, int], size: int
@@ -57,7 +53,7 @@ class _Pipeline:
         g = made.geometry
         crop = (g.top * down, g.left * across, g.crop_height * down, g.crop_width * across)
         numbers = (made.inverted, made.border_cropped, made.marker_area, *shape, *crop)
-        return made.image, (np.packbits(made.marker_mask, axis=1),), numbers
+        return made.image, (), numbers
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,14 +62,11 @@ class _Masks:
 
     geometries: list[Geometry]
     values: ClassVar[int] = 0
+    planes: ClassVar[dict[str, tuple[int, ...]]] = {}
 
     @property
     def key(self) -> str:
         return "masks:" + hashlib.sha256(repr(self.geometries).encode()).hexdigest()
-
-    @property
-    def planes(self) -> dict[str, tuple[int, ...]]:
-        return {}
 
     def __call__(
         self, image: np.ndarray, row: int, shape: tuple[int, int], size: int
@@ -101,9 +94,8 @@ def preprocess(
 
     - ``image_size``: pixels a side; None: as the cohort's images.
     - ``workers``, ``progress``, ``cache_dir``: as for :func:`cxrlib.io.cache.decode_files`.
-    - Returns: Cohort with ``inverted`` (bool), ``border_cropped`` and ``marker_area`` (shares of the area),
-      the columns of :data:`.GEOMETRY_COLUMNS` (see :func:`geometry_of`) and ``cache_row``; the settings are
-      in ``info["preprocess"]``.
+    - Returns: Cohort with ``inverted`` (bool), ``border_cropped`` and ``marker_area`` (shares of the area)
+      and the columns of :data:`.GEOMETRY_COLUMNS`; the settings are in ``info["preprocess"]``.
     - Raises DataError: a file cannot be decoded any more, or there are no images.
     """
     config = config or PreprocessConfig()
@@ -116,14 +108,14 @@ def preprocess(
     if from_files:
         made = decode_files(cohort.table["path"].tolist(), size, fit=config.fit, process=pipeline, **options)
         assert made.values is not None  # the pipeline gives nine an image
-        images, values, folder = made.images, made.values, made.folder
+        images, values = made.images, made.values
     else:
-        images, values, folder = _from_images(cohort.images, pipeline, **options)
+        root = cache_root() if cache_dir is None else Path(cache_dir)
+        images, values = _from_images(cohort.images, pipeline, root, workers, progress)
     geometries = [_geometry(numbers, size, config.fit) for numbers in values[:, 3:].tolist()]
     columns = {"inverted": values[:, 0] > 0, "border_cropped": values[:, 1], "marker_area": values[:, 2]}
     columns |= {name: values[:, 3 + k] for k, name in enumerate(GEOMETRY_COLUMNS)}
-    columns["cache_row"] = np.arange(len(cohort))
-    info = {**cohort.info, "image_size": size, "preprocess": asdict(config), "preprocess_folder": str(folder)}
+    info = {**cohort.info, "image_size": size, "preprocess": asdict(config)}
     masks: dict[str, np.ndarray | None] = {}
     for role in ("lung_masks", "lesion_masks"):
         given = getattr(cohort, role)
@@ -141,10 +133,7 @@ def preprocess(
 
 
 def geometry_of(cohort: Cohort, row: int) -> Geometry:
-    """The geometry of one row (by position) of a cohort that :func:`preprocess` gave.
-
-    - Raises DataError: the cohort has not been preprocessed.
-    """
+    """The geometry of one row (by position) of a cohort that :func:`preprocess` gave; else a DataError."""
     if "window_top" in cohort.table:
         raise DataError(
             f"The cohort {cohort.name!r} has been cropped to the lungs.",
@@ -166,73 +155,33 @@ def _geometry(numbers: Sequence[float], size: int, fit: str) -> Geometry:
     return Geometry(int(height), int(width), top, left, crop_height, crop_width, size, fit)
 
 
-def marker_masks(cohort: Cohort) -> np.ndarray:
-    """Where letters and text were found: uint8 0/1, shape (N, size, size), in the cohort's order.
-
-    - Raises DataError, CacheError: the cohort has not been preprocessed; the cache that holds the masks is
-      gone.
-    """
-    folder = cohort.info.get("preprocess_folder")
-    if folder is None or "cache_row" not in cohort.table:
-        raise DataError(
-            f"The cohort {cohort.name!r} has no marker masks.",
-            remedy="Take it through cxrlib.images.cohorts.preprocess first.",
-        )
-    try:
-        packed = read_array(Path(str(folder)) / "markers.npy", mmap_mode="r")
-        rows = packed[cohort.table["cache_row"].to_numpy(dtype=int)]
-    except (OSError, ValueError, IndexError) as error:
-        raise CacheError(
-            f"The marker masks in {folder} cannot be read: {error}", remedy="Run preprocess again."
-        ) from error
-    return np.unpackbits(rows, axis=2, count=int(cohort.info["image_size"]))
-
-
 def _from_images(
-    images: np.ndarray,
-    pipeline: _Pipeline,
-    *,
-    workers: int | None,
-    progress: bool | None,
-    cache_dir: str | Path | None,
-) -> tuple[np.ndarray, np.ndarray, Path]:
-    """:func:`cxrlib.io.cache.decode_files` for arrays: images, values and the cache's folder."""
+    images: np.ndarray, pipeline: _Pipeline, root: Path, workers: int | None, progress: bool | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """:func:`cxrlib.io.cache.decode_files` for arrays: images and values."""
     digest = hashlib.sha256(f"{pipeline.key}\0{images.shape}".encode())
     starts = range(0, len(images), _CHUNK)
     for start in starts:
         digest.update(np.ascontiguousarray(images[start : start + _CHUNK]).data)
-    root = cache_root() if cache_dir is None else Path(cache_dir)
     entry = root / "preprocessed" / digest.hexdigest()[:24]
-    stored(
-        entry,
-        lambda partial: _build(partial, images, starts, pipeline, workers, progress),
-        needed=len(images) * pipeline.size**2 * 9 // 8,
-    )
-    return read_array(entry / "images.npy", mmap_mode="r"), read_array(entry / "values.npy"), entry
 
+    def build(partial: Path) -> None:
+        made: dict[int, list[np.ndarray]] = {}
+        jobs = [(np.ascontiguousarray(images[start : start + _CHUNK]), start, pipeline) for start in starts]
+        with progress_bar(len(images), "Preprocessing", progress) as bar:
+            for start, arrays in run_jobs(_chunk, jobs, workers, small=len(images) < 3 * _CHUNK):
+                made[start] = arrays
+                bar.update(len(arrays[0]))
+        for k, name in enumerate(("images", "values")):
+            np.save(partial / f"{name}.npy", np.concatenate([made[start][k] for start in starts]))
 
-def _build(
-    partial: Path,
-    images: np.ndarray,
-    starts: Sequence[int],
-    pipeline: _Pipeline,
-    workers: int | None,
-    progress: bool | None,
-) -> None:
-    made: dict[int, list[np.ndarray]] = {}
-    jobs = [(np.ascontiguousarray(images[start : start + _CHUNK]), start, pipeline) for start in starts]
-    with progress_bar(len(images), "Preprocessing", progress) as bar:
-        for start, arrays in run_jobs(_chunk, jobs, workers, small=len(images) < 3 * _CHUNK):
-            made[start] = arrays
-            bar.update(len(arrays[0]))
-    for k, name in enumerate(("images", "markers", "values")):
-        np.save(partial / f"{name}.npy", np.concatenate([made[start][k] for start in starts]))
+    stored(entry, build, needed=len(images) * pipeline.size**2)
+    return read_array(entry / "images.npy", mmap_mode="r"), read_array(entry / "values.npy")
 
 
 def _chunk(images: np.ndarray, start: int, pipeline: _Pipeline) -> tuple[int, list[np.ndarray]]:
     made = [pipeline(image, start + row, image.shape, pipeline.size) for row, image in enumerate(images)]
-    parts = zip(*[(image, planes[0], numbers) for image, planes, numbers in made], strict=True)
-    return start, [np.stack(arrays) for arrays in parts]
+    return start, [np.stack([image for image, _, _ in made]), np.array([numbers for _, _, numbers in made])]
 
 
 def _reframed(mask: np.ndarray, geometry: Geometry, frame: dict[str, Any]) -> np.ndarray:

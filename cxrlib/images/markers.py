@@ -1,10 +1,10 @@
 """Where letters, plates and burned-in text are: small, bright, sharp-edged things near the edge of the film.
 
-They are looked for on a reduced copy (:data:`.ANALYSIS_SIDE`) on which bone is bright. Strokes
-are what is narrower than a few hundredths of the image and stands out on both sides (top-hats: a straight
-edge, however steep, does not). Strokes close to each other are one group, and a group counts where it is
-bright and steep, compact, and lies in the outer part, away from the lungs. Devices there (clips, the ends of
-wires) are found as well; lead letters laid on the lungs are not.
+They are looked for on a reduced copy (:data:`.ANALYSIS_SIDE`) on which bone is bright. Strokes are what is
+narrower than a few hundredths of the image and stands out on both sides (top-hats: a straight edge, however
+steep, does not). Strokes close to each other are one group, and a group counts where it is bright and steep,
+compact, and lies in the outer part, away from the lungs. Devices there (clips, the ends of wires) are found
+as well; lead letters laid on the lungs are not.
 """
 
 from __future__ import annotations
@@ -27,10 +27,9 @@ _SMALLEST = 1.2e-4  # of the area
 
 
 def find_markers(image: np.ndarray) -> np.ndarray:
-    """Mark letters, plates and text.
+    """Letters, plates and text, bool (H, W).
 
-    - ``image``: uint8, shape (H, W), at most some 256 pixels a side; bone is bright.
-    - Returns: bool, shape (H, W).
+    ``image``: uint8, at most some 256 pixels a side; bone is bright.
     """
     height, width = image.shape
     found = np.zeros(image.shape, bool)
@@ -54,7 +53,7 @@ def find_markers(image: np.ndarray) -> np.ndarray:
         box = boxes[number - 1]
         inside = labels[box] == number
         if _is_marker(image[box], hat[box], inside, side, image.size, low + _BRIGHT * contrast, scale):
-            _add(found, image, box, inside, gap, side, contrast)
+            _add(found, box, inside, gap)
     return found
 
 
@@ -84,27 +83,16 @@ def _steps(image: np.ndarray) -> np.ndarray:
     return np.max([np.abs(centre - one) for one in neighbours], axis=0)
 
 
-def _add(
-    found: np.ndarray,
-    image: np.ndarray,
-    box: tuple[slice, slice],
-    inside: np.ndarray,
-    gap: int,
-    side: int,
-    contrast: float,
-) -> None:
+def _add(found: np.ndarray, box: tuple[slice, slice], inside: np.ndarray, gap: int) -> None:
     """Mark a group, the holes of its letters, and the plate below them."""
     margin = gap + 1
     rows = slice(max(box[0].start - margin, 0), box[0].stop + margin)
     columns = slice(max(box[1].start - margin, 0), box[1].stop + margin)
     mask = np.zeros(found[rows, columns].shape, bool)
-    mask[
-        box[0].start - rows.start : box[0].stop - rows.start,
-        box[1].start - columns.start : box[1].stop - columns.start,
-    ] = inside
+    top, left = box[0].start - rows.start, box[1].start - columns.start
+    mask[top : top + inside.shape[0], left : left + inside.shape[1]] = inside
     mask = ndimage.binary_dilation(mask, np.ones((3, 3), bool))
-    mask = ndimage.binary_fill_holes(mask)
-    found[rows, columns] |= mask
+    found[rows, columns] |= ndimage.binary_fill_holes(mask)
 
 
 def _strokes(image: np.ndarray, side: int, bright: float) -> np.ndarray:
@@ -119,9 +107,7 @@ def _strokes(image: np.ndarray, side: int, bright: float) -> np.ndarray:
 def inpaint(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """Fill the masked pixels smoothly from around them (a pyramid of means; Gortler et al. 1996, push–pull).
 
-    - ``image``: uint8, shape (H, W).
-    - ``mask``: bool, shape (H, W).
-    - Returns: uint8, shape (H, W); the image itself where the mask is empty or leaves nothing.
+    ``image``: uint8 (H, W); ``mask``: bool. The image itself where the mask is empty or leaves nothing.
     """
     if not mask.any() or mask.all():
         return image

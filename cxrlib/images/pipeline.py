@@ -5,11 +5,11 @@ must not have a say in anything. Then, on a reduced copy: is it a negative; wher
 where are letters; which greys does the field hold, letters left out. Only then are the image's own pixels
 touched: cut, filled, letterboxed once (antialiased), and stretched.
 
-What that buys, at 128 pixels: padding an image (any constant grey, any side) or inverting it changes
-nothing. Scaling its greys (by 0.6 or more) and shifting them without clipping, or storing it with 16 bits,
-changes it by rounding: a mean absolute difference below :data:`TOLERANCE` grey levels of 255, and 99 % of its
-pixels within :data:`TOLERANCE_99`. In up to one image in ten the rounding tips a decision (on a border or a
-letter), and the difference is larger there.
+What that buys, at 128 pixels: padding an image (any constant grey, any side) or inverting it changes nothing.
+Scaling its greys (by 0.6 or more) and shifting them without clipping, or storing it with 16 bits, changes it
+by rounding: a mean absolute difference below :data:`TOLERANCE` grey levels of 255, and 99 % of its pixels
+within :data:`TOLERANCE_99`. In up to one image in ten the rounding tips a decision (on a border or a letter),
+and the difference is larger there.
 """
 
 from __future__ import annotations
@@ -135,12 +135,9 @@ def steps(config: PreprocessConfig | None = None) -> dict[str, PreprocessConfig]
 
 
 def preprocess_image(image: np.ndarray, size: int, config: PreprocessConfig | None = None) -> Processed:
-    """Take one image through the pipeline.
+    """Take one image, uint8 (H, W) of any size, through the pipeline, to ``size`` pixels a side.
 
-    - ``image``: uint8, shape (H, W), of any size.
-    - ``size``: pixels a side of the result.
-    - Raises DataError: the image is not of that kind.
-    - Raises ConfigError: the size is no whole number above 0.
+    Raises a DataError for an image of another kind, a ConfigError for a size that is no whole number above 0.
     """
     if getattr(image, "ndim", 0) != 2 or image.dtype != np.uint8 or not image.size:
         found = f"{getattr(image, 'dtype', type(image).__name__)} of shape {getattr(image, 'shape', '?')}"

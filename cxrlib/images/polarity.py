@@ -37,8 +37,7 @@ _TEMPLATE /= np.abs(_TEMPLATE).sum()
 def bone_is_bright(image: np.ndarray) -> float:
     """How clearly bone is brighter than air: above 0 it is, below 0 the image is a negative.
 
-    - ``image``: uint8, shape (H, W), padding taken off.
-    - Returns: float, from −2 to 2, most often beyond ±0.3; 0 for an image without contrast.
+    ``image``: uint8 (H, W), padding taken off. From −2 to 2, most often beyond ±0.3; 0 without contrast.
     """
     cells = Image.fromarray(image).resize((_CELLS, _CELLS), Image.Resampling.BOX)
     values = np.asarray(cells, np.float64)

@@ -22,16 +22,14 @@ from cxrlib.io.decode import resize
 def crop_to_lungs(
     cohort: Cohort, margin: float = 0.05, *, size: int | None = None, missing: str = "typical"
 ) -> Cohort:
-    """Cut every image to a square around its lungs, and bring it to ``size``.
+    """Cut every image, and its masks, to a square around its lungs, and bring it to ``size``.
 
     - ``cohort``: with ``lung_masks``, of :func:`segment` or its own.
     - ``margin``: left around the lungs' box on every side, as a share of its longer side.
-    - ``size``: pixels a side; None for the images' own. Load at a larger size than you crop to: detail is not
-      added.
-    - ``missing``: for images whose mask is empty: ``typical`` uses the mean lung field of the others,
-      ``drop`` leaves the images out.
-    - Returns: Cohort whose masks are cut alike, with the columns ``window_top``, ``window_left`` and
-      ``window_side`` (pixels of the image before).
+    - ``size``: pixels a side; None for the images' own. Load at a larger size than you crop to.
+    - ``missing``: where a mask is empty: ``typical`` uses the others' mean lung field, ``drop`` leaves the
+      image out.
+    - Returns: Cohort with the columns ``window_top``, ``window_left`` and ``window_side`` (pixels before).
     """
     if not -0.4 < margin <= 2:
         raise ConfigError(f"The margin is {margin}.", remedy="Give a share from 0 to 2, such as 0.05.")
@@ -46,7 +44,7 @@ def crop_to_lungs(
     lesions = cohort.lesion_masks
     columns = dict(zip(("window_top", "window_left", "window_side"), windows.T, strict=True))
     # Where a pixel lies in its file is another question now than before the cut.
-    table = cohort.table.drop(columns=[*GEOMETRY_COLUMNS, "cache_row"], errors="ignore").assign(**columns)
+    table = cohort.table.drop(columns=list(GEOMETRY_COLUMNS), errors="ignore").assign(**columns)
     return replace(
         cohort,
         images=_cut(cohort.images, windows, side, mask=False),
@@ -78,25 +76,26 @@ def remove_lungs(
 
 def keep_frame(cohort: Cohort, share: float = 0.1, *, fill: int = 0) -> Cohort:
     """Keep the outer ``share`` of the image on each side; set the rest to ``fill``. Needs no masks."""
-    if not 0 < share < 0.5:
-        raise ConfigError(f"The frame's share is {share}.", remedy="Give a share between 0 and 0.5.")
-    height, width = cohort.images.shape[1:]
-    rows, columns = max(1, round(share * height)), max(1, round(share * width))
-    images = np.array(cohort.images)
-    images[:, rows : height - rows, columns : width - columns] = fill
+    images, rows, columns = _edges(cohort, share, "frame")
+    images[:, rows, columns] = fill
     return cohort.with_images(images, info=_noted(cohort, f"frame {share:g}"))
 
 
 def keep_corners(cohort: Cohort, share: float = 0.15, *, fill: int = 0) -> Cohort:
     """Keep four squares of ``share`` of the side in the corners; set the rest to ``fill``. Needs no masks."""
-    if not 0 < share < 0.5:
-        raise ConfigError(f"The corners' share is {share}.", remedy="Give a share between 0 and 0.5.")
-    height, width = cohort.images.shape[1:]
-    rows, columns = max(1, round(share * height)), max(1, round(share * width))
-    images = np.array(cohort.images)
-    images[:, rows : height - rows] = fill
-    images[:, :, columns : width - columns] = fill
+    images, rows, columns = _edges(cohort, share, "corners")
+    images[:, rows] = fill
+    images[:, :, columns] = fill
     return cohort.with_images(images, info=_noted(cohort, f"corners {share:g}"))
+
+
+def _edges(cohort: Cohort, share: float, what: str) -> tuple[np.ndarray, slice, slice]:
+    """A copy of the images, and the rows and columns that are further than ``share`` from the edges."""
+    if not 0 < share < 0.5:
+        raise ConfigError(f"The share of the {what} is {share}.", remedy="Give a share between 0 and 0.5.")
+    rows, columns = (max(1, round(share * side)) for side in cohort.images.shape[1:])
+    height, width = cohort.images.shape[1:]
+    return np.array(cohort.images), slice(rows, height - rows), slice(columns, width - columns)
 
 
 def blur(cohort: Cohort, cells: int = 16) -> Cohort:
@@ -201,10 +200,7 @@ def _box(mask: np.ndarray) -> tuple[int, int, int, int]:
 
 
 def lung_window(mask: np.ndarray, margin: float) -> tuple[int, int, int]:
-    """Top, left and side, in pixels, of the square around a mask's lungs, moved or shrunk into the image.
-
-    ``mask``: (H, W), not empty. ``margin``: as in :func:`crop_to_lungs`.
-    """
+    """Top, left and side, in pixels, of the square around a mask's lungs, moved or shrunk into the image."""
     top, left, bottom, right = _box(mask)
     side = round(max(bottom - top, right - left) * (1 + 2 * margin))
     side = max(8, min(side, *mask.shape))

@@ -1,7 +1,7 @@
 """The phantom's body: outlines in cm, and the water-equivalent thickness of soft tissue along each ray.
 
-Thicknesses are in cm of water at diagnostic energies. Air is what the lungs take away from them, so
-disease is air that is not there.
+Thicknesses are in cm of water at diagnostic energies. Air is what the lungs take away from them, so disease
+is air that is not there.
 """
 
 from __future__ import annotations
@@ -63,15 +63,13 @@ def geometry(latents: Latents) -> SimpleNamespace:
     g.scale = g.length / LENGTH
     g.midline = (body.curve * np.sin((Y_TABLE - 2) / 9.0) * smoothstep((Y_TABLE + 8) / 10)).astype(np.float32)
 
-    lateral, medial, residual = [], [], []
-    for left in (0, 1):
-        top = body.apex_lower if left else 0.0
-        lateral.append(_lateral(g, top, left))
-        medial.append(_medial(g, top, left))
-        residual.append(_behind_heart(g, left))
+    tops = (0.0, body.apex_lower)
+    lateral = [_lateral(g, top, left) for left, top in enumerate(tops)]
+    medial = [_medial(g, top, left) for left, top in enumerate(tops)]
     g.lateral = np.concatenate(lateral).astype(np.float32)
     g.medial = np.concatenate(medial).astype(np.float32)
-    g.residual = np.concatenate(residual).astype(np.float32)
+    # Share of the lung's depth that is still air behind (and in front of) the mediastinum, by height.
+    g.residual = np.tile(0.08 + 0.17 * smoothstep((Y_TABLE - 8) / 8), 2).astype(np.float32)
     g.lateral_cos = _cosine(np.array(lateral), _DY).ravel()
     g.medial_cos = _cosine(np.array(medial), _DY).ravel()
     diaphragm = _diaphragm(g)
@@ -131,12 +129,6 @@ def _medial(g: SimpleNamespace, top: float, left: int) -> np.ndarray:
     closing = clip(1 - (y - top) / 2.4, 0, 1)
     closing *= closing * np.sqrt(closing)
     return (edge + shift) * (1 - closing) + body.apex * closing
-
-
-def _behind_heart(g: SimpleNamespace, left: int) -> np.ndarray:
-    """Share of the lung's depth that is still air behind (and in front of) the mediastinum, by height."""
-    del left
-    return 0.08 + 0.17 * smoothstep((Y_TABLE - 8) / 8)
 
 
 def _diaphragm(g: SimpleNamespace) -> np.ndarray:

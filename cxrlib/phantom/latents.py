@@ -1,8 +1,8 @@
 """What the phantom's causal model draws before anything is rendered: who, how, ill or not, confounded or not.
 
-Every group of latents of every patient or image comes from a random stream of its own (Philox, keyed by
-seed, group and number). So image i is the same whether 10 or 10,000 are made, and one group can be changed
-while all others keep their values: that is what a counterfactual twin is.
+Every group of latents of every patient or image comes from a random stream of its own (Philox, keyed by seed,
+group and number). So image i is the same whether 10 or 10,000 are made, and one group can be changed while
+all others keep their values: that is what a counterfactual twin is.
 """
 
 from __future__ import annotations

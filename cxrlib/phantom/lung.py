@@ -44,24 +44,15 @@ def vessel_tree(seed: int, patient: int, spacing: float) -> tuple[np.ndarray, ..
         sign, x, y = np.concatenate([sign, sign]), np.concatenate([x, x]), np.concatenate([y, y])
     # Long branches and short ones are walked with their like, each kind with as many points a branch.
     walks = [
-        _walk(*(np.concatenate(column) for column in zip(*part, strict=True)), spacing=spacing)
+        _walk([np.concatenate(column) for column in zip(*part, strict=True)], spacing)
         for part in (levels[:2], levels[2:])
     ]
     return tuple(np.concatenate(column) for column in zip(*walks, strict=True))
 
 
-def _walk(
-    sign: np.ndarray,
-    x: np.ndarray,
-    y: np.ndarray,
-    angle: np.ndarray,
-    bend: np.ndarray,
-    length: np.ndarray,
-    radius: np.ndarray,
-    *,
-    spacing: float,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Points along gently bent branches."""
+def _walk(branches: list[np.ndarray], spacing: float) -> tuple[np.ndarray, ...]:
+    """Points along gently bent branches, of which each has sign, x, y, angle, bend, length and radius."""
+    sign, x, y, angle, bend, length, radius = branches
     count = max(int(length.mean() * 1.3 / spacing), 2)
     s = ((np.arange(count) + 0.5) / count)[None, :]
     sin, cos = length * np.sin(angle), length * np.cos(angle)

@@ -120,24 +120,14 @@ def devices(grid: Grid, g: SimpleNamespace, latents: Latents, rng: np.random.Gen
             y = (3.5, 3.0, 17.0, 18.5)[k] + 1.8 * z[k, 1]
             _electrode(grid, total, x, y)
             out = 17.0 if x > 0 else -17.0
-            curves.append(
-                (
-                    [
-                        (x, y),
-                        (x + 0.3 * (out - x), y + 4 + z[k, 2]),
-                        (out, y + 3 + 3 * z[k, 3]),
-                        (out * 1.4, y + 9),
-                    ],
-                    0.11,
-                )
-            )
+            bend, side = (x + 0.3 * (out - x), y + 4 + z[k, 2]), (out, y + 3 + 3 * z[k, 3])
+            curves.append(([(x, y), bend, side, (out * 1.4, y + 9)], 0.11))
     if u[2] < 0.35:  # tracheal tube
         x = 0.35 * z[4, 0]
         curves.append(([(x + 0.6, -14), (x, -6), (x - 0.2, 1), (x - 0.3, 4.6 + 0.8 * z[4, 1])], 0.30))
     if u[3] < 0.35:  # gastric tube
-        curves.append(
-            ([(0.8, -14), (-0.3, 2), (0.9, 12), (2.0, g.dome[1] - 1), (6.5, g.dome[1] + 3.5)], 0.26)
-        )
+        stomach = [(2.0, g.dome[1] - 1), (6.5, g.dome[1] + 3.5)]
+        curves.append(([(0.8, -14), (-0.3, 2), (0.9, 12), *stomach], 0.26))
     if u[4] < 0.6 or not curves:  # central line: jugular or subclavian, to the superior vena cava
         side = -1.0 if u[5] < 0.7 else 1.0
         if u[6] < 0.55:
@@ -145,14 +135,12 @@ def devices(grid: Grid, g: SimpleNamespace, latents: Latents, rng: np.random.Gen
         else:
             entry = [(side * 13.5, 4.5), (side * 9.5, 2.6), (side * 5.0, 2.4)]
         curves.append(([*entry, (-1.9 + 0.3 * z[5, 0], 6.0), (-2.3, 11.0 + 1.5 * z[5, 1])], 0.20))
-    xs, ys, masses = [], [], []
-    for knots, mass in curves:
-        x, y, length = _curve(np.array(knots), 0.5 * grid.cm)
-        xs.append(x)
-        ys.append(y)
-        masses.append(mass * length)
-    column, row = grid.pixels(np.concatenate(xs), np.concatenate(ys), g.midline)
-    return total + splat(grid.size, column, row, np.concatenate(masses) / grid.cm**2, 0.05 / grid.cm)
+    walked = [(*_curve(np.array(knots), 0.5 * grid.cm), mass) for knots, mass in curves]
+    points = [
+        np.concatenate(one) for one in zip(*((x, y, m * length) for x, y, length, m in walked), strict=True)
+    ]
+    column, row = grid.pixels(points[0], points[1], g.midline)
+    return total + splat(grid.size, column, row, points[2] / grid.cm**2, 0.05 / grid.cm)
 
 
 def _electrode(grid: Grid, total: np.ndarray, x: float, y: float) -> None:

@@ -56,10 +56,8 @@ def render(
 ) -> Rendered:
     """Draw and render images ``start`` to ``start + n`` of the endless cohort of a seed and a config.
 
-    - ``n``: number of images.
     - ``image_size``: side of the square images, 32–1024 pixels. The same patients appear at every size.
-    - ``seed``: anything from 0 to 2**63 - 1. Image i does not depend on how many are made.
-    - ``config``: the knobs; None for the defaults.
+    - ``seed``: from 0 to 2**63 - 1. Image i does not depend on how many are made.
     - Raises ConfigError: a number or knob that is out of range.
     """
     return render_latents(draw_latents(n, seed, config, start), image_size=image_size, seed=seed)
@@ -182,12 +180,11 @@ def table(latents: list[Latents], seed: int) -> pd.DataFrame:
 def load(
     n: int = 2000, image_size: int = 128, seed: int = 0, *, config: PhantomConfig | None = None, **knobs: Any
 ) -> Cohort:
-    """The phantom cohort: ``n`` images, split 70/10/20 by patient.
+    """The phantom cohort: ``n`` images, split 70/10/20 by patient; numbers as in :func:`render`.
 
-    - ``n``, ``image_size``, ``seed``: as in :func:`render`.
-    - ``config``, ``knobs``: a :class:`PhantomConfig`, or its fields as keywords: ``load(marker=0.95)`` puts
-      the lead letter in 95% of diseased and 5% of healthy images.
-    - Raises ConfigError: an unknown knob, one that is out of range, or a config and knobs together.
+    ``config``, ``knobs``: a :class:`PhantomConfig`, or its fields as keywords: ``load(marker=0.95)`` puts the
+    lead letter in 95% of diseased and 5% of healthy images. Raises a ConfigError for a knob that is unknown
+    or out of range, or a config and knobs together.
     """
     config = config_from(config, knobs)
     return cohort_of(render(n, image_size=image_size, seed=seed, config=config), seed, config)
@@ -209,9 +206,8 @@ def cohort_of(made: Rendered, seed: int, config: PhantomConfig) -> Cohort:
 
 
 def latents_of(cohort: Cohort) -> list[Latents]:
-    """The latents of every row of a phantom cohort, in its order, as its table says they are.
-
-    - Raises ConfigError: the cohort is no phantom.
+    """The latents of every row of a phantom cohort, in its order, as its table says; a ConfigError for
+    others.
     """
     if "config" not in cohort.info or cohort.name != "phantom":
         raise ConfigError(
@@ -239,7 +235,6 @@ def twin(cohort: Cohort, **changes: Any) -> Cohort:
     - ``changes``: ``label`` (0 or 1), ``subtype`` ("lobar" or "diffuse"), ``severity``, or any confounder
       (bool): one value for all rows or one a row. ``twin(cohort, marker=False)`` takes every lead letter
       away.
-    - Returns: Cohort with the rows, ids and splits of the one given.
     - Raises ConfigError: the cohort is no phantom, or what is to change does not exist.
     """
     allowed = {"label", "subtype", "severity", *CONFOUNDERS}

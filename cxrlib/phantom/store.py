@@ -35,8 +35,7 @@ def load(
 ) -> Cohort:
     """What :func:`cxrlib.phantom.phantom.load` gives, from the cache where it was rendered before.
 
-    - ``n``, ``image_size``, ``seed``, ``config``, ``knobs``: as there.
-    - ``cache_dir``, ``workers``, ``progress``: as for :func:`cxrlib.datasets.load`.
+    ``cache_dir``, ``workers`` and ``progress`` are as for :func:`cxrlib.datasets.load`.
     """
     config = phantom.config_from(config, knobs)
     facts = {"n": n, "image_size": image_size, "seed": seed, "config": asdict(config), "code": _code()}

@@ -52,12 +52,10 @@ class Augment:
                 )
 
     def __call__(self, images: Tensor, generator: torch.Generator, share: Share = ALL) -> Tensor:
-        """Change every image of a batch by a draw of its own.
+        """Change every image of a batch, float (B, 1, H, W), 0–255, by a draw of its own.
 
-        - ``images``: float, shape (B, 1, H, W), 0–255.
-        - ``generator``: on the CPU, so that every device sees the same draws.
-        - ``share``: which images of a larger batch these are; they get the draws that they would get within
-          it.
+        ``generator`` is on the CPU, so that every device sees the same draws; images that are a ``share`` of
+        a larger batch get the draws that they would get within it.
         """
         draws = share.draw((12, len(images)), generator, axis=1).to(images.device)
         images = self._move(images, draws[:5])
@@ -108,8 +106,8 @@ NO_AUGMENT = Augment(rotate=0, translate=0, scale=0, brightness=0, contrast=0, g
 class LungAugment:
     """How training radiographs are varied, so that a scanner or a pose not seen is not a surprise.
 
-    Half-widths of uniform draws, as in :class:`Augment`, which does the exposure; the rest is
-    drawn here because a mask has to move along.
+    Half-widths of uniform draws, as in :class:`Augment`, which does the exposure; the rest is drawn here
+    because a mask has to move along.
 
     - ``rotate``, ``translate``: degrees; share of the side.
     - ``zoom``, ``stretch``: logarithm of the magnification, and of the ratio of height to width.

@@ -142,10 +142,8 @@ class TensorBoard(Callback):
 class Checkpoint(Callback):
     """Keeps ``last.pt``, to resume from, and ``best.pt``, of the lowest validation loss seen.
 
-    The best is remembered across runs: a second training into the same folder replaces ``best.pt`` only
-    where it does better on the same images.
-
-    - ``every_steps``: write ``last.pt`` after so many steps too; 0 for check-ins only.
+    The best is remembered across runs: a second training into the same folder replaces ``best.pt`` only where
+    it does better on the same images. ``every_steps``: write ``last.pt`` so often too; 0 for check-ins only.
     """
 
     def __init__(self, every_steps: int = 0):
@@ -197,8 +195,7 @@ class Checkpoint(Callback):
 class EarlyStopping(Callback):
     """Ends training when the validation loss has not fallen for a while, and goes back to its best weights.
 
-    - ``patience``: check-ins without improvement that are borne.
-    - ``min_delta``: a fall smaller than this does not count.
+    ``patience``: check-ins without improvement that are borne. ``min_delta``: a smaller fall does not count.
     """
 
     best_val_loss: float
@@ -240,7 +237,7 @@ class EarlyStopping(Callback):
 class NonFiniteRecovery(Callback):
     """Answers a NaN or infinite loss: back to the last good check-in, at half the learning rate.
 
-    - ``attempts``: after so many recoveries the next non-finite loss is an error.
+    After ``attempts`` recoveries the next non-finite loss is an error.
     """
 
     def __init__(self, attempts: int = 3):

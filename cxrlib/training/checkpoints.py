@@ -29,7 +29,7 @@ def save_checkpoint(path: str | Path, state: dict) -> None:
 def load_checkpoint(path: str | Path) -> dict:
     """Read what :func:`save_checkpoint` wrote, onto the CPU, with ``weights_only=True``.
 
-    - Raises CheckpointError: the file is missing, damaged, or none of ours.
+    Raises a CheckpointError where the file is missing, damaged, or none of ours.
     """
     state = _read(Path(path))
     if not isinstance(state, dict) or state.get("format") != FORMAT:

@@ -109,8 +109,7 @@ def spread_layers(model: Network, share: Share, device: torch.device) -> Network
 def launch(config: TrainConfig) -> Fabric:
     """Fabric with its processes running: it starts them itself unless torchrun or SLURM has.
 
-    - Raises ConfigError: devices, nodes and the processes that were started do not fit together, or there are
-      not so many.
+    Raises a ConfigError where devices, nodes and the processes that were started do not fit together.
     """
     # lightning.fabric is slow to import, and a reader of histories does not need it
     from lightning_fabric import Fabric

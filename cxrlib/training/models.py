@@ -21,8 +21,8 @@ from cxrlib.errors import CheckpointError, ConfigError
 class Classifier(nn.Module):
     """A network with its input normalisation.
 
-    ``forward`` takes images of shape (N, 1, H, W) or (N, H, W), 0–255, any dtype, and returns logits,
-    float, shape (N,): the log odds of pneumonia.
+    ``forward`` takes images of shape (N, 1, H, W) or (N, H, W), 0–255, any dtype, and returns logits, float,
+    shape (N,): the log odds of pneumonia.
     """
 
     mean: Tensor  # of the training pixels, scalar, 0–255
@@ -89,8 +89,8 @@ class LeNet(nn.Sequential):
 class DoubleConv(nn.Sequential):
     """The original project's network: six blocks of two 3 × 3 convolutions, 64 to 2048 channels.
 
-    At its full width of 64 it has 75.5 million parameters and takes 256 × 256 pixels; ``width=8`` is what
-    a laptop can train. The average over the last map makes it take any size of at least 64 pixels.
+    At its full width of 64 it has 75.5 million parameters and takes 256 × 256 pixels; ``width=8`` is what a
+    laptop can train. The average over the last map makes it take any size of at least 64 pixels.
     """
 
     def __init__(self, width: int = 64, image_size: int = 256, dropout: float = 0.0):
@@ -172,14 +172,8 @@ def _torchvision(name: str, stem: str, head: str) -> Callable[..., nn.Module]:
                 remedy="Go online once, or give the path of a weights file that you have.",
             ) from error
         colour = network.get_submodule(stem)
-        grey = nn.Conv2d(
-            1,
-            colour.out_channels,
-            colour.kernel_size,
-            colour.stride,
-            colour.padding,
-            bias=colour.bias is not None,
-        )
+        alike = {name: getattr(colour, name) for name in ("out_channels", "kernel_size", "stride", "padding")}
+        grey = nn.Conv2d(1, **alike, bias=colour.bias is not None)
         # A grey image is an RGB one with three equal channels: the sum of their weights does the same.
         grey.weight.data.copy_(colour.weight.data.sum(1, keepdim=True))
         network.set_submodule(stem, grey)
@@ -217,13 +211,11 @@ def build(
     dropout: float = 0.0,
     weights: str | Path | None = None,
 ) -> Classifier:
-    """Make a network by name.
+    """Make a network by name, a key of ``MODELS``.
 
-    - ``name``: a key of ``MODELS``: lenet, double_conv, residual, resnet18, densenet121 or efficientnet_b0.
-    - ``width``: channels of the first block; None for the network's own. Torchvision's networks have a fixed
-      one.
+    - ``width``: channels of the first block; None for the network's own. Torchvision's have a fixed one.
     - ``image_size``: side of the square images, in pixels. Only LeNet's dense layers depend on it.
-    - ``dropout``: probability of dropping a feature before each dense layer, 0 to 1.
+    - ``dropout``: probability of dropping a feature before each dense layer, from 0 up to 1.
     - ``weights``: None for random ones, ``"torchvision"`` for ImageNet's (downloaded once), or the path of a
       file of this network's own weights: a checkpoint of ours, a ``state_dict``, or safetensors.
     - Raises ConfigError: unknown name, a width where it is fixed, or an image that is too small.

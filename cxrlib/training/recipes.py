@@ -47,12 +47,11 @@ _EPOCHS = {
 
 
 def recipe(model: str, preset: str = "course", *, seed: int = 0, **changes: Any) -> TrainConfig:
-    """The training settings of a network under a preset.
+    """The training settings of a network under a preset: smoke, course or full.
 
-    - ``model``: lenet, double_conv (a laptop's width of 8; 4 below ``full``) or residual; for torchvision's
-      networks the settings of residual are used.
-    - ``preset``: smoke, course or full.
-    - ``changes``: settings of :class:`~cxrlib.training.trainer.TrainConfig` to replace.
+    ``model``: lenet, double_conv (a laptop's width of 8; 4 below ``full``) or residual; torchvision's
+    networks get the settings of residual. ``changes``: settings of
+    :class:`~cxrlib.training.config.TrainConfig`.
     """
     if preset not in PRESETS:
         raise ConfigError(
@@ -72,8 +71,7 @@ class Comparison:
 
     - ``numbers``: ``<network>.<quantity>`` → Estimate, as :func:`cxrlib.evaluation.results.record` takes it.
     - ``histories``: network → one history a seed.
-    - ``test_scores``: network → probabilities, shape (seeds, N test images).
-    - ``val_scores``: the same on the validation images.
+    - ``test_scores``, ``val_scores``: network → probabilities, shape (seeds, N images).
     """
 
     numbers: dict[str, Estimate]

@@ -1,8 +1,8 @@
 """Trainings that are kept from a shortcut: random marks, balanced groups, group DRO, a new last layer.
 
 A group is a label together with something that should not matter, such as a marker. :class:`RandomMarks`
-needs no groups. The others need to know for each training image whether the marker is there, which an
-archive seldom says.
+needs no groups. The others need to know for each training image whether the marker is there, which an archive
+seldom says.
 """
 
 from __future__ import annotations
@@ -22,13 +22,14 @@ from cxrlib.training.models import Classifier
 from cxrlib.training.share import ALL, Share
 from cxrlib.training.trainer import Trainer
 
+_REPEATS = 20  # balanced subsets to which a last layer is fitted
 GROUPS = ("healthy, without", "healthy, with", "ill, without", "ill, with")
 
 
 def groups_of(cohort: Cohort, column: str) -> np.ndarray:
     """The group of each image, int64 (N,): twice the label, plus one where ``column`` is true.
 
-    - Raises DataError: the table has no such column, or one that is not true or false everywhere.
+    Raises a DataError where the table has no such column, or one that is not true or false everywhere.
     """
     if column not in cohort.table:
         raise DataError(
@@ -191,21 +192,13 @@ class RandomMarks(TrainingChange):
         return max(0, round(v * lowest)), max(0, round(u * rightmost))
 
 
-def retrain_last_layer(
-    model: Classifier, cohort: Cohort, column: str, *, repeats: int = 20, strength: float = 1.0, seed: int = 0
-) -> Classifier:
+def retrain_last_layer(model: Classifier, cohort: Cohort, column: str, *, seed: int = 0) -> Classifier:
     """A copy of the network whose last layer is fitted anew to images balanced over groups.
 
     Features before the last layer are standardised; a logistic regression with an L2 penalty is fitted to
-    each of several random subsets in which every group (label × ``column``) is as large as the smallest one,
-    and their coefficients are averaged.
-
-    - ``cohort``: images for the fit, best not those that the network was trained on; every group must occur.
-    - ``repeats``: balanced subsets.
-    - ``strength``: inverse of the penalty, as scikit-learn's C.
-
-    Reference: Kirichenko, Izmailov, Wilson, Last layer re-training is sufficient for robustness to spurious
-    correlations, ICLR 2023, arXiv:2204.02937.
+    each of 20 random subsets in which every group (label × ``column``) is as large as the smallest one, and
+    their coefficients are averaged (Kirichenko, Izmailov, Wilson, ICLR 2023, arXiv:2204.02937). ``cohort``:
+    best not the images that the network was trained on; every group must occur.
     """
     from sklearn.linear_model import LogisticRegression
 
@@ -226,9 +219,9 @@ def retrain_last_layer(
     rng = np.random.default_rng([seed, 13])
     smallest = min(map(len, members))
     slopes, intercepts = [], []
-    for _ in range(repeats):
+    for _ in range(_REPEATS):
         rows = np.concatenate([rng.choice(rows, smallest, replace=False) for rows in members])
-        fit = LogisticRegression(C=strength, max_iter=1000).fit(standard[rows], cohort.labels[rows])
+        fit = LogisticRegression(C=1.0, max_iter=1000).fit(standard[rows], cohort.labels[rows])
         slopes.append(fit.coef_[0])
         intercepts.append(fit.intercept_[0])
     slope = np.mean(slopes, axis=0) / spread

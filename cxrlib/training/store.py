@@ -27,12 +27,11 @@ def train_or_load(
     store: str | Path | None = None,
     callbacks: Sequence[Callback] | None = None,
 ) -> tuple[Classifier, pd.DataFrame]:
-    """The network that this config trains on this cohort, from the artefact store or trained now.
+    """The network that this config trains on this cohort, with its history: from the artefact store, or
+    trained now.
 
     The store's key is the content of the cohort and the config; a training that was cut off is resumed.
-
-    - ``store``: a folder; None for ``models`` in the cache.
-    - Returns: The network and its history.
+    ``store``: a folder; None for ``models`` in the cache.
     """
     folder = artefact_folder(cohort, config, store)
     if callbacks is None:

@@ -39,9 +39,8 @@ from cxrlib.training.share import Share
 class Trainer:
     """Trains one network on one cohort.
 
-    - ``config``: the settings.
-    - ``callbacks``: what happens around the loop; None for :func:`default_callbacks`.
-    - ``out_dir``: where checkpoints and TensorBoard logs go; None keeps nothing on disk.
+    ``callbacks``: what happens around the loop; None for :func:`default_callbacks`. ``out_dir``: where
+    checkpoints and TensorBoard logs go; None keeps nothing on disk.
     """
 
     # What :meth:`fit` sets up.
@@ -76,8 +75,8 @@ class Trainer:
         - Returns: DataFrame with a row for each check-in: epoch, step, train_loss, train_auc, train_accuracy,
           val_loss, val_auc, val_accuracy (threshold ½), learning_rate, images_per_second, seconds.
         - Raises DataError: a split without images or with one class only.
-        - Raises TrainingError: the loss is not finite and no callback mends it.
-        - Raises CheckpointError: ``last.pt`` is damaged or of another training.
+        - Raises TrainingError, CheckpointError: the loss is not finite and no callback mends it; ``last.pt``
+          is damaged or of another training.
         """
         self._set_up(cohort)
         try:

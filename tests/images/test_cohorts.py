@@ -7,12 +7,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from cxrlib.cohort import Cohort
-from cxrlib.errors import CacheError, ConfigError, DataError
+from cxrlib.errors import ConfigError, DataError
 from cxrlib.images.borders import FLAT_RANGE, exposed_box, flat_box, reduced
 from cxrlib.images.cohorts import (
     PreprocessConfig,
     geometry_of,
-    marker_masks,
     preprocess,
     preprocess_image,
     steps,
@@ -253,15 +252,15 @@ def test_a_cohort_keeps_its_rows_and_gains_masks_and_geometry(films, tmp_path):
     part = made.take(np.array([5, 2]))
     one = preprocess_image(films.images[2], 64)
     assert geometry_of(part, 1) == one.geometry
-    assert np.array_equal(marker_masks(part)[1], one.marker_mask)
+    assert part.table["marker_area"].iloc[1] == one.marker_area
     assert np.array_equal(part.images[1], one.image)
     assert made.info["preprocess"]["normalise"] == "percentiles"
 
 
 def test_the_settings_key_the_cache(films, tmp_path):
-    a = preprocess(films.take(np.arange(4)), workers=1, cache_dir=tmp_path)
-    b = preprocess(films.take(np.arange(4)), PreprocessConfig(normalise=None), workers=1, cache_dir=tmp_path)
-    assert a.info["preprocess_folder"] != b.info["preprocess_folder"]
+    for config in (None, PreprocessConfig(normalise=None)):
+        preprocess(films.take(np.arange(4)), config, workers=1, cache_dir=tmp_path)
+    assert sum(entry.is_dir() for entry in (tmp_path / "preprocessed").iterdir()) == 2
 
 
 def test_files_are_decoded_at_their_own_resolution(tmp_path):
@@ -278,14 +277,10 @@ def test_files_are_decoded_at_their_own_resolution(tmp_path):
     expected = preprocess_image(big.images[3], 64)
     assert np.array_equal(made.images[3], expected.image)
     assert np.array_equal(made.lung_masks[3], expected.geometry.to_processed_mask(big.lung_masks[3]))
-    assert np.array_equal(marker_masks(made)[3], expected.marker_mask)
+    assert made.table["marker_area"].iloc[3] == expected.marker_area
 
 
-def test_a_lost_cache_is_an_error_that_says_so(films, tmp_path):
-    made = preprocess(films.take(np.arange(2)), workers=1, cache_dir=tmp_path)
-    lost = made.with_images(made.images, info={**made.info, "preprocess_folder": str(tmp_path / "gone")})
-    with pytest.raises(CacheError, match="preprocess again"):
-        marker_masks(lost)
+def test_only_a_preprocessed_cohort_has_a_geometry(films):
     with pytest.raises(DataError, match="geometry"):
         geometry_of(films, 0)
 
