@@ -18,15 +18,8 @@ from cxrlib.evaluation.metrics import Estimate, auc, proportion
 from cxrlib.evaluation.resampling import LEVEL, check_patients, draw_patients
 
 _ACQUISITION = (
-    "view",
-    "age",
-    "sex",
-    "follow_up",
-    "site",
-    "original_width",
-    "original_height",
-    "pixel_spacing",
-)
+    "view", "age", "sex", "follow_up", "site", "original_width", "original_height", "pixel_spacing",
+)  # fmt: skip
 
 
 def finding_counts(table: pd.DataFrame, findings: Sequence[str]) -> pd.DataFrame:

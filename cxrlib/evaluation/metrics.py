@@ -222,7 +222,7 @@ def choose_threshold(
         assert at is not None  # refused above
         best = int(np.flatnonzero(sensitivities >= at - 1e-12)[-1])
         best = int(np.flatnonzero(rejected == rejected[best])[0])
-    return between(cuts, best)
+    return cut_at(cuts, best)
 
 
 def candidates(labels: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -236,7 +236,7 @@ def candidates(labels: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.n
     return cuts, np.append(np.cumsum(positives[::-1])[::-1], 0), np.append(0, np.cumsum(negatives))
 
 
-def between(cuts: np.ndarray, k: int) -> float:
+def cut_at(cuts: np.ndarray, k: int) -> float:
     """The threshold of entry ``k`` of :func:`candidates`, halfway between two scores where it has two."""
     if k == 0:
         return float(cuts[0])

@@ -17,10 +17,10 @@ from cxrlib.errors import ConfigError, DataError
 from cxrlib.evaluation.eda import percentiles, resample_patients
 from cxrlib.evaluation.metrics import (
     Estimate,
-    between,
     bootstrap_mean,
     candidates,
     choose_threshold,
+    cut_at,
     proportion,
 )
 from cxrlib.evaluation.resampling import check_probabilities, checked, draw_patients, patient_codes
@@ -69,7 +69,7 @@ def cost_threshold(
     cuts, hits, rejected = candidates(labels, scores)
     missed, alarms = (hits[0] - hits) / hits[0], (rejected[-1] - rejected) / rejected[-1]
     cost = miss_cost * share * missed + (1 - share) * alarms
-    return between(cuts, int(np.argmin(np.round(cost, 12))))
+    return cut_at(cuts, int(np.argmin(np.round(cost, 12))))
 
 
 def thresholds(

@@ -72,9 +72,7 @@ class TrainConfig:
             if not getattr(self, name) > 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}.", remedy="Give a positive number.")
         if self.schedule not in ("cosine", "constant"):
-            raise ConfigError(
-                f"There is no schedule called {self.schedule!r}.", remedy="Use cosine or constant."
-            )
+            raise ConfigError(f"There is no schedule {self.schedule!r}.", remedy="Use cosine or constant.")
         for name in ("warmup", "label_smoothing", "average_decay"):
             if not 0 <= getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}.", remedy="Give a number from 0 up to 1.")

@@ -116,13 +116,8 @@ def compare(
         for metric in ("accuracy", "sensitivity", "specificity"):
             numbers[f"{name}.test_{metric}_at_val_threshold"] = chosen[metric]
         last = pd.DataFrame([history.iloc[-1] for history in histories[name]])
-        for key, column in (
-            ("train_accuracy", "train_accuracy"),
-            ("train_auc", "train_auc"),
-            ("train_seconds", "seconds"),
-        ):
-            values = last[column]
-            numbers[f"{name}.{key}"] = Estimate(
-                float(values.mean()), float(values.min()), float(values.max()), n=None, seeds=len(values)
-            )
+        for column in ("train_accuracy", "train_auc", "seconds"):
+            mean, low, high = (float(x) for x in last[column].agg(["mean", "min", "max"]))
+            key = "train_seconds" if column == "seconds" else column
+            numbers[f"{name}.{key}"] = Estimate(mean, low, high, seeds=len(last))
     return Comparison(numbers, histories, test_scores, val_scores)
