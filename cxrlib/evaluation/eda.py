@@ -270,9 +270,9 @@ def resample_patients(
     return np.concatenate([times.astype(float) @ per_patient for times in draws])
 
 
-def percentiles(draws: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The 95% percentile interval of each column of ``draws`` (replicates, K), NaN left out."""
-    tail = 100 * (1 - LEVEL) / 2
+def percentiles(draws: np.ndarray, level: float = LEVEL) -> tuple[np.ndarray, np.ndarray]:
+    """The percentile interval of each column of ``draws`` (replicates, K), NaN left out."""
+    tail = 100 * (1 - level) / 2
     low, high = np.nanpercentile(draws, [tail, 100 - tail], axis=0)
     return low, high
 

@@ -245,13 +245,13 @@ def cut_at(cuts: np.ndarray, k: int) -> float:
     return float((cuts[k - 1] + cuts[k]) / 2)
 
 
-def proportion(successes: float, total: int) -> Estimate:
+def proportion(successes: float, total: int, level: float = LEVEL) -> Estimate:
     """A share with Wilson's interval (Wilson 1927, doi:10.1080/01621459.1927.10502953); rows independent."""
     if not 0 <= successes <= total or total < 1:
         raise DataError(
             f"{successes} of {total} is no share.", remedy="Give 0 ≤ successes ≤ total and total ≥ 1."
         )
-    z, share = NormalDist().inv_cdf((1 + LEVEL) / 2), successes / total
+    z, share = NormalDist().inv_cdf((1 + level) / 2), successes / total
     centre = (share + z**2 / (2 * total)) / (1 + z**2 / total)
     half = z / (1 + z**2 / total) * math.sqrt(share * (1 - share) / total + z**2 / (4 * total**2))
     return Estimate(share, max(0.0, centre - half), min(1.0, centre + half), int(total))

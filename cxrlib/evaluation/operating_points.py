@@ -59,14 +59,14 @@ def cost_threshold(
     ``prevalence``: share of ill patients where the network will be used; None for that of the labels.
     Returned is a threshold as of :func:`~cxrlib.evaluation.metrics.choose_threshold`.
     """
-    labels, (scores,) = checked(labels, [scores])
-    share = labels.mean() if prevalence is None else prevalence
+    given, (row,) = checked(labels, [scores])
+    share = given.mean() if prevalence is None else prevalence
     if miss_cost <= 0 or not 0 < share < 1:
         raise ConfigError(
             f"A miss costs {miss_cost} and the prevalence is {share}.",
             remedy="Give a cost above 0 and a prevalence between 0 and 1.",
         )
-    cuts, hits, rejected = candidates(labels, scores)
+    cuts, hits, rejected = candidates(given, row)
     missed, alarms = (hits[0] - hits) / hits[0], (rejected[-1] - rejected) / rejected[-1]
     cost = miss_cost * share * missed + (1 - share) * alarms
     return cut_at(cuts, int(np.argmin(np.round(cost, 12))))

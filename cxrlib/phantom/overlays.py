@@ -120,8 +120,8 @@ def devices(grid: Grid, g: SimpleNamespace, latents: Latents, rng: np.random.Gen
             y = (3.5, 3.0, 17.0, 18.5)[k] + 1.8 * z[k, 1]
             _electrode(grid, total, x, y)
             out = 17.0 if x > 0 else -17.0
-            bend, side = (x + 0.3 * (out - x), y + 4 + z[k, 2]), (out, y + 3 + 3 * z[k, 3])
-            curves.append(([(x, y), bend, side, (out * 1.4, y + 9)], 0.11))
+            bend, edge = (x + 0.3 * (out - x), y + 4 + z[k, 2]), (out, y + 3 + 3 * z[k, 3])
+            curves.append(([(x, y), bend, edge, (out * 1.4, y + 9)], 0.11))
     if u[2] < 0.35:  # tracheal tube
         x = 0.35 * z[4, 0]
         curves.append(([(x + 0.6, -14), (x, -6), (x - 0.2, 1), (x - 0.3, 4.6 + 0.8 * z[4, 1])], 0.30))
@@ -135,12 +135,9 @@ def devices(grid: Grid, g: SimpleNamespace, latents: Latents, rng: np.random.Gen
         else:
             entry = [(side * 13.5, 4.5), (side * 9.5, 2.6), (side * 5.0, 2.4)]
         curves.append(([*entry, (-1.9 + 0.3 * z[5, 0], 6.0), (-2.3, 11.0 + 1.5 * z[5, 1])], 0.20))
-    walked = [(*_curve(np.array(knots), 0.5 * grid.cm), mass) for knots, mass in curves]
-    points = [
-        np.concatenate(one) for one in zip(*((x, y, m * length) for x, y, length, m in walked), strict=True)
-    ]
-    column, row = grid.pixels(points[0], points[1], g.midline)
-    return total + splat(grid.size, column, row, points[2] / grid.cm**2, 0.05 / grid.cm)
+    walked = [_curve(np.array(knots), mass, 0.5 * grid.cm) for knots, mass in curves]
+    x, y, masses = (np.concatenate(column) for column in zip(*walked, strict=True))
+    return total + splat(grid.size, *grid.pixels(x, y, g.midline), masses / grid.cm**2, 0.05 / grid.cm)
 
 
 def _electrode(grid: Grid, total: np.ndarray, x: float, y: float) -> None:
@@ -152,8 +149,8 @@ def _electrode(grid: Grid, total: np.ndarray, x: float, y: float) -> None:
         total[box] += step(np.float32(1.3) - r, max(0.1, grid.cm)) * np.float32(0.7)
 
 
-def _curve(knots: np.ndarray, spacing: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Walk a Catmull–Rom spline through the knots: x, y and the length of each step."""
+def _curve(knots: np.ndarray, mass: float, spacing: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Walk a Catmull–Rom spline of ``mass`` cm² through the knots: x, y and cm³ of each step."""
     padded = np.concatenate([2 * knots[:1] - knots[1:2], knots, 2 * knots[-1:] - knots[-2:-1]])
     longest = np.sqrt((np.diff(knots, axis=0) ** 2).sum(axis=1)).max()
     t = np.linspace(0, 1, max(int(longest / spacing), 4), endpoint=False)[None, :, None]
@@ -161,4 +158,4 @@ def _curve(knots: np.ndarray, spacing: float) -> tuple[np.ndarray, np.ndarray, n
     path = 0.5 * (2 * b + (c - a) * t + (2 * a - 5 * b + 4 * c - d) * t**2 + (3 * b - a - 3 * c + d) * t**3)
     path = path.reshape(-1, 2)
     steps = np.sqrt((np.diff(path, axis=0, append=knots[-1:]) ** 2).sum(axis=1))
-    return path[:, 0], path[:, 1], steps
+    return path[:, 0], path[:, 1], mass * steps
