@@ -7,5 +7,13 @@
 import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
-    __name__, submod_attrs={"page": ["write"], "rules": ["PROBES"], "run": ["Audit", "audit_cohort"]}
+    __name__,
+    submodules=["plots"],
+    submod_attrs={
+        "features": ["describe"],
+        "page": ["numbers", "sentence", "share_of", "write"],
+        "rules": ["PROBES"],
+        "run": ["Audit", "audit_cohort"],
+        "study": ["own_folder", "skewed"],
+    },
 )

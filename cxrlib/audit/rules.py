@@ -52,6 +52,7 @@ class Probe:
     advice: str
 
 
+#: Every probe by its name.
 PROBES: dict[str, Probe] = {
     probe.name: probe
     for probe in (

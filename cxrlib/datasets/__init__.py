@@ -21,12 +21,14 @@ from typing import Any
 import numpy as np
 
 from cxrlib.cohort import Cohort
-from cxrlib.datasets import _files, folder, kermany, lung_masks, medmnist, nih
+from cxrlib.datasets import _files, folder, kermany, lung_masks, medmnist, nih, nih_tables
 from cxrlib.errors import ConfigError, DataError
 from cxrlib.io import cache
 from cxrlib.io.decode import EXTENSIONS
 
-__all__ = ["SOURCES", "Source", "decode_files", "describe", "fetch", "image_files", "load", "verify"]
+__all__ = [
+    "SOURCES", "Source", "decode_files", "describe", "fetch", "image_files", "load", "nih_tables", "verify",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,7 @@ def _load_phantom(**options: Any) -> Cohort:
 
 _MEDMNIST = "Yang et al., MedMNIST v2, Scientific Data 2023, doi:10.1038/s41597-022-01721-8"
 
+#: Every source by its name, as ``cxr data list`` shows them.
 SOURCES: dict[str, Source] = {
     source.name: source
     for source in (

@@ -8,8 +8,19 @@ import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
+    submodules=["calibration", "eda", "eda_images", "label_errors", "operating_points", "subgroups"],
     submod_attrs={
-        "metrics": ["Estimate", "auc", "bootstrap", "choose_threshold", "delong", "evaluate"],
+        "metrics": [
+            "Estimate",
+            "auc",
+            "bootstrap",
+            "bootstrap_mean",
+            "choose_threshold",
+            "delong",
+            "evaluate",
+            "over_seeds",
+            "proportion",
+        ],
         "results": ["project_root", "provenance", "read_record", "record"],
     },
 )

@@ -10,7 +10,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "burned_in": ["text_lines"],
-        "cohorts": ["geometry_of", "preprocess"],
+        "cohorts": ["geometry_of", "preprocess", "steps"],
         "pipeline": ["PreprocessConfig"],
         "regions": ["VIEWS", "crop_to_lungs", "keep_frame", "keep_lungs", "remove_lungs"],
     },

@@ -12,5 +12,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "files": ["apply_to_files"],
         "masks": ["segment"],
         "network": ["dice"],
+        "study": ["dice_numbers", "dice_study", "hospital"],
     },
 )

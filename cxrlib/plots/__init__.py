@@ -8,7 +8,15 @@ import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
-    submod_attrs={
-        "common": ["apply_style"],
-    },
+    submodules=[
+        "common",
+        "eda",
+        "errors",
+        "overfitting",
+        "preprocessing",
+        "remedies",
+        "shortcuts",
+        "training",
+    ],
+    submod_attrs={"style": ["apply_style"]},
 )

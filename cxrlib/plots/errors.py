@@ -208,7 +208,7 @@ def subgroups(table: pd.DataFrame, overall: Mapping[str, float] | None = None, t
 
 
 def suspicion(numbers: Mapping[str, Estimate], words: Sequence[str] = ("no", "yes"), title: str = "") -> Axes:
-    """How often labels are wrong among the suspects and the others (:func:`.agreement`).
+    """How often labels are wrong among the suspects and the others (:func:`cxrlib.evaluation.label_errors.agreement`).
 
     ``words`` are what label 0 and label 1 say.
     """

@@ -1,4 +1,4 @@
-"""Figures of the chapter on remedies: each takes a study of :mod:`.remedies` or ``crop_study``."""
+"""Figures of the chapter on remedies: each takes a study of :mod:`cxrlib.studies.remedies` or ``crop_study``."""
 
 from __future__ import annotations
 

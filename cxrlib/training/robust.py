@@ -23,6 +23,7 @@ from cxrlib.training.share import ALL, Share
 from cxrlib.training.trainer import Trainer
 
 _REPEATS = 20  # balanced subsets to which a last layer is fitted
+#: What :func:`groups_of` numbers.
 GROUPS = ("healthy, without", "healthy, with", "ill, without", "ill, with")
 
 

@@ -1,5 +1,8 @@
+import importlib
+import inspect
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -10,6 +13,7 @@ from pathlib import Path
 import nbformat
 import pytest
 import toy_notebooks
+from bs4 import BeautifulSoup
 from rich.console import Console
 
 from cxrlib.errors import ConfigError
@@ -21,6 +25,9 @@ from cxrlib.report.site import chapters
 from cxrlib.report.site.build import WORDS
 from cxrlib.report.site.math_svg import lines, svg
 from cxrlib.report.site.scoreboard import Evidence, scoreboard
+
+
+PAGES = project_root() / "cxrlib" / "report" / "site" / "pages"
 
 
 @pytest.fixture(scope="module")
@@ -106,13 +113,41 @@ def test_progress_bars_and_reprs_of_figures_vanish(toy):
 
 
 def test_the_pages_ask_nothing_of_the_network(toy):
-    import re
-
     for path in toy[0].glob("*.html"):
         text = path.read_text(encoding="utf-8")
         assert not re.findall(r'<(?:script|link|img|iframe)[^>]+(?:src|href)="(?:https?:)?//[^"]+', text), (
             path.name
         )
+
+
+def test_each_name_that_a_room_hands_on_stands_in_the_reference_with_what_it_does(toy):
+    rooms = re.findall(r"{room} (\S+)", (PAGES / "reference.md").read_text(encoding="utf-8"))
+    assert set(rooms) >= {f"cxrlib.{path.parent.name}" for path in PAGES.parents[2].glob("*/__init__.py")} - {
+        "cxrlib.cli"
+    }
+    soup = BeautifulSoup(page(toy, "reference"), "html.parser")
+    entries = {term["id"]: term.find_next_sibling("dd") for term in soup.select("dt.sig[id]")}
+    assert entries["cxrlib.cohort.Cohort"].get_text(strip=True)
+    for room in map(importlib.import_module, rooms):
+        for name in room.__all__:
+            value = getattr(room, name)
+            module = value.__name__ if inspect.ismodule(value) else None
+            owned = [n for n, v in vars(value).items() if is_public(n, v, module)] if module else [name]
+            for one in owned:
+                found = [text for at, text in entries.items() if at.startswith(room.__name__)
+                         and at.endswith(f".{one}") and at.startswith(module or "")]  # fmt: skip
+                assert found and found[0].get_text(strip=True), f"{room.__name__}.{name}: {one}"
+
+
+def is_public(name: str, value: object, module: str) -> bool:
+    ours = (inspect.isfunction(value) or inspect.isclass(value)) and value.__module__ == module
+    return ours and not name.startswith("_") and bool(value.__doc__)
+
+
+def test_the_reference_is_in_the_contents_and_in_the_search(toy):
+    assert 'href="reference.html"' in page(toy, "index")
+    words = (toy[0] / "searchindex.js").read_text(encoding="utf-8")
+    assert '"reference"' in words and "nonfiniterecovery" in words.lower()
 
 
 def test_a_report_is_not_written_over_something_else(tmp_path):

@@ -227,7 +227,7 @@ def shown(estimate: Estimate) -> str:
 def _digest(source: Path) -> str:
     """Of all that the pages follow from, the configuration and the packages that render them included."""
     digest = hashlib.sha256(sys.version.encode())
-    for root in (source, HERE):
+    for root in (source, HERE.parents[1]):  # the whole package: the reference is made from its docstrings
         for path in sorted(p for p in root.rglob("*") if p.is_file() and "__pycache__" not in p.parts):
             digest.update(path.relative_to(root).as_posix().encode() + path.read_bytes())
     for package in ("sphinx", "myst-nb", "sphinx-book-theme", "sphinxcontrib-bibtex", "pydata-sphinx-theme"):

@@ -6,7 +6,16 @@ author = "The cxrlib authors"
 project_copyright = "The cxrlib authors, MIT licence"
 language = "en"
 
-extensions = ["myst_nb", "sphinxcontrib.bibtex", "cxrlib.report.site.math_svg", "cxrlib.report.site.offline"]
+extensions = [
+    "myst_nb", "sphinxcontrib.bibtex", "sphinx.ext.autodoc", "sphinx.ext.napoleon",
+    "cxrlib.report.site.math_svg", "cxrlib.report.site.offline", "cxrlib.report.site.reference",
+]  # fmt: skip
+autodoc_preserve_defaults = True  # as written, without this machine's paths and addresses
+autodoc_typehints = "none"  # the docstrings give shapes and units
+autodoc_member_order = "bysource"
+napoleon_google_docstring = False
+toc_object_entries = False
+python_maximum_signature_line_length = 80
 exclude_patterns: list[str] = []
 # A chapter may point to one that this report does not hold, and headings are the authors' affair.
 suppress_warnings = ["myst.xref_missing", "myst.header", "mystnb.unknown_mime_type"]
