@@ -36,9 +36,10 @@ def bench(
 
     Example: python -m benchmarks.speed --out benchmarks/results.json
     """
+    from benchmarks.speed.figure import ratios, save
     from benchmarks.speed.rows import Setting
     from benchmarks.speed.run import run
-    from cxrlib.report.site.speed import cells, measured, ratios, save
+    from cxrlib.report.site.speed import cells, measured
 
     data = os.environ.get("CXRLIB_DATA")
     tell = lambda name: typer.echo(f"measuring {name} …", err=True)  # noqa: E731

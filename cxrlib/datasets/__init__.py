@@ -299,9 +299,10 @@ def decode_files(
 ) -> tuple[np.ndarray, np.ndarray, list[tuple[str, str]]]:
     """Decode files to uint8 (K, size, size): (images, which were kept, (path, reason) of the others).
 
-    ``options``: those of :func:`cxrlib.io.cache.build_images`, through whose cache this goes.
+    ``options``: those of :func:`cxrlib.io.cache.decode_files`, through whose cache this goes.
     """
-    return cache.build_images(list(paths), size, **options)
+    decoded = cache.decode_files(list(paths), size, **options)
+    return decoded.images, decoded.kept, decoded.skipped
 
 
 def _source(name: str) -> Source:

@@ -11,10 +11,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cxrlib.cohort import Cohort
+from cxrlib.cohort import Cohort, split_by_patient
 from cxrlib.errors import ConfigError, DataError
 from cxrlib.io.cache import decode_files
 from cxrlib.io.decode import EXTENSIONS
+
+VALIDATION_SHARE = 0.1
 
 
 def existing_folder(data_dir: str | Path | None, source: str, wanted: str) -> Path:
@@ -29,6 +31,12 @@ def existing_folder(data_dir: str | Path | None, source: str, wanted: str) -> Pa
         what = "is a file, not a folder" if folder.exists() else "does not exist"
         raise DataError(f"The folder {folder} {what}.", remedy=f"Name a folder with {wanted}.")
     return folder
+
+
+def official_splits(table: pd.DataFrame, in_test: pd.Series, seed: int) -> np.ndarray:
+    """The published test part; of the others one patient in ten, by a hash of the id, for ``val``."""
+    by_hash = split_by_patient(table["patient_id"], (1 - VALIDATION_SHARE, VALIDATION_SHARE, 0.0), seed=seed)
+    return np.where(in_test, "test", by_hash)
 
 
 def images_in(folder: Path, extensions: Iterable[str] = EXTENSIONS) -> list[Path]:

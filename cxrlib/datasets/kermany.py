@@ -27,16 +27,14 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
-from cxrlib.cohort import Cohort, split_by_patient
-from cxrlib.datasets._files import cohort_from_files, existing_folder, images_in
+from cxrlib.cohort import Cohort
+from cxrlib.datasets._files import cohort_from_files, existing_folder, images_in, official_splits
 from cxrlib.errors import CxrWarning, DataError
 
 PUBLISHED_COUNTS = {"train": 5216, "val": 16, "test": 624}
 CLASSES = ("NORMAL", "PNEUMONIA")
-VALIDATION_SHARE = 0.1
 
 _WANTED = "chest_xray/train/NORMAL/*.jpeg and so on, as Kaggle and Mendeley publish it"
 _PATTERNS = (
@@ -90,7 +88,7 @@ def load(
             CxrWarning,
             stacklevel=2,
         )
-    table["split"] = _splits(table, seed)
+    table["split"] = official_splits(table, table["published_part"] == "test", seed)
     return cohort_from_files(
         "kermany",
         table,
@@ -175,8 +173,3 @@ def _parse(name: str) -> tuple[str | None, str | None]:
             subtype = numbering.lower() if numbering.lower() in ("bacteria", "virus") else None
             return f"{numbering}-{found['number']}", subtype
     return None, None
-
-
-def _splits(table: pd.DataFrame, seed: int) -> np.ndarray:
-    by_hash = split_by_patient(table["patient_id"], (1 - VALIDATION_SHARE, VALIDATION_SHARE, 0.0), seed=seed)
-    return np.where(table["published_part"] == "test", "test", by_hash)

@@ -18,10 +18,8 @@ import pandas as pd
 
 from cxrlib.cohort import Cohort, split_by_patient
 from cxrlib.datasets import nih_tables
-from cxrlib.datasets._files import cohort_from_files, existing_folder, images_in
+from cxrlib.datasets._files import cohort_from_files, existing_folder, images_in, official_splits
 from cxrlib.errors import DataError
-
-VALIDATION_SHARE = 0.1
 
 _WANTED = "images/*.png, images_001/images/*.png … images_012/images/*.png, or *.png"
 
@@ -104,5 +102,4 @@ def _splits(table: pd.DataFrame, root: Path, seed: int) -> tuple[np.ndarray, boo
             offenders=table.loc[given.isna(), "image_id"],
             remedy="Fetch train_val_list.txt and test_list.txt again from NIH, or remove both.",
         )
-    by_hash = split_by_patient(table["patient_id"], (1 - VALIDATION_SHARE, VALIDATION_SHARE, 0.0), seed=seed)
-    return np.where(given == "test", "test", by_hash), True
+    return official_splits(table, given == "test", seed), True

@@ -42,7 +42,7 @@ from cxrlib.io.storage import (
 )
 from cxrlib.parallel import progress_bar, run_jobs
 
-__all__ = ["Decoded", "atomic_path", "build_images", "cache_root", "decode_files", "progress_bar"]
+__all__ = ["Decoded", "atomic_path", "cache_root", "decode_files", "progress_bar"]
 
 log = logging.getLogger(__name__)
 
@@ -110,29 +110,6 @@ class Process(Protocol):
         file's own height and width.
         """
         ...
-
-
-def build_images(
-    paths: Sequence[str | Path],
-    size: int,
-    *,
-    fit: str = "letterbox",
-    skip_bad: bool = False,
-    workers: int | None = None,
-    progress: bool | None = None,
-    cache_dir: str | Path | None = None,
-) -> tuple[np.ndarray, np.ndarray, list[tuple[str, str]]]:
-    """:func:`decode_files`, as (images, kept, skipped)."""
-    decoded = decode_files(
-        paths,
-        size,
-        fit=fit,
-        skip_bad=skip_bad,
-        workers=workers,
-        progress=progress,
-        cache_dir=cache_dir,
-    )
-    return decoded.images, decoded.kept, decoded.skipped
 
 
 def decode_files(

@@ -7,8 +7,8 @@ styles, markers and hatches say the same in greyscale. Figures of one chapter al
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -37,6 +37,7 @@ from cxrlib.plots.style import (
     apply_style,
     as_text,
     cycled,
+    rows_on,
 )
 
 if TYPE_CHECKING:
@@ -73,37 +74,14 @@ def training_curves(
     alpha = 1.0 if len(runs) == 1 else 0.75
     for ax, quantity, name in zip(axes, ("loss", "auc"), ("Loss", "AUC"), strict=True):
         for i, run in enumerate(runs):
-            best = run["val_loss"].to_numpy().argmin()
-            first = i == 0
-            ax.plot(
-                "epoch",
-                f"train_{quantity}",
-                "--",
-                data=run,
-                color=BLUE,
-                alpha=alpha,
-                label="training" * first,
-            )
-            ax.plot(
-                "epoch",
-                f"val_{quantity}",
-                "-",
-                data=run,
-                color=VERMILLION,
-                alpha=alpha,
-                label="validation" * first,
-            )
-            ax.plot(
-                run["epoch"].iloc[best],
-                run[f"val_{quantity}"].iloc[best],
-                linestyle="none",
-                marker="*",
-                markersize=13,
-                color=BLACK,
-                markeredgecolor="white",
-                zorder=5,
-                label="best validation loss" * first,
-            )
+            best, first = run.iloc[run["val_loss"].to_numpy().argmin()], i == 0
+            for part, style, colour, word in (
+                ("train", "--", BLUE, "training"), ("val", "-", VERMILLION, "validation"),
+            ):  # fmt: skip
+                ax.plot("epoch", f"{part}_{quantity}", style, data=run, color=colour, alpha=alpha,
+                        label=word * first)  # fmt: skip
+            ax.plot(best["epoch"], best[f"val_{quantity}"], "*", markersize=13, color=BLACK, zorder=5,
+                    markeredgecolor="white", label="best validation loss" * first)  # fmt: skip
         ax.set(title=name if not title else f"{title}: {name if name == 'AUC' else 'loss'}", xlabel="epoch")
         ax.set_ylabel("binary cross-entropy (nats)" if quantity == "loss" else "area under the ROC curve")
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -116,12 +94,7 @@ def roc(
     scores: ArrayLike,
     patients: ArrayLike | None = None,
     ax: Axes | None = None,
-    *,
-    label: str = "",
-    threshold: float | None = None,
-    band: bool = True,
-    replicates: int = 500,
-    seed: int = 0,
+    **look: Any,
 ) -> Axes:
     """ROC curve with a 95% bootstrap band by patient; call again on the same axis for another model.
 
@@ -129,25 +102,16 @@ def roc(
     ----------
     labels, scores, patients
         As for :func:`cxrlib.evaluation.metrics.bootstrap`.
-    threshold
-        Marks the operating point where it is given.
+    look
+        ``label`` names the model, ``threshold`` marks its operating point, ``band=False`` leaves out the
+        band; ``replicates`` (500) and ``seed`` (0) are the bootstrap's.
     """
     ax, first = _curve_axis(ax, "ROC curve", "false-positive rate (1 − specificity)", "sensitivity")
     if first:
         ax.plot([0, 1], [0, 1], color=GREY, linestyle=":", linewidth=1.2, label="chance: 0.500", zorder=1)
-    estimate = bootstrap(labels, scores, patients, ("auc",), replicates=replicates, seed=seed)["auc"]
     fpr, tpr, thresholds = roc_curve(labels, scores, drop_intermediate=False)
-    line = _next_line(ax, fpr, tpr, f"{label}: {estimate}" if label else f"AUC {estimate}")
-    if band:
-        curve = mean_curve(labels, [scores], patients, "roc", replicates=replicates, seed=seed)
-        ax.fill_between(
-            curve["x"], curve["low"], curve["high"], color=line.get_color(), alpha=0.16, linewidth=0
-        )
-    if threshold is not None:
-        at = np.flatnonzero(thresholds >= threshold)[-1]
-        _operating_point(ax, fpr[at], tpr[at], line.get_color(), threshold)
-    ax.legend(loc="lower right", title="AUC (95% interval)" if label else None)
-    return ax
+    at = lambda threshold: int(np.flatnonzero(thresholds >= threshold)[-1])  # noqa: E731
+    return _curve(ax, "roc", (labels, scores, patients), (fpr, tpr), at, "lower right", **look)
 
 
 def precision_recall(
@@ -155,39 +119,20 @@ def precision_recall(
     scores: ArrayLike,
     patients: ArrayLike | None = None,
     ax: Axes | None = None,
-    *,
-    label: str = "",
-    threshold: float | None = None,
-    band: bool = True,
-    replicates: int = 500,
-    seed: int = 0,
+    **look: Any,
 ) -> Axes:
     """Precision–recall curve with a 95% bootstrap band by patient; otherwise as :func:`roc`."""
     ax, first = _curve_axis(ax, "Precision–recall curve", "recall (sensitivity)", "precision")
     if first:
         share = average_precision(labels, np.zeros(len(np.asarray(labels))))
-        text = f"chance: {share:.3f}"
-        ax.axhline(share, color=GREY, linestyle=":", linewidth=1.2, label=text, zorder=1)
-    options: dict[str, Any] = {"replicates": replicates, "seed": seed}
-    estimate = bootstrap(labels, scores, patients, ("average_precision",), **options)["average_precision"]
+        ax.axhline(share, color=GREY, linestyle=":", linewidth=1.2, label=f"chance: {share:.3f}", zorder=1)
     precision, recall, thresholds = precision_recall_curve(labels, scores)
     found = recall > 0  # above the highest-scored positive, precision means nothing
     precision, recall = np.append(precision[found], precision[found][-1]), np.append(recall[found], 0)
-    text = f"{label}: {estimate}" if label else f"average precision {estimate}"
-    line = _next_line(ax, recall, precision, text, drawstyle="steps-post")
-    if band:
-        curve = mean_curve(labels, [scores], patients, "precision_recall", **options)
-        ax.fill_between(
-            curve["x"], curve["low"], curve["high"], color=line.get_color(), alpha=0.16, linewidth=0
-        )
-    if threshold is not None:
-        at = min(int(np.searchsorted(thresholds, threshold)), len(recall) - 2)
-        _operating_point(ax, recall[at], precision[at], line.get_color(), threshold)
-    ax.legend(
-        loc="lower left" if np.mean(np.asarray(labels) == 1) > 0.4 else "upper right",
-        title="Average precision (95% interval)" if label else None,
-    )
-    return ax
+    at = lambda threshold: min(int(np.searchsorted(thresholds, threshold)), len(recall) - 2)  # noqa: E731
+    where = "lower left" if np.mean(np.asarray(labels) == 1) > 0.4 else "upper right"
+    data = (labels, scores, patients)
+    return _curve(ax, "precision_recall", data, (recall, precision), at, where, **look)
 
 
 def intervals(
@@ -211,9 +156,7 @@ def intervals(
             1.02, height, format(estimate, spec), transform=ax.get_yaxis_transform(), va="center", fontsize=10
         )
     _references(ax, references, 44)
-    ax.set_yticks(heights, list(map(as_text, rows)))
-    ax.set_ylim(-0.6, len(rows) - 0.4)
-    ax.grid(axis="y", visible=False)
+    rows_on(ax, heights, list(map(as_text, rows)))
     ax.set(title=title, xlabel=xlabel)
     return ax
 
@@ -322,10 +265,40 @@ def _curve_axis(ax: Axes | None, title: str, xlabel: str, ylabel: str) -> tuple[
     return ax, first
 
 
-def _next_line(ax: Axes, x: ArrayLike, y: ArrayLike, label: str, **options: Any) -> Line2D:
-    drawn = sum(line.get_gid() == "curve" for line in ax.lines)
-    look: dict[str, Any] = {"color": COLOURS[drawn % len(COLOURS)], "linestyle": STYLES[drawn % len(STYLES)]}
-    return ax.plot(x, y, label=label, gid="curve", **look, **options)[0]
+def _curve(
+    ax: Axes,
+    kind: Literal["roc", "precision_recall"],
+    data: tuple[ArrayLike, ArrayLike, ArrayLike | None],
+    curve: tuple[np.ndarray, np.ndarray],
+    at: Callable[[float], int],
+    legend: str,
+    *,
+    label: str = "",
+    threshold: float | None = None,
+    band: bool = True,
+    replicates: int = 500,
+    seed: int = 0,
+) -> Axes:
+    """Draw a curve, its band and its operating point, and name its area; ``at``: threshold to its place."""
+    metric, name = {"roc": ("auc", "AUC"), "precision_recall": ("average_precision", "average precision")}[
+        kind
+    ]
+    estimate = bootstrap(*data, (metric,), replicates=replicates, seed=seed)[metric]
+    count = sum(line.get_gid() == "curve" for line in ax.lines)
+    text = f"{label}: {estimate}" if label else f"{name} {estimate}"
+    look: dict[str, Any] = {"color": COLOURS[count % len(COLOURS)], "linestyle": STYLES[count % len(STYLES)]}
+    steps: dict[str, Any] = {} if kind == "roc" else {"drawstyle": "steps-post"}
+    line = ax.plot(*curve, label=text, gid="curve", **look, **steps)[0]
+    if band:
+        labels, scores, patients = data
+        drawn = mean_curve(labels, [scores], patients, kind, replicates=replicates, seed=seed)
+        limits = drawn["x"], drawn["low"], drawn["high"]
+        ax.fill_between(*limits, color=line.get_color(), alpha=0.16, linewidth=0)
+    if threshold is not None:
+        x, y = (values[at(threshold)] for values in curve)
+        _operating_point(ax, x, y, line.get_color(), threshold)
+    ax.legend(loc=legend, title=f"{name[0].upper()}{name[1:]} (95% interval)" if label else None)
+    return ax
 
 
 def _operating_point(ax: Axes, x: float, y: float, colour: ColorType, threshold: float) -> None:

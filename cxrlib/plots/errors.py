@@ -20,16 +20,18 @@ from cxrlib.plots.style import (
     COLOURS,
     GREEN,
     GREY,
+    MARKERS,
     ORANGE,
     PURPLE,
     SKY,
     STYLES,
     VERMILLION,
     as_text,
+    dots,
+    picture,
+    rows_on,
 )
 from cxrlib.studies.attribution import TITLES
-
-MARKERS = ("o", "s", "^", "D", "v", "P")
 
 
 def curves(
@@ -87,11 +89,10 @@ def operating_points(
     for ax, measure in zip(axes[:2], ("sensitivity", "specificity"), strict=True):
         for part, colour, marker, shift in (("val", SKY, "s", 0.14), ("test", VERMILLION, "o", -0.14)):
             found = [point.numbers[f"{part}_{measure}"] for point in points.values()]
-            _bars(ax, found, heights + shift, colour, marker, {"val": "validation", "test": "test"}[part])
-        ax.set(title=measure.capitalize(), xlabel=f"{measure} (95% interval)", ylim=(-0.6, len(points) - 0.4))
+            dots(ax, found, heights + shift, colour, marker, {"val": "validation", "test": "test"}[part])
+        rows_on(ax, heights, [point.title if ax is axes[0] else "" for point in points.values()])
+        ax.set(title=measure.capitalize(), xlabel=f"{measure} (95% interval)")
         ax.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-        ax.grid(axis="y", visible=False)
-        ax.set_yticks(heights, [point.title for point in points.values()] if ax is axes[0] else [])
     axes[1].legend(loc="best")
     ax = axes[2]
     for name, label, colour, style in (
@@ -154,13 +155,12 @@ def calibration(
         label = "if calibrated: 95% of draws" if height == heights[0] else None
         ax.plot([floor.low, floor.high], [height - 0.2] * 2, "-", color=GREY, linewidth=7, alpha=0.45,
                 solid_capstyle="butt", label=label)  # fmt: skip
-        _bars(ax, [found["ece"]], [height], colour, marker)
+        dots(ax, [found["ece"]], [height], colour, marker)
         ax.annotate(f"{found['ece']}", (found["ece"].value, height), (0, 9), textcoords="offset points",
                     ha="center", fontsize=9.5)  # fmt: skip
-    ax.set_yticks(heights, list(numbers))
-    ax.set(title="Expected calibration error", xlabel="ECE (95% interval)", ylim=(-0.7, len(numbers) - 0.4))
+    rows_on(ax, heights, list(numbers))
+    ax.set(title="Expected calibration error", xlabel="ECE (95% interval)")
     ax.set_xlim(left=0)
-    ax.grid(axis="y", visible=False)
     ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16))
     return figure
 
@@ -188,7 +188,7 @@ def subgroups(table: pd.DataFrame, overall: Mapping[str, float] | None = None, t
             apart = np.isfinite(row.gap) and (row.gap_low > 0 or row.gap_high < 0)
             colour, marker = (VERMILLION, "D") if apart else (BLUE, "o")
             estimate = Estimate(row.value, row.low, row.high)
-            _bars(ax, [estimate], [heights[row.division, row.group]], colour, marker)
+            dots(ax, [estimate], [heights[row.division, row.group]], colour, marker)
         if overall and measure in overall:
             ax.axvline(overall[measure], color=GREY, linestyle=":", linewidth=1.3)
         ax.set(title={"auc": "AUC"}.get(measure, measure.capitalize()), xlabel="95% interval")
@@ -208,9 +208,10 @@ def subgroups(table: pd.DataFrame, overall: Mapping[str, float] | None = None, t
 
 
 def suspicion(numbers: Mapping[str, Estimate], words: Sequence[str] = ("no", "yes"), title: str = "") -> Axes:
-    """How often labels are wrong among the suspects and the others (:func:`cxrlib.evaluation.label_errors.agreement`).
+    """How often labels are wrong among the suspects and the others.
 
-    ``words`` are what label 0 and label 1 say.
+    ``numbers`` are those of :func:`cxrlib.evaluation.label_errors.agreement`; ``words`` are what label 0 and
+    label 1 say.
     """
     rows = {"all labels": "", f"label says {words[0]}": "label_0.", f"label says {words[1]}": "label_1."}
     rows = {name: prefix for name, prefix in rows.items() if f"{prefix}base" in numbers}
@@ -222,18 +223,16 @@ def suspicion(numbers: Mapping[str, Estimate], words: Sequence[str] = ("no", "ye
     ):
         known = [(h, numbers.get(prefix + key)) for h, prefix in zip(heights, rows.values(), strict=True)]
         found = [(height, estimate) for height, estimate in known if estimate is not None]
-        _bars(ax, [e for _, e in found], [h + shift for h, _ in found], colour, marker, name)
+        dots(ax, [e for _, e in found], [h + shift for h, _ in found], colour, marker, name)
         for height, estimate in found:
             ax.annotate(f"{estimate.value:.0%} of {estimate.n:,}", (1.02, height + shift), va="center",
                         xycoords=ax.get_yaxis_transform(), fontsize=9.5, annotation_clip=False)  # fmt: skip
     ax.plot([numbers[f"{prefix}base"].value for prefix in rows.values()], heights, "|", color=BLACK,
             markersize=22, markeredgewidth=1.6, label="all of the row", linestyle="none")  # fmt: skip
-    ax.set_yticks(heights, list(rows))
+    rows_on(ax, heights, list(rows))
     ax.set(title=title or "How often the label is wrong", xlabel="share wrong (95% interval)")
-    ax.set_ylim(-0.6, len(rows) - 0.4)
     ax.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     ax.set_xlim(left=0)
-    ax.grid(axis="y", visible=False)
     ax.legend(loc="upper center", bbox_to_anchor=(0.45, -0.2), ncols=3)
     return ax
 
@@ -262,15 +261,14 @@ def attribution(
         shifts = np.linspace(0.24, -0.24, len(methods))
         for method, shift in zip(methods, shifts, strict=True):
             colour, marker, _ = looks[method]
-            _bars(ax, [found[method]["share"]], [base + shift], colour, marker,
+            dots(ax, [found[method]["share"]], [base + shift], colour, marker,
                   TITLES.get(method, method) if base == 0 else None)  # fmt: skip
         area = found[methods[0]]["area"].value
         ax.plot([area] * 2, [base - 0.4, base + 0.4], "-", color=BLACK, linewidth=1.6,
                 label="share of the image's area" if base == 0 else None)  # fmt: skip
-    ax.set_yticks(range(len(shares))[::-1], list(shares))
+    rows_on(ax, range(len(shares))[::-1], list(shares))
     ax.set(title="Where the attribution lies", xlabel="share of the positive attribution (95% interval)")
-    ax.set(xlim=(0, None), ylim=(-0.6, len(shares) - 0.4))
-    ax.grid(axis="y", visible=False)
+    ax.set_xlim(left=0)
     ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2, fontsize=9.5)
     ax = axes[1]
     for key, rows in randomisation.groupby("method", sort=False):
@@ -313,7 +311,7 @@ def heat_maps(
     for column, image in enumerate(images):
         for row, (_name, drawn) in enumerate([("image", None), *maps.items()]):
             ax = axes[row, column]
-            ax.imshow(image, cmap="gray", vmin=0, vmax=255)
+            picture(ax, image)
             if drawn is not None:
                 positive = np.maximum(drawn[column], 0)
                 scale = np.quantile(positive, 0.995)
@@ -321,10 +319,6 @@ def heat_maps(
                 ax.imshow(heat, cmap="inferno", vmin=0, vmax=1, alpha=0.25 + 0.6 * heat)
             if outlines is not None and outlines[column].any():
                 ax.contour(outlines[column], levels=[0.5], colors=[SKY], linewidths=1.3)
-            ax.set(xticks=[], yticks=[])
-            ax.grid(False)
-            for spine in ax.spines.values():
-                spine.set_visible(False)
     for row, name in enumerate(["image", *(TITLES.get(name, name) for name in maps)]):
         axes[row, 0].set_ylabel(name.replace(" ", "\n"), fontsize=10)
     for ax, text in zip(axes[0], titles or [], strict=False):
@@ -339,59 +333,30 @@ def chexnet(numbers: Mapping[str, Estimate], findings: pd.DataFrame, finding: st
     """
     figure, axes = plt.subplots(1, 2, figsize=(12, 5.4), width_ratios=(1, 1.15))
     ax = axes[0]
-    rows = {
-        "all pairs": "all",
-        "both PA": "PA",
-        "both AP": "AP",
-        "same view": "same_view",
-        "ill AP, healthy PA": "AP_with_PA_without",
-        "ill PA, healthy AP": "PA_with_AP_without",
-    }
+    rows = {"all pairs": "all", "both PA": "PA", "both AP": "AP", "same view": "same_view"}
+    rows |= {"ill AP, healthy PA": "AP_with_PA_without", "ill PA, healthy AP": "PA_with_AP_without"}
     heights = np.arange(len(rows))[::-1].astype(float)
     for height, key in zip(heights, rows.values(), strict=True):
         one, across = numbers[f"{key}.auc"], "with" in key
-        _bars(ax, [one], [height], VERMILLION if across else BLUE, "D" if across else "o")
+        dots(ax, [one], [height], VERMILLION if across else BLUE, "D" if across else "o")
         share = numbers.get(f"{key}.share")
         text = f"{one}" + (f"\n{share.value:.0%} of the pairs" if share is not None else "")
         ax.annotate(text, (1.02, height), xycoords=ax.get_yaxis_transform(), va="center", fontsize=9.5,
                     annotation_clip=False)  # fmt: skip
-    ax.set_yticks(heights, list(rows))
+    rows_on(ax, heights, list(rows))
     ax.set(title=f"{finding}: AUC by the pair's views", xlabel="AUC (95% interval)")
-    ax.set_ylim(-0.6, len(rows) - 0.4)
-    ax.grid(axis="y", visible=False)
     ax = axes[1]
     ordered = findings.sort_values("gap")
     heights = np.arange(len(ordered)).astype(float)
     for view, colour, marker, shift in (("PA", BLUE, "o", 0.15), ("AP", VERMILLION, "D", -0.15)):
         found = [Estimate(*one) for one in ordered[[view, f"{view}_low", f"{view}_high"]].to_numpy()]
-        _bars(ax, found, heights + shift, colour, marker, view)
+        dots(ax, found, heights + shift, colour, marker, view)
     names = [
         f"{str(name).replace('_', ' ').lower()} ({row.PA_positives:,.0f}, {row.AP_positives:,.0f})"
         for name, row in ordered.iterrows()
     ]
-    ax.set_yticks(heights, names, fontsize=9.5)
-    ax.set(
-        title="Every finding, by view",
-        xlabel="AUC (95%); in brackets: with the finding in PA, AP",
-        ylim=(-0.7, len(ordered) - 0.3),
-    )
-    ax.grid(axis="y", visible=False)
+    rows_on(ax, heights, names, top=0.7)
+    ax.tick_params(axis="y", labelsize=9.5)
+    ax.set(title="Every finding, by view", xlabel="AUC (95%); in brackets: with the finding in PA, AP")
     ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=2)
     return figure
-
-
-def _bars(
-    ax: Axes,
-    found: Sequence[Estimate],
-    heights: Sequence[float] | np.ndarray,
-    colour: str,
-    marker: str,
-    label: str | None = None,
-) -> None:
-    """Dots with horizontal intervals."""
-    values = np.array([e.value for e in found])
-    low = np.array([e.value if e.low is None else e.low for e in found])
-    high = np.array([e.value if e.high is None else e.high for e in found])
-    errors = np.maximum(0, [values - low, high - values])
-    ax.errorbar(values, heights, xerr=errors, fmt=marker, color=colour, markeredgecolor="white",
-                markersize=7.5, capsize=3, elinewidth=1.8, linestyle="none", label=label)  # fmt: skip

@@ -1,4 +1,4 @@
-"""Figures of the chapter on overfitting: each takes a study of :mod:`cxrlib.studies.overfitting` or ``leakage``."""
+"""Figures on overfitting: each takes a study of :mod:`cxrlib.studies.overfitting` or ``leakage``."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from cxrlib.evaluation.metrics import Estimate
-from cxrlib.plots.style import BLACK, BLUE, GREY, VERMILLION
+from cxrlib.plots.style import BLACK, BLUE, GREY, VERMILLION, dots, picture, rows_on
 
 
 def before_after(before: np.ndarray, after: np.ndarray, title: str = "") -> Figure:
@@ -20,20 +20,13 @@ def before_after(before: np.ndarray, after: np.ndarray, title: str = "") -> Figu
     ``before``, ``after``: uint8, (N, H, W) and (N, H', W'), a handful of images.
     """
     count = len(before)
+    size = (1.55 * count + 2.6, 3.9)
     figure, axes = plt.subplots(
-        2,
-        count + 1,
-        figsize=(1.55 * count + 2.6, 3.9),
-        layout="constrained",
-        width_ratios=[1] * count + [1.5],
+        2, count + 1, figsize=size, layout="constrained", width_ratios=[1] * count + [1.5]
     )
     for row, (name, images) in enumerate((("before", before), ("after", after))):
         for column, image in enumerate(images):
-            ax = axes[row, column]
-            ax.imshow(image, cmap="gray", vmin=0, vmax=255)
-            ax.set(xticks=[], yticks=[])
-            ax.grid(False)
-            ax.spines[:].set_visible(False)
+            picture(axes[row, column], image)
         axes[row, 0].set_ylabel(name)
         ax = axes[row, count]
         ax.hist(images.ravel(), bins=np.arange(0, 257, 8), color=BLUE, density=True)
@@ -45,21 +38,11 @@ def before_after(before: np.ndarray, after: np.ndarray, title: str = "") -> Figu
     return figure
 
 
-def dice_by_image(
-    study: pd.DataFrame,
-    numbers: Mapping[str, Estimate],
-    names: Mapping[str, str],
-) -> Figure:
+def dice_by_image(study: pd.DataFrame, numbers: Mapping[str, Estimate], names: Mapping[str, str]) -> Figure:
     """Every image's Dice (the mean over seeds), a row for each training, and the mean with its interval.
 
-    Parameters
-    ----------
-    study
-        Of :func:`cxrlib.lungs.study.dice_study`.
-    numbers
-        Of :func:`cxrlib.lungs.study.dice_numbers`.
-    names
-        Row → what to call it.
+    From :func:`cxrlib.lungs.study.dice_study` and :func:`cxrlib.lungs.study.dice_numbers`; ``names``: row →
+    what to call it.
     """
     figure, ax = plt.subplots(figsize=(9, 1.2 + 1.05 * len(names)), layout="constrained")
     rng = np.random.default_rng(0)
@@ -79,14 +62,9 @@ def dice_by_image(
             (floor + 0.004, height + 0.3),
             fontsize=9.5,
         )
-    ax.set_yticks(heights, [names[row] for row in names])
-    ax.set(
-        title="Lung masks on a hospital not trained on",
-        xlabel="Dice's coefficient of an image",
-        xlim=(floor - 0.006, 1.0),
-    )
-    ax.set_ylim(-0.5, len(names) - 0.35)
-    ax.grid(axis="y", visible=False)
+    rows_on(ax, heights, list(names.values()), top=0.65)
+    ax.set(title="Lung masks on a hospital not trained on", xlabel="Dice's coefficient of an image")
+    ax.set_xlim(floor - 0.006, 1.0)
     return figure
 
 
@@ -104,34 +82,13 @@ def site_auc(
     heights = np.arange(len(steps))[::-1]
     looks = zip(tests.items(), (BLUE, VERMILLION, GREY), ("o", "s", "^"), strict=False)
     for position, ((region, by_step), colour, marker) in enumerate(looks):
-        values = [by_step[step] for step in steps]
-        limits = [_limits(e) for e in values]
-        spread = np.array(
-            [[e.value - low, high - e.value] for e, (low, high) in zip(values, limits, strict=True)]
-        ).T
         at = heights + 0.14 * ((len(tests) - 1) / 2 - position)
-        ax.errorbar(
-            [e.value for e in values],
-            at,
-            xerr=spread.clip(0),
-            fmt=marker,
-            color=colour,
-            capsize=3,
-            label=region,
-        )
+        dots(ax, [by_step[step] for step in steps], at, colour, marker, region)
     ax.axvline(0.5, color=GREY, linestyle=":", linewidth=1.2)
     ax.annotate("chance", (0.5, -0.45), (3, 0), textcoords="offset points", fontsize=9, color=GREY)
-    ax.set_yticks(heights, steps)
-    lowest = min(_limits(e)[0] for by_step in tests.values() for e in by_step.values())
+    rows_on(ax, heights, steps, top=0.5)
+    shown = [e for by_step in tests.values() for e in by_step.values()]
+    lowest = min(e.value if e.low is None else e.low for e in shown)
     ax.set(title=title, xlabel="AUC of telling the sites apart", xlim=(min(0.45, lowest - 0.02), 1.01))
-    ax.set_ylim(-0.6, len(steps) - 0.5)
-    ax.grid(axis="y", visible=False)
     ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=3)
     return ax
-
-
-def _limits(estimate: Estimate) -> tuple[float, float]:
-    """The estimate's interval; one without ends where it begins."""
-    if estimate.low is None or estimate.high is None:
-        return estimate.value, estimate.value
-    return estimate.low, estimate.high

@@ -1,4 +1,4 @@
-"""Figures of the chapter on remedies: each takes a study of :mod:`cxrlib.studies.remedies` or ``crop_study``."""
+"""Figures on remedies: each takes a study of :mod:`cxrlib.studies.remedies` or ``crop_study``."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from cxrlib.cohort import Cohort
 from cxrlib.plots.common import differences
-from cxrlib.plots.style import BLACK, BLUE, GREEN, GREY, ORANGE, VERMILLION, limits
+from cxrlib.plots.style import BLACK, BLUE, GREEN, GREY, ORANGE, VERMILLION, limits, picture, rows_on
 from cxrlib.studies.crop_study import LEFT, TITLES
 from cxrlib.studies.remedies import REMEDIES
 from cxrlib.studies.study import Study
@@ -81,9 +81,7 @@ def steps(views: dict[str, Cohort], rows: Sequence[int]) -> Figure:
     )  # fmt: skip
     for line, (name, cohort) in zip(axes, views.items(), strict=True):
         for ax, row in zip(line, rows, strict=True):
-            ax.imshow(cohort.images[row], cmap="gray", vmin=0, vmax=255)
-            ax.set(xticks=[], yticks=[])
-            ax.spines[:].set_visible(False)
+            picture(ax, cohort.images[row])
         line[0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=10)
     return figure
 
@@ -115,8 +113,7 @@ def crop_levels(study: Study) -> Figure:
             ax.plot(e.value, height + shift, marker, color=colour, markersize=7, markeredgecolor="white",
                     label={"val": "validation", "test": "test"}[part] if not height else None)  # fmt: skip
     ax.axvline(0.5, color=GREY, linestyle=":", linewidth=1.4)
-    ax.set_yticks(list(heights.values()), [TITLES[arm] for arm in arms])
+    rows_on(ax, list(heights.values()), [TITLES[arm] for arm in arms])
     ax.set(title="What is shown, and what it is worth", xlabel="area under the ROC curve (95%)")
-    ax.grid(axis="y", visible=False)
     figure.legend(loc="outside lower center", ncols=2)
     return figure

@@ -15,7 +15,20 @@ from matplotlib.ticker import FixedLocator, MaxNLocator, PercentFormatter
 from cxrlib.cohort import Cohort
 from cxrlib.evaluation.metrics import Estimate
 from cxrlib.images.regions import VIEWS, shown
-from cxrlib.plots.style import BLACK, BLUE, COLOURS, GREEN, GREY, PURPLE, STYLES, VERMILLION, as_text, limits
+from cxrlib.plots.style import (
+    BLACK,
+    BLUE,
+    COLOURS,
+    GREEN,
+    GREY,
+    PURPLE,
+    STYLES,
+    VERMILLION,
+    as_text,
+    limits,
+    picture,
+    rows_on,
+)
 from cxrlib.studies.hospitals import word
 from cxrlib.studies.study import Study
 
@@ -51,9 +64,7 @@ def what_is_seen(
     figure, axes = plt.subplots(len(rows), len(views), figsize=size, squeeze=False, layout="constrained")
     for column, view in zip(axes.T, views, strict=True):
         for ax, image in zip(column, shown(few, view).images, strict=True):
-            ax.imshow(image, vmin=0, vmax=255)
-            ax.set(xticks=[], yticks=[])
-            ax.grid(visible=False)
+            picture(ax, image)
         column[0].set_title(TITLES[view][0], fontsize=10, loc="center", pad=4)
     for ax, label in zip(axes[:, 0], few.labels, strict=True):
         ax.set_ylabel("with disease" if label else "without", fontsize=10)
@@ -168,9 +179,8 @@ def hospitals(studies: Mapping[str, Study]) -> Figure:
             for name in names
         ]
         ax.axvline(numbers["internal.test_auc"].value, color=GREY, linestyle=":", linewidth=1.2)
-        ax.set_yticks(heights, labels)
-        ax.set(title=title, ylim=(-0.6, len(names) - 0.2))
-        ax.grid(axis="y", visible=False)
+        rows_on(ax, heights, labels, top=0.8)
+        ax.set_title(title)
     axes[-1, 0].set_xlabel("AUC (95% interval); in brackets: images")
     return figure
 
@@ -199,9 +209,7 @@ def _rows(ax: Axes, rows: Mapping[str, Estimate], spec: str) -> None:
     heights = np.arange(len(rows))[::-1].astype(float)
     for height, estimate in zip(heights, rows.values(), strict=True):
         _dot(ax, estimate, height, BLUE, "o", spec)
-    ax.set_yticks(heights, list(map(as_text, rows)))
-    ax.set_ylim(-0.6, len(rows) - 0.2)
-    ax.grid(axis="y", visible=False)
+    rows_on(ax, heights, list(map(as_text, rows)), top=0.8)
 
 
 def _dot(ax: Axes, estimate: Estimate, height: float, colour: str, marker: str, spec: str = ".3f") -> None:

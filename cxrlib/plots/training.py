@@ -11,9 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FormatStrFormatter, LogLocator, MaxNLocator, NullFormatter, PercentFormatter
 
 from cxrlib.evaluation.metrics import Estimate
-from cxrlib.plots.style import COLOURS, limits
-
-MARKERS = ("o", "s", "^", "D", "v", "P")
+from cxrlib.plots.style import COLOURS, MARKERS, limits, rows_on
 
 #: What the project that this course grew from reported, as accuracies.
 ORIGINAL = {"original, training": 0.95, "original, validation": 0.82}
@@ -71,10 +69,9 @@ def network_comparison(
             ax.errorbar(estimate.value, height, xerr=spread, fmt=marker, color=colour, capsize=3)
             ax.annotate(f"{estimate:{spec}}", (estimate.value, height), (0, 7), textcoords="offset points",
                         ha="center", fontsize=9)  # fmt: skip
-        ax.set_yticks(heights, list(histories) if ax is axes[1, 0] else [""] * len(histories))
+        rows_on(ax, heights, [name if ax is axes[1, 0] else "" for name in histories], top=0.7)
         xlabel = "area under the ROC curve" if metric == "test_auc" else "share of test images"
-        ax.set(title=title, xlabel=xlabel, ylim=(-0.5, len(histories) - 0.3))
-        ax.grid(axis="y", visible=False)
+        ax.set(title=title, xlabel=xlabel)
         ax.margins(x=0.15)
     for (name, value), line in zip(references.items(), (":", "--"), strict=False):
         axes[1, 1].axvline(value, color="0.35", linestyle=line, linewidth=1.2, label=f"{name} {value:.0%}")

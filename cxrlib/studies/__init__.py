@@ -9,8 +9,8 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submodules=[
-        "attribution", "chexnet", "crop_study", "dose_response", "hospitals", "leakage", "overfitting", "planting",
-        "region_study", "remedies", "score_metadata", "shortcuts", "site_test",
+        "attribution", "chexnet", "crop_study", "dose_response", "hospitals", "leakage", "overfitting",
+        "planting", "region_study", "remedies", "score_metadata", "shortcuts", "site_test",
     ],
     submod_attrs={"study": ["Study"]},
 )  # fmt: skip

@@ -190,7 +190,7 @@ def selection(
     fresh: Cohort | None = None, draws: int = 200,
     store: str | Path | None = None, progress: bool | None = None,
 ) -> Study:  # fmt: skip
-    """Pick the best of the networks of :func:`cxrlib.studies.overfitting.regularisers` on half the test patients.
+    """Pick the best of :func:`cxrlib.studies.overfitting.regularisers`' networks on half the test patients.
 
     Returns
     -------

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from benchmarks.speed import peers as bench_peers
+from benchmarks.speed.figure import ratios
 from benchmarks.speed.files import nih_files, training_files
 from benchmarks.speed.profile import best_workers
 from benchmarks.speed.rows import ROWS, Setting, decode_batch, model_ready
@@ -18,7 +19,7 @@ from cxrlib.errors import ConfigError, DataError
 from cxrlib.evaluation.resampling import Ranked, draw_patients
 from cxrlib.evaluation.results import project_root
 from cxrlib.io.cache import decode_files
-from cxrlib.report.site.speed import add_reliability, add_to_report, cells, ratios
+from cxrlib.report.site.speed import add_reliability, add_to_report, cells
 
 
 @pytest.fixture(scope="module")

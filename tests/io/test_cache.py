@@ -15,10 +15,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from cxrlib.datasets import decode_files as build_images
 from cxrlib.errors import CacheError, ConfigError, DataError
 from cxrlib.evaluation.results import project_root
 from cxrlib.io import cache, storage
-from cxrlib.io.cache import atomic_path, build_images, cache_root, decode_files
+from cxrlib.io.cache import atomic_path, cache_root, decode_files
 from cxrlib.io.decode import FITS, decode, resize
 
 SIZE = 16
@@ -259,7 +260,7 @@ KILLED = """
     cache._checkpoint = and_die
     folder, cache_dir, workers = sys.argv[1:]
     files = sorted(os.path.join(folder, name) for name in os.listdir(folder))
-    cache.build_images(files, 16, skip_bad=True, workers=int(workers), cache_dir=cache_dir)
+    cache.decode_files(files, 16, skip_bad=True, workers=int(workers), cache_dir=cache_dir)
 """
 
 
@@ -316,7 +317,7 @@ def test_two_processes_at_once_build_it_once_and_agree(files, tmp_path):
         cache._build = counted
         folder, cache_dir = sys.argv[1:]
         files = sorted(os.path.join(folder, name) for name in os.listdir(folder))
-        images = cache.build_images(files, 64, workers=1, cache_dir=cache_dir)[0]
+        images = cache.decode_files(files, 64, workers=1, cache_dir=cache_dir).images
         print(len(built), hashlib.sha256(images.tobytes()).hexdigest())
     """
     both = [run_script(script, files[0].parent, tmp_path / "cache", wait=False) for _ in range(2)]

@@ -23,10 +23,11 @@ from cxrlib import parallel
 from cxrlib.audit.features import describe
 from cxrlib.audit.probes import Probes
 from cxrlib.audit.rules import PROBES
+from cxrlib.datasets import decode_files as build_images
 from cxrlib.errors import CacheError, CheckpointError, CxrError
 from cxrlib.images.cohorts import preprocess
 from cxrlib.io import storage
-from cxrlib.io.cache import build_images, decode_files
+from cxrlib.io.cache import decode_files
 from cxrlib.io.storage import atomic_path, intact, stored
 from cxrlib.lungs.masks import segment
 from cxrlib.lungs.network import LungNet, save_weights

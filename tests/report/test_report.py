@@ -26,7 +26,6 @@ from cxrlib.report.site.build import WORDS
 from cxrlib.report.site.math_svg import lines, svg
 from cxrlib.report.site.scoreboard import Evidence, scoreboard
 
-
 PAGES = project_root() / "cxrlib" / "report" / "site" / "pages"
 
 

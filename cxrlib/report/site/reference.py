@@ -1,4 +1,4 @@
-"""A Sphinx extension whose directive ``room`` documents the names that a room hands on, from their docstrings."""
+"""A Sphinx extension: its directive ``room`` documents the names that a room hands on."""
 
 from __future__ import annotations
 
