@@ -271,7 +271,7 @@ def _curve(
     data: tuple[ArrayLike, ArrayLike, ArrayLike | None],
     curve: tuple[np.ndarray, np.ndarray],
     at: Callable[[float], int],
-    legend: str,
+    legend: Any,
     *,
     label: str = "",
     threshold: float | None = None,
