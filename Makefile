@@ -69,7 +69,7 @@ lab: $(STAMP) ## open the notebooks in JupyterLab
 lock: $(STAMP) ## renew requirements.lock from pyproject.toml (needs the network)
 	@echo "Resolving the newest versions that pyproject.toml allows (1 minute) ..."
 	@$(PIP) install -qq uv
-	@$(BIN)/uv pip compile --quiet --universal --upgrade --python-version 3.11 --extra dev \
+	@$(BIN)/uv pip compile --quiet --universal --upgrade --python-version 3.11 --extra course --extra dev \
 	  --no-annotate --no-header --no-emit-index-url pyproject.toml -o requirements.lock
 
 clean: ## remove the report and what tools leave behind; the environment stays

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 _LONGEST = 500  # characters of a message's part: a cell of a CSV can be a million long
 # Control characters, marks that turn the direction of text, halves of characters (undecodable file names).
@@ -88,3 +89,21 @@ class CheckpointError(CxrError):
 
 class TrainingError(CxrError):
     """Training cannot go on."""
+
+
+class MissingPackage(CxrError):
+    """A package of the extra ``course`` is needed, and not installed."""
+
+
+@contextmanager
+def course_packages(what: str) -> Iterator[None]:
+    """Turn the lack of a package, in what runs in here or is decorated, into a MissingPackage."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        name = (error.name or "").partition(".")[0]
+        if name in ("", "cxrlib"):
+            raise
+        raise MissingPackage(
+            f'{what} needs {name}, which is not installed: pip install "cxrlib[course]"'
+        ) from None

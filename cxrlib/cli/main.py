@@ -30,7 +30,7 @@ from cxrlib.cli.console import (
     print_table,
 )
 from cxrlib.cli.report import report
-from cxrlib.errors import CxrError, printable
+from cxrlib.errors import CxrError, course_packages, printable
 from cxrlib.parallel import is_main_process
 
 if TYPE_CHECKING:
@@ -382,8 +382,10 @@ def _warn(message: Warning | str, *where: object, **more: object) -> None:
 def main() -> None:
     """Run ``cxr``; a CxrError becomes its message and exit status 1."""
     warnings.showwarning = _warn
+    asked = " ".join(["cxr", *sys.argv[1:3]][: 3 if sys.argv[1:2] in (["lungs"], ["data"]) else 2])
     try:
-        app()
+        with course_packages(asked):
+            app()
     except CxrError as error:
         typer.echo(f"cxr{'' if is_main_process() else ' (another process)'}: {error}", err=True)
         sys.exit(1)

@@ -29,7 +29,7 @@ import pandas as pd
 
 from cxrlib.cohort import SPLITS, Cohort
 from cxrlib.datasets._files import limited
-from cxrlib.errors import CacheError, ConfigError, DataError
+from cxrlib.errors import CacheError, ConfigError, DataError, course_packages
 from cxrlib.io.cache import atomic_path, cache_root, progress_bar
 from cxrlib.io.storage import allocate, read_array, stored
 
@@ -168,7 +168,8 @@ def _info() -> dict[str, dict[str, Any]]:
     # The package's own import takes torch with it, which is seconds; its table of contents need not.
     package = importlib.util.find_spec("medmnist")
     if package is None or not package.submodule_search_locations:
-        raise ConfigError("The package medmnist is not installed.", remedy="Install it: pip install medmnist")
+        with course_packages("MedMNIST's list of files"):
+            raise ModuleNotFoundError("not installed", name="medmnist")
     path = Path(package.submodule_search_locations[0]) / "info.py"
     spec = importlib.util.spec_from_file_location("_medmnist_info", path)
     assert spec is not None and spec.loader is not None  # as of any .py file

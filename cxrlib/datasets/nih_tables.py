@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from cxrlib.errors import DataError
+from cxrlib.errors import DataError, course_packages
 
 FINDINGS = (
     "Atelectasis",
@@ -67,10 +67,8 @@ def tables_folder() -> Path:
     spec = importlib.util.find_spec("torchxrayvision")
     folder = Path(spec.origin).parent / "data" if spec and spec.origin else None
     if folder is None or not folder.is_dir():
-        raise DataError(
-            "The package torchxrayvision, which carries NIH's tables, is not installed or incomplete.",
-            remedy="Install it: pip install torchxrayvision",
-        )
+        with course_packages("NIH's table"):
+            raise ModuleNotFoundError("not installed, or incomplete", name="torchxrayvision")
     return folder
 
 

@@ -20,7 +20,7 @@ from statistics import NormalDist
 import numpy as np
 from PIL import Image
 
-from cxrlib.errors import ConfigError, DataError
+from cxrlib.errors import ConfigError, DataError, course_packages
 from cxrlib.images.borders import Box, exposed_box, flat_box, reduced
 from cxrlib.images.geometry import Geometry
 from cxrlib.images.markers import find_markers, inpaint
@@ -202,7 +202,8 @@ def _toned(
     if config.normalise:
         values = _curve(sample, config)[values]
     if config.clahe and min(values.shape) >= 8 and np.ptp(values):
-        from skimage.exposure import equalize_adapthist
+        with course_packages("CLAHE"):
+            from skimage.exposure import equalize_adapthist
 
         equal = equalize_adapthist(values, clip_limit=config.clip_limit)
         values = np.rint(equal * 255).astype(np.uint8)

@@ -19,7 +19,7 @@ from cxrlib.io.cache import progress_bar
 from cxrlib.io.decode import decode, placed, resize
 from cxrlib.io.storage import atomic_path
 from cxrlib.lungs.masks import Predictor, lung_masks, predictor
-from cxrlib.lungs.network import SIDE
+from cxrlib.lungs.shipped import SIDE
 
 WHAT = ("mask", "crop", "keep", "remove", "frame")
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")

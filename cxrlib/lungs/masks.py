@@ -18,11 +18,12 @@ import numpy as np
 from scipy import ndimage
 
 from cxrlib.cohort import Cohort
-from cxrlib.errors import CheckpointError, ConfigError, DataError
+from cxrlib.errors import CheckpointError, ConfigError, DataError, course_packages
 from cxrlib.io.storage import allocate, atomic_path, cache_root, data_offset, read_array, stored
+from cxrlib.lungs.shipped import SHIPPED_ONNX, shipped_probabilities
 from cxrlib.parallel import progress_bar
 
-VERSION = 1
+VERSION = 2
 """Raised by one whenever the same weights may give other masks: the cache is keyed by it."""
 
 SEGMENTERS = ("cxrlib", "pspnet")
@@ -50,7 +51,7 @@ def segment(
     cohort
         Any; masks that it has are replaced.
     weights
-        A file of ``cxr lungs train``; None for the weights that ship.
+        A file of ``cxr lungs train``, which needs torch; None for the network that ships, which does not.
     segmenter
         ``cxrlib``, or ``pspnet``: TorchXRayVision's PSPNet (Lian et al. 2021, doi:10.1109/TMI.2021.3070847),
         slower, whose weights are downloaded once.
@@ -66,6 +67,8 @@ def segment(
     ------
     ConfigError
         There is no such segmenter, or PSPNet's weights cannot be had.
+    MissingPackage
+        ``weights`` or ``pspnet`` is asked for, and torch is not installed.
     CheckpointError
         The weights file cannot be used.
     DataError
@@ -109,9 +112,6 @@ def lung_masks(
     -------
     uint8 0/1, (N, *shape); and what is wrong with each, or "".
     """
-    import torch
-    import torch.nn.functional as F
-
     cleaned = np.stack([_two_largest(p) for p in probabilities]) if len(probabilities) else probabilities
     problems = [
         problem_with(mask > 0.5) or _doubt(probability)
@@ -119,8 +119,18 @@ def lung_masks(
     ]
     if empty_implausible:
         cleaned = cleaned * np.array([not problem for problem in problems], np.float32).reshape(-1, 1, 1)
-    sized = F.interpolate(torch.from_numpy(cleaned)[:, None], shape, mode="bilinear")[:, 0]
-    return (sized > 0.5).numpy().astype(np.uint8), problems
+    sized = _stretched(_stretched(cleaned, shape[1], axis=2), shape[0], axis=1)
+    return (sized > 0.5).astype(np.uint8), problems
+
+
+def _stretched(values: np.ndarray, length: int, axis: int) -> np.ndarray:
+    """Linear interpolation between the centres of pixels along one axis, not antialiased. float32."""
+    there = values.shape[axis]
+    at = ((np.arange(length) + 0.5) * there / length - 0.5).clip(0, there - 1)
+    before = at.astype(np.intp)
+    share = (at - before).astype(np.float32).reshape([-1 if k == axis else 1 for k in range(values.ndim)])
+    after = np.take(values, np.minimum(before + 1, there - 1), axis)
+    return np.take(values, before, axis) * (1 - share) + after * share
 
 
 def problem_with(mask: np.ndarray) -> str:
@@ -206,12 +216,15 @@ def predictor(segmenter: str = "cxrlib", weights: str | Path | None = None) -> P
         )
     if segmenter == "pspnet":
         return _pspnet()
-    from cxrlib.lungs.network import load_network, lung_probabilities
-
+    if weights is None:
+        return shipped_probabilities
+    with course_packages("Weights of your own"):
+        from cxrlib.lungs.network import load_network, lung_probabilities
     network = load_network(weights)
     return lambda images: lung_probabilities(network, images)
 
 
+@course_packages("TorchXRayVision's PSPNet")
 def _pspnet() -> Predictor:
     import torch
     import torch.nn.functional as F
@@ -242,9 +255,7 @@ def _pspnet() -> Predictor:
 def _weights_hash(weights: str | Path | None, segmenter: str) -> str:
     if segmenter == "pspnet":
         return "-"
-    from cxrlib.lungs.network import SHIPPED_WEIGHTS
-
-    path = SHIPPED_WEIGHTS if weights is None else Path(weights)
+    path = SHIPPED_ONNX if weights is None else Path(weights)
     try:
         return hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError as error:

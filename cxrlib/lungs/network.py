@@ -3,7 +3,8 @@
 Ronneberger et al. 2015, doi:10.1007/978-3-319-24574-4_28, at half resolution inside: 2 × 2 pixels become four
 channels before the first convolution and are put back after the last, which makes it several times as fast
 on a CPU. The weights that ship (``data/lungs.safetensors``) were trained on phantoms and on the Montgomery
-radiographs; ``data/lungs.md`` is their card.
+radiographs; ``data/lungs.md`` is their card. ``python -m cxrlib.lungs.network`` exports them to
+``data/lungs.onnx``, which :mod:`cxrlib.lungs.shipped` runs without torch.
 """
 
 from __future__ import annotations
@@ -27,15 +28,13 @@ from cxrlib.cohort import Cohort
 from cxrlib.errors import CheckpointError, ConfigError, DataError
 from cxrlib.io.cache import progress_bar
 from cxrlib.io.storage import atomic_path, cache_root
+from cxrlib.lungs.shipped import SHIPPED_ONNX, SIDE
 from cxrlib.training.augment import LungAugment
 from cxrlib.training.checkpoints import load_checkpoint, load_state_dict, save_checkpoint
 
 log = logging.getLogger(__name__)
 
-SIDE = 128
-"""The network works at this many pixels a side; other sizes are brought to it and back."""
-
-SHIPPED_WEIGHTS = Path(__file__).parent / "data" / "lungs.safetensors"
+SHIPPED_WEIGHTS = SHIPPED_ONNX.with_suffix(".safetensors")
 
 _DOWN = (24, 40, 56, 72, 88)
 _UP = (64, 56, 40, 24)
@@ -136,6 +135,20 @@ def save_weights(network: LungNet, path: str | Path, metadata: dict[str, str] | 
     }
     with atomic_path(path) as temporary:
         temporary.write_bytes(save(state, metadata))
+
+
+def export(network: LungNet, path: str | Path) -> None:
+    """Write the network as ONNX: ``images``, float32 (N, 128, 128), to ``logits`` of the same shape.
+
+    It needs the packages onnx and onnxscript, which the extra ``dev`` brings.
+    """
+    images = torch.zeros(2, SIDE, SIDE)
+    with atomic_path(path) as temporary:
+        torch.onnx.export(
+            network.cpu().eval(), (images,), temporary, input_names=["images"], output_names=["logits"],
+            dynamic_shapes=({0: torch.export.Dim("N", min=1)},), external_data=False, dynamo=True,
+            verbose=False,
+        )  # fmt: skip
 
 
 def lung_probabilities(
@@ -332,3 +345,7 @@ def dice(masks: np.ndarray, reference: np.ndarray) -> np.ndarray:
     overlap = (masks & reference).sum(axes, dtype=np.int64)
     total = masks.sum(axes, dtype=np.int64) + reference.sum(axes, dtype=np.int64)
     return np.where(total == 0, 1.0, 2 * overlap / np.maximum(total, 1))
+
+
+if __name__ == "__main__":
+    export(load_network(), SHIPPED_ONNX)

@@ -19,7 +19,6 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 from matplotlib.transforms import ScaledTranslation
 from numpy.typing import ArrayLike
-from sklearn.metrics import precision_recall_curve, roc_curve
 
 from cxrlib.errors import DataError
 from cxrlib.evaluation.metrics import Estimate, average_precision, bootstrap
@@ -109,6 +108,8 @@ def roc(
     ax, first = _curve_axis(ax, "ROC curve", "false-positive rate (1 − specificity)", "sensitivity")
     if first:
         ax.plot([0, 1], [0, 1], color=GREY, linestyle=":", linewidth=1.2, label="chance: 0.500", zorder=1)
+    from sklearn.metrics import roc_curve
+
     fpr, tpr, thresholds = roc_curve(labels, scores, drop_intermediate=False)
     at = lambda threshold: int(np.flatnonzero(thresholds >= threshold)[-1])  # noqa: E731
     return _curve(ax, "roc", (labels, scores, patients), (fpr, tpr), at, "lower right", **look)
@@ -126,6 +127,8 @@ def precision_recall(
     if first:
         share = average_precision(labels, np.zeros(len(np.asarray(labels))))
         ax.axhline(share, color=GREY, linestyle=":", linewidth=1.2, label=f"chance: {share:.3f}", zorder=1)
+    from sklearn.metrics import precision_recall_curve
+
     precision, recall, thresholds = precision_recall_curve(labels, scores)
     found = recall > 0  # above the highest-scored positive, precision means nothing
     precision, recall = np.append(precision[found], precision[found][-1]), np.append(recall[found], 0)

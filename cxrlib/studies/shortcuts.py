@@ -9,21 +9,18 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
-from sklearn.compose import make_column_transformer
-from sklearn.ensemble import HistGradientBoostingClassifier
-from sklearn.impute import MissingIndicator, SimpleImputer
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import FeatureUnion, Pipeline, make_pipeline, make_union
-from sklearn.preprocessing import OneHotEncoder, SplineTransformer, StandardScaler
 
 from cxrlib.errors import DataError
 from cxrlib.evaluation.metrics import Estimate, auc, bootstrap
 from cxrlib.parallel import one_thread
+
+if TYPE_CHECKING:
+    from sklearn.pipeline import FeatureUnion, Pipeline
 
 NIH_COLUMNS = ("view", "age", "sex", "follow_up")
 
@@ -187,6 +184,11 @@ def _fit(kind: str, features: pd.DataFrame, labels: np.ndarray) -> Pipeline:
 
 
 def _logistic(features: pd.DataFrame) -> Pipeline:
+    from sklearn.compose import make_column_transformer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import OneHotEncoder
+
     numbers = [column for column in features if isinstance(features[column].dtype, np.dtype)]
     categories = [column for column in features if column not in numbers]
     splines = [(_spline(features[column]), [column]) for column in numbers]
@@ -196,6 +198,10 @@ def _logistic(features: pd.DataFrame) -> Pipeline:
 
 
 def _spline(values: pd.Series) -> FeatureUnion:
+    from sklearn.impute import MissingIndicator, SimpleImputer
+    from sklearn.pipeline import make_pipeline, make_union
+    from sklearn.preprocessing import SplineTransformer, StandardScaler
+
     # Counts and ages are skewed: knots at quantiles of the images put them where the images are.
     known = values.dropna().to_numpy() if values.notna().any() else np.zeros(1)
     knots = np.unique(np.quantile(known, np.linspace(0, 1, 5)))
@@ -210,6 +216,9 @@ def _spline(values: pd.Series) -> FeatureUnion:
 
 
 def _trees() -> Pipeline:
+    from sklearn.ensemble import HistGradientBoostingClassifier
+    from sklearn.pipeline import make_pipeline
+
     # Shallow and heavily shrunk: the signal is weak and the columns are few.
     trees = HistGradientBoostingClassifier(
         learning_rate=0.08,
