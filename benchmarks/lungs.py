@@ -1,9 +1,10 @@
-"""Lung segmentation: images a second in batch, beside a plain U-Net of about as many weights.
+"""Lung segmentation: images a second in batch, beside a plain U-Net and beside the same network by torch.
 
     python benchmarks/lungs.py            # writes benchmarks/lungs.json; a minute on two cores
 
 Ours is what ``cxrlib.lungs.masks`` does with arrays in memory: the network on each image and its mirror
-image, the two largest regions, the check, the mask at the image's size. The peer is a U-Net at full
+image, the two largest regions, the check, the mask at the image's size. The row ``lungs.onnxruntime`` has
+torch running the same network as its peer. The other rows run it by torch, and their peer is a U-Net at full
 resolution (16, 32, 64, 128 channels) run once an image, its output thresholded at the image's size and
 nothing more. Both in turn, in one process, on two threads.
 """
@@ -26,6 +27,7 @@ from cxrlib.evaluation.results import provenance
 from cxrlib.io.storage import atomic_path
 from cxrlib.lungs.masks import lung_masks
 from cxrlib.lungs.network import load_network, lung_probabilities
+from cxrlib.lungs.shipped import shipped_probabilities
 from cxrlib.training.models import count_parameters
 
 TARGET = 60.0
@@ -80,10 +82,12 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".json"))
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
+    os.environ["OMP_NUM_THREADS"] = str(given.threads)  # read by onnxruntime's session
     images = np.array(load("phantom", n=given.images, image_size=128, seed=21).images)
     ours = load_network()
     peer = PlainUNet().to(memory_format=torch.channels_last).eval()
     runs = {
+        "onnxruntime": lambda: lung_masks(shipped_probabilities(images), images.shape[1:]),
         "ours": lambda: lung_masks(lung_probabilities(ours, images), images.shape[1:]),
         "once": lambda: lung_masks(lung_probabilities(ours, images, mirror=False), images.shape[1:]),
         "peer": lambda: plain(peer, images),
@@ -96,25 +100,29 @@ def main() -> None:
             if repeat:  # the first round warms up
                 rates[name].append(len(images) / (time.perf_counter() - started))
     rows = []
-    for name, what in (("ours", "segment, image and mirror image"), ("once", "segment, image once")):
-        ratios = np.array(rates[name]) / np.array(rates["peer"])
+    for name, peer_name, what in (
+        ("ours", "peer", "segment, image and mirror image"),
+        ("once", "peer", "segment, image once"),
+        ("onnxruntime", "ours", "segment by onnxruntime, against the same network by torch"),
+    ):
+        ratios = np.array(rates[name]) / np.array(rates[peer_name])
         rows.append(
             {
                 "name": f"lungs.{name}",
                 "what": what,
                 "ours": round(float(np.median(rates[name])), 1),
-                "peer": round(float(np.median(rates["peer"])), 1),
+                "peer": round(float(np.median(rates[peer_name])), 1),
                 "ratio": round(float(np.median(ratios)), 3),
                 "low": round(float(ratios.min()), 3),
                 "high": round(float(ratios.max()), 3),
-                "target": TARGET if name == "ours" else None,
+                "target": {"ours": TARGET, "onnxruntime": 1.0}.get(name),
                 "unit": "images/s",
                 "lowest": round(float(min(rates[name])), 1),
             }
         )
         print(
             f"{what}: {rows[-1]['ours']} images/s, lowest {rows[-1]['lowest']}; "
-            f"plain U-Net: {rows[-1]['peer']}"
+            f"peer: {rows[-1]['peer']}, ratio {rows[-1]['ratio']} ({rows[-1]['low']} to {rows[-1]['high']})"
         )
     facts = {
         "schema": 1,

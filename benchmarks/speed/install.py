@@ -3,8 +3,8 @@
     python -m benchmarks.speed.install                # the rows install.audit and install.course
     python -m benchmarks.speed.install --only audit
 
-The wheel is built first, which is not counted. What is: making the environment, fetching the packages from the
-index that pip is set up for (pip's own cache is not used) and unpacking them. The environments are removed.
+The wheel is built first, which is not counted. What is: making the environment, fetching the packages from
+the index that pip is set up for (its own cache is not used) and unpacking them. They are removed then.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def build_wheel(folder: Path) -> Path:
             target.write_bytes((root / name).read_bytes())
     command = ["wheel", "--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir", str(folder)]
     subprocess.run([sys.executable, "-m", "pip", *command, str(folder / "source")], check=True)
-    (wheel,) = folder.glob("*.whl")
+    (wheel,) = folder.glob("cxrlib-*.whl")
     return wheel
 
 

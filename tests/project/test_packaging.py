@@ -19,7 +19,9 @@ from cxrlib.evaluation.results import project_root
 ROOT = project_root()
 CONDA_NAMES = {"pytorch": "torch"}
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-WANTED = [Requirement(r) for r in PROJECT["dependencies"] + PROJECT["optional-dependencies"]["dev"]]
+EXTRAS = PROJECT["optional-dependencies"]
+ASKED = [Requirement(r) for r in PROJECT["dependencies"] + EXTRAS["course"] + EXTRAS["dev"]]
+WANTED = [requirement for requirement in ASKED if requirement.name != "cxrlib"]
 
 
 def locked() -> list[Requirement]:
@@ -40,6 +42,7 @@ def test_conda_and_pip_ask_for_the_same_packages_and_versions():
     assert f"setuptools{conda.pop('setuptools')}" in build
     assert conda == {canonicalize_name(r.name): str(r.specifier) for r in WANTED}
     assert "--editable ." in from_pip
+    assert "cxrlib[course]" in EXTRAS["dev"]
 
 
 @pytest.mark.parametrize("python", ["3.11", "3.12", "3.13"])
