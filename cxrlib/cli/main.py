@@ -365,8 +365,8 @@ def _source_options(
     seed: int = 0,
 ) -> dict[str, Any]:
     """The keyword arguments of ``load`` that a command was given."""
-    given = {"data_dir": data_dir, "labels": labels, "limit": limit}
-    given = {name: value for name, value in given.items() if value is not None}
+    asked = {"data_dir": data_dir, "labels": labels, "limit": limit}
+    given = {name: value for name, value in asked.items() if value is not None}
     return {"image_size": image_size, "skip_bad": skip_bad, "seed": seed, **given, **named(options)}
 
 

@@ -20,7 +20,8 @@ from cxrlib.datasets import load
 from cxrlib.errors import DataError
 from cxrlib.evaluation.metrics import Estimate, proportion
 from cxrlib.lungs.masks import lung_masks, predictor
-from cxrlib.lungs.network import SIDE, LungNet, LungTraining, dice, lung_probabilities, train_segmenter
+from cxrlib.lungs.network import LungNet, LungTraining, dice, lung_probabilities, train_segmenter
+from cxrlib.lungs.shipped import SIDE
 from cxrlib.phantom.latents import CONFOUNDERS, Confounder, PhantomConfig
 
 #: name -> (trained on, tested on)
