@@ -28,13 +28,20 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON for a script inst
 
 
 def named(options: list[str] | None, option: str = "--set") -> dict[str, object]:
-    """``name=value`` arguments as a dict; numbers and true/false become what they look like."""
-    given = {}
+    """``name=value`` arguments as a dict; numbers and true/false become what they look like.
+
+    Columns and labels stay text, whatever they look like: ``positive=2`` is the text "2".
+    """
+    given: dict[str, object] = {}
     for word in options or ():
         name, equals, value = word.partition("=")
         if not equals or not name.isidentifier():
             raise typer.BadParameter(f"{word!r} is not name=value.", param_hint=option)
-        given[name] = typed(value)
+        meant = typed(value)
+        text = name.endswith("_column") or name in ("positive", "negative", "separator", "uncertain")
+        if text and isinstance(meant, list):
+            meant = [one if isinstance(one, str) else json.dumps(one) for one in meant]
+        given[name] = value if text and not isinstance(meant, list) else meant
     return given
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
+import unicodedata
 import warnings
 from collections.abc import Collection
-from csv import reader
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,11 @@ import numpy as np
 import pandas as pd
 
 from cxrlib.cohort import SPLITS, Cohort, check_labels, split_by_patient
+from cxrlib.datasets import columns as typing_of
+from cxrlib.datasets import labels as classes_of
 from cxrlib.datasets._files import cohort_from_files, existing_folder
 from cxrlib.errors import ConfigError, CxrWarning, DataError
+from cxrlib.io.tables import ENDINGS, read_table
 
 _SPLIT_NAMES = {
     "train": "train",
@@ -22,6 +25,7 @@ _SPLIT_NAMES = {
     "val": "val",
     "valid": "val",
     "validation": "val",
+    "validate": "val",
     "dev": "val",
     "test": "test",
     "testing": "test",
@@ -36,8 +40,6 @@ ROLES = {
     "sex_column": "sex",
     "site_column": "site",
 }
-_LONGEST_HEADER = 2**20
-_SEPARATORS = (",", ";", "\t")
 
 
 def load(
@@ -53,6 +55,9 @@ def load(
     sex_column: str | None = None,
     site_column: str | None = None,
     positive: str | Collection[str] | None = None,
+    negative: str | Collection[str] = (),
+    separator: str | None = None,
+    uncertain: str | None = None,
     image_size: int = 128,
     seed: int = 0,
     fit: str = "letterbox",
@@ -67,8 +72,8 @@ def load(
     data_dir
         The folder that the CSV's paths begin at.
     labels
-        The CSV, with a header line; comma, semicolon or tab between columns. A relative path is looked up
-        from the working folder, then in ``data_dir``. None: the one CSV in ``data_dir``.
+        The CSV, with a header line, as :func:`cxrlib.io.tables.read_table` reads it. A relative path is
+        looked up from the working folder, then in ``data_dir``. None: the one CSV in ``data_dir``.
     image_column
         The file of each image: PNG, JPEG, TIFF, BMP or DICOM; relative to ``data_dir`` or absolute.
     label_column
@@ -83,7 +88,13 @@ def load(
         What becomes ``view``, ``age``, ``sex`` and ``site``. All other columns are carried along as they are.
     positive
         The value, or values, of the label column that mean pneumonia, in any case; all others do not, and
-        a warning names them where they are several.
+        a warning counts them where they are several. Of findings joined in a cell, one of these is enough.
+    negative, separator
+        Values that do not mean it though the positive word is in them; what stands between findings of a
+        cell (None: found). See :func:`cxrlib.datasets.labels.has_finding`.
+    uncertain
+        What −1 means, positive, negative or ignore; blank labels are then negative, or with ignore left
+        out. None: both are errors. See :func:`cxrlib.datasets.labels.settled`.
     image_size, fit, seed, limit, decoding
         As in :func:`cxrlib.datasets.kermany.load`.
     allow_shared_patients
@@ -105,6 +116,9 @@ def load(
         data_dir,
         labels=labels,
         positive=positive,
+        negative=negative,
+        separator=separator,
+        uncertain=uncertain,
         seed=seed,
         allow_missing=bool(decoding.get("skip_bad")),
         allow_shared_patients=allow_shared_patients,
@@ -128,6 +142,9 @@ def files(
     *,
     labels: str | Path | None = None,
     positive: str | Collection[str] | None = None,
+    negative: str | Collection[str] = (),
+    separator: str | None = None,
+    uncertain: str | None = None,
     seed: int = 0,
     allow_missing: bool = False,
     allow_shared_patients: bool = False,
@@ -141,24 +158,39 @@ def files(
     ``allow_shared_patients``: let patients be in two splits.
     """
     if unknown := sorted(set(columns) - set(ROLES)):
-        known = ("image_column", "label_column", *ROLES, "positive", "fit")
+        known = (
+            "image_column",
+            "label_column",
+            *ROLES,
+            "positive",
+            "negative",
+            "separator",
+            "uncertain",
+            "fit",
+        )
         raise ConfigError(f"A folder has no option {unknown[0]!r}.", remedy=f"Use one of {', '.join(known)}.")
     roles = {ROLES[name]: column for name, column in columns.items() if column is not None}
     roles = {"image_id": image_column, "label": label_column, **roles}
     root = existing_folder(data_dir, "folder", "your images, and name a CSV that lists them (labels=…)")
     csv = _find_csv(labels, root)
-    raw = _read(csv)
+    raw, notes = read_table(csv)
     usual = [name for name in ("patient_id", "split") if name in raw and name not in roles.values()]
     roles = {name: name for name in usual} | roles
     _check_roles(roles, raw, csv)
-    table = _named(raw, roles)
+    table, readings = _named(raw, roles)
     _check_repeated(table, csv, image_column)
     texts = table["label"]
-    table["label"] = _labels(table, csv, label_column, positive)
-    healthy = {str(value): int(count) for value, count in texts[table["label"] == 0].value_counts().items()}
-    if len(healthy) > 1 and positive is not None:
-        found = ", ".join(f"{value!r} ({count})" for value, count in list(healthy.items())[:10])
-        warnings.warn(f"All labels but the positive one count as healthy: {found}.", CxrWarning, stacklevel=3)
+    label = _labels(table, csv, label_column, positive, negative, separator, uncertain)
+    counts = classes_of.classes(texts, label)
+    table = table.assign(label=label)[label.notna()].astype({"label": np.int64}).reset_index(drop=True)
+    if not len(table):
+        raise DataError(f"{csv}: no row of column {label_column!r} has a label that is left.",
+                        remedy="Give uncertain=positive or negative, or another label_column.")  # fmt: skip
+    healthy = counts["healthy"]
+    if counts["left out"] or (positive is not None and max(len(healthy), len(counts["ill"])) > 1):
+        notes.append(classes_of.told(counts))
+    for note in [*notes, *typing_of.lost_much(readings)]:
+        warnings.warn(note, CxrWarning, stacklevel=3)
     if "patient_id" not in roles:
         warnings.warn(
             f"No patient column is named for {csv.name}: every image counts as a patient of its own. If a "
@@ -176,12 +208,16 @@ def files(
         table["split"] = split_by_patient(table["patient_id"], seed=seed)
     table["path"] = _paths(table["image_id"], root, csv, allow_missing=allow_missing)
     return table, {"data_dir": str(data_dir), "labels": str(csv), "columns": roles, "positive": positive,
-                   "healthy_values": healthy}  # fmt: skip
+                   "classes": counts, "readings": readings}  # fmt: skip
 
 
 def _find_csv(labels: str | Path | None, root: Path) -> Path:
     if labels is None:
-        here = sorted(path for path in root.iterdir() if path.suffix.lower() == ".csv")
+        here = sorted(
+            path
+            for path in root.iterdir()
+            if path.name.lower().endswith(ENDINGS) and not path.name.startswith(".")
+        )
         if len(here) == 1:
             return here[0].absolute()
         raise ConfigError(
@@ -194,44 +230,6 @@ def _find_csv(labels: str | Path | None, root: Path) -> Path:
         if candidate.is_file():
             return candidate.absolute()
     raise DataError(f"The CSV {given} does not exist.", remedy=f"Give its path, or put it into {root}.")
-
-
-def _read(csv: Path) -> pd.DataFrame:
-    try:
-        with open(csv, encoding="utf-8-sig", newline="") as file:
-            header = file.readline(_LONGEST_HEADER)
-        if "\0" in header:
-            raise ValueError("its header holds zero bytes; is it UTF-16, or no text?")
-        separator = max(_SEPARATORS, key=header.count)
-        # Text, because patient 007 is not patient 7.
-        raw = pd.read_csv(csv, sep=separator, encoding="utf-8-sig", dtype=str, skipinitialspace=True)
-    except UnicodeDecodeError as error:
-        raise DataError(
-            f"{csv} is not UTF-8 text: {error.reason}.", remedy="Save it as CSV in UTF-8."
-        ) from error
-    except (OSError, ValueError) as error:
-        raise DataError(
-            f"{csv} cannot be read as CSV: {error}", remedy="Save it as CSV with a header line."
-        ) from error
-    raw.columns = [str(column).strip() for column in raw.columns]
-    _check_header(header, separator, csv)
-    if isinstance(raw.index, pd.MultiIndex) or not isinstance(raw.index, pd.RangeIndex):
-        raise DataError(
-            f"{csv} has lines with more cells than its header.", remedy="Give every column a name."
-        )
-    if raw.empty:
-        raise DataError(f"{csv} has no lines below its header.", remedy="List one image a line.")
-    return raw
-
-
-def _check_header(header: str, separator: str, csv: Path) -> None:
-    """Refuse a header that names a column twice: which of them is meant cannot be known."""
-    names = [name.strip() for row in reader([header], delimiter=separator) for name in row]
-    twice = sorted({name for name in names if name and names.count(name) > 1})
-    if twice:
-        raise DataError(
-            f"{csv} names columns more than once.", offenders=twice, remedy="Rename or remove all but one."
-        )
 
 
 def _check_roles(roles: dict[str, str], raw: pd.DataFrame, csv: Path) -> None:
@@ -251,48 +249,64 @@ def _check_roles(roles: dict[str, str], raw: pd.DataFrame, csv: Path) -> None:
         )
 
 
-def _named(raw: pd.DataFrame, roles: dict[str, str]) -> pd.DataFrame:
-    """The CSV's columns under the cohort's names; others of those names become ``csv_…``."""
+def _named(raw: pd.DataFrame, roles: dict[str, str]) -> tuple[pd.DataFrame, dict[str, typing_of.Reading]]:
+    """The CSV's columns under the cohort's names, and how each was read; others of those names become
+    ``csv_…``."""
     ours = {*roles, "path", "split", "patient_id", "original_height", "original_width"}
-    named = pd.DataFrame({role: raw[column].str.strip() for role, column in roles.items()})
+    named = pd.DataFrame({role: raw[column] for role, column in roles.items()})
+    readings: dict[str, typing_of.Reading] = {}
     if "age" in named:
-        named["age"] = pd.to_numeric(named["age"], errors="coerce").replace([np.inf, -np.inf], np.nan)
-    others = raw.drop(columns=list(set(roles.values()))).apply(_numbers_where_possible)
-    others = others.rename(columns={column: f"csv_{column}" for column in others if column in ours})
-    return pd.concat([named, others], axis=1)
+        named["age"], readings["age"] = typing_of.typed_column(named["age"], age=True)
+    for column in raw.columns.difference(list(roles.values()), sort=False):
+        name = f"csv_{column}" if column in ours else column
+        named[name], readings[name] = typing_of.typed_column(raw[column])
+    for role in set(roles) & {"view", "sex", "site"}:
+        known = int(named[role].notna().sum())
+        readings[role] = {"read_as": "text", "values": known, "lost": 0, "examples": []}
+    return named, readings
 
 
-def _numbers_where_possible(column: pd.Series) -> pd.Series:
-    numbers = pd.to_numeric(column, errors="coerce")
-    whole = numbers.notna().equals(column.notna()) and not np.isinf(numbers).any()
-    return numbers if whole else column
-
-
-def _labels(table: pd.DataFrame, csv: Path, column: str, positive: str | Collection[str] | None) -> pd.Series:
+def _labels(
+    table: pd.DataFrame,
+    csv: Path,
+    column: str,
+    positive: str | Collection[str] | None,
+    negative: str | Collection[str],
+    separator: str | None,
+    uncertain: str | None,
+) -> pd.Series:
+    """The label of each row, 0 or 1, or NaN where the policy leaves it out."""
     text = table["label"]
     if positive is None:
         numeric = text.str.lower().replace({"true": "1", "false": "0"})
+        if uncertain is not None:
+            numbers = pd.to_numeric(numeric, errors="coerce").where(text.notna())
+            numeric = classes_of.settled(numbers, uncertain).where(numbers.notna() | text.isna(), numeric)
+        left = numeric.notna() | (uncertain is None)
         try:
-            check_labels(numeric, table["image_id"], column)
+            check_labels(numeric[left], table["image_id"][left], column)
         except DataError as error:
             raise DataError(
                 f"{csv}: {error.message}",
                 offenders=error.offenders,
                 remedy="Write 1 for pneumonia and 0 for its absence, or say which value means pneumonia: "
                 "positive=… (in a terminal, --set positive=…), one of "
-                f"{', '.join(map(repr, text.dropna().unique()[:10]))}.",
+                f"{', '.join(map(repr, text.dropna().unique()[:10]))}; or, for CheXpert's -1 and blank, "
+                f"uncertain={'|'.join(classes_of.UNCERTAIN)}.",
             ) from None
-        return pd.to_numeric(numeric).astype(np.int64)
-    wanted = {str(p).strip().lower() for p in ([positive] if isinstance(positive, str) else positive)}
-    _check_empty(table, "label", csv, column)
-    label = text.str.lower().isin(wanted).astype(np.int64)
-    if not label.any():
+        return pd.to_numeric(numeric).astype(float)
+    if uncertain is None:
+        _check_empty(table, "label", csv, column)
+    wanted = classes_of.words(positive)
+    found = classes_of.has_finding(text, wanted, negative=negative, separator=separator, column=column)
+    if not found.any():
         raise DataError(
             f"{csv}: No row of column {column!r} is {' or '.join(map(repr, sorted(wanted)))}.",
             offenders=[f"{value!r}: {n} rows" for value, n in text.value_counts().items()],
             remedy="Give one of the values that occur as positive.",
         )
-    return label
+    unsure = text.where(text.isna(), "0").where(text != "-1", "-1").where(~found, "1")
+    return classes_of.settled(pd.to_numeric(unsure).astype(float), uncertain)
 
 
 def _check_empty(table: pd.DataFrame, role: str, csv: Path, column: str | None) -> None:
@@ -342,6 +356,7 @@ def _check_shared(table: pd.DataFrame, csv: Path, patient_column: str | None) ->
 
 def _paths(images: pd.Series, root: Path, csv: Path, *, allow_missing: bool) -> list[str]:
     paths = [os.path.join(root, image) for image in images]
+    paths = [path if os.path.isfile(path) else _otherwise(path, root, csv) for path in paths]
     missing = [path for path in paths if not os.path.isfile(path)]
     if missing and (not allow_missing or len(missing) == len(paths)):
         raise DataError(
@@ -351,3 +366,15 @@ def _paths(images: pd.Series, root: Path, csv: Path, *, allow_missing: bool) -> 
             "them: skip_bad=True, --skip-bad.",
         )
     return paths
+
+
+def _otherwise(path: str, root: Path, csv: Path) -> str:
+    """A path that is not there as another system writes it (backslashes, composed or decomposed letters), from
+    the folder or from the table's; unchanged where that is not there either."""
+    named = os.path.relpath(path, root).replace("\\", "/") if path.startswith(str(root)) else path
+    for start in (root, csv.parent):
+        for form in ("NFC", "NFD"):
+            found = os.path.join(start, unicodedata.normalize(form, named))
+            if os.path.isfile(found):
+                return found
+    return path

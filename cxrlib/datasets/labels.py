@@ -1,4 +1,4 @@
-"""Cells of a label column as classes: joined findings, uncertain and blank labels, and what became of each."""
+"""Cells of a label column as classes: joined findings, uncertain and blank labels, what became of each."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def findings_of(cell: str, separator: str | None) -> list[str]:
 
 
 def separator_of(values: Iterable[str], positive: Collection[str]) -> str | None:
-    """The separator by which a positive value is one of several findings of some cell; None: there is none."""
+    """The separator by which a positive value is one of several findings of a cell; None: none."""
     cells = {str(value).strip().lower() for value in values} - set(positive)
     for separator in SEPARATORS:
         if any(set(findings_of(cell, separator)) & set(positive) for cell in cells if separator in cell):
@@ -76,15 +76,16 @@ def has_finding(
         "|".join(rf"(?<!\w){re.escape(word)}(?!\w)" for word in sorted(wanted) if word) or r"$^"
     )
     doubtful = sorted(
-        value for value in found if value not in ill and any(inside.search(one) for one in found[value] - denied)
+        value for value in found 
+        if value not in ill and any(inside.search(one) for one in found[value] - denied)
         and value.strip().lower() not in denied
     )  # fmt: skip
     if doubtful:
         counts = text.value_counts()
         rows = int(counts[doubtful].sum())
         raise DataError(
-            f"{rows} rows of column {column!r} contain {' or '.join(map(repr, sorted(wanted)))} and would count "
-            "as healthy.",
+            f"{rows} rows of column {column!r} contain {' or '.join(map(repr, sorted(wanted)))} and would "
+            "count as healthy.",
             offenders=[f"{value!r}: {counts[value]} rows" for value in doubtful],
             remedy='Say which they are: add them to positive (--set \'positive=["a", "b"]\'), or to negative '
             "(--set negative='…'); or name what stands between findings (--set separator='|').",

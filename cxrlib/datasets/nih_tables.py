@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from cxrlib.datasets.columns import years
 from cxrlib.errors import DataError, course_packages
 
 FINDINGS = (
@@ -59,7 +60,6 @@ _COLUMNS = {
     "OriginalImagePixelSpacing[x": "pixel_spacing",
 }
 _BOX_COLUMNS = {"Image Index": "image_id", "Finding Label": "finding", "Bbox [x": "x", "h]": "h"}
-_DAYS_PER_UNIT = {"Y": 365.25, "M": 365.25 / 12, "W": 7.0, "D": 1.0}
 
 
 def tables_folder() -> Path:
@@ -250,11 +250,7 @@ def official_split(folder: str | Path) -> pd.Series | None:
 
 def parse_ages(ages: pd.Series) -> pd.Series:
     """Ages in years from numbers or DICOM age strings (``058Y``, ``011M``, ``003W``, ``009D``); else NaN."""
-    if pd.api.types.is_numeric_dtype(ages):
-        return ages.astype(float)
-    parts = ages.astype(str).str.strip().str.extract(r"^(\d+(?:\.\d+)?)\s*([YMWD]?)$")
-    days = parts[1].replace("", "Y").map(_DAYS_PER_UNIT)
-    return parts[0].astype(float) * days / _DAYS_PER_UNIT["Y"]
+    return ages.astype(float) if pd.api.types.is_numeric_dtype(ages) else years(ages)
 
 
 def credible_ages(years: pd.Series) -> pd.Series:
