@@ -23,6 +23,7 @@ from cxrlib.audit.probes import Finding
 from cxrlib.audit.rules import PROBES
 from cxrlib.audit.run import SCHEMA, Audit
 from cxrlib.cohort import Cohort
+from cxrlib.datasets.columns import told as columns_told
 from cxrlib.errors import DataError
 from cxrlib.evaluation.eda_images import class_means
 from cxrlib.evaluation.metrics import Estimate
@@ -162,7 +163,7 @@ def page(audit: Audit, cohort: Cohort | None) -> str:
         pictures = {found.probe.name: _pictures(found, cohort, rows) for found in told}
     return _template().render(
         audit=audit, facts=audit.facts, means=means, pictures=pictures, side=_SIDE,
-        anchor=_anchor, bar=_bar, p=_p, sentence=sentence, share_of=share_of,
+        columns_told=columns_told, anchor=_anchor, bar=_bar, p=_p, sentence=sentence, share_of=share_of,
     )  # fmt: skip
 
 

@@ -30,6 +30,8 @@ from cxrlib.audit.probes import TELLING, Finding, Probes, ask_all
 from cxrlib.audit.rules import PROBES, SEVERITIES, judged_count
 from cxrlib.audit.stats import PERMUTATIONS, balanced_folds
 from cxrlib.cohort import Cohort
+from cxrlib.datasets.columns import lost_much
+from cxrlib.datasets.labels import told
 from cxrlib.errors import DataError
 from cxrlib.images.burned_in import SMALLEST, printed
 from cxrlib.io.storage import make_folder
@@ -129,7 +131,7 @@ def audit_cohort(
     limits += [*left_out, *unknown, *_weaknesses(cohort, features["lungs_found"])]
     findings.extend(leaks)
     findings.sort(key=_rank)
-    limits += _counted_healthy(cohort)
+    limits += _labels_and_columns(cohort)
     splits: Mapping = cohort.table["split"].value_counts().to_dict() if has_split else {}
     known = _facts(cohort, features["lungs_found"]) | {"splits": {str(k): int(v) for k, v in splits.items()}}
     return Audit(tuple(findings), known, tuple(limits), settings)
@@ -183,13 +185,11 @@ def _weaknesses(cohort: Cohort, lungs_found: np.ndarray) -> list[str]:
     return limits
 
 
-def _counted_healthy(cohort: Cohort) -> list[str]:
-    """Where the label column has several values besides the one that means ill."""
-    values = cohort.info.get("healthy_values") or {}
-    if len(values) < 2:
-        return []
-    listed = ", ".join(f"{value!r} ({count})" for value, count in list(values.items())[:10])
-    return [f"All labels but the positive one count as healthy: {listed}."]
+def _labels_and_columns(cohort: Cohort) -> list[str]:
+    """Where labels have more values than two, and which columns lost values when they were read."""
+    counts = cohort.info.get("classes") or {}
+    said = [told(counts)] if sum(map(len, counts.values())) > 2 else []
+    return said + lost_much(cohort.info.get("readings", {}))
 
 
 def _leaks(
@@ -301,4 +301,6 @@ def _facts(cohort: Cohort, lungs_found: np.ndarray) -> dict:
         "skipped": list(cohort.info.get("skipped", ())),
         "lungs_found": round(float(lungs_found.mean()), 4),
         "content_hash": cohort.content_hash(),
+        "columns": dict(cohort.info.get("readings", {})),
+        "classes": dict(cohort.info.get("classes", {})),
     }

@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 
+from cxrlib.datasets.columns import IDENTIFYING
 from cxrlib.datasets.nih_tables import FINDINGS
 from cxrlib.images.geometry import GEOMETRY_COLUMNS
 from cxrlib.studies.shortcuts import encode
 
-_IDENTIFYING = re.compile(
-    r"(patient|other|referring|physician)\W*s?_?(name|id|ids|address|phone)|(birth|death)_?(date|day|time|name)"
-    r"|^(name|surname|first_?name|last_?name|full_?name|dob|mrn|ssn)$|medical_?record|accession|instance_?uid"
-    r"|study_?id|address|telephone|e_?mail|insurance|social_?security|institution_?name",
-    re.IGNORECASE,
-)
 _LEVELS = 50  # a text column with more is a name or a note
 _BINS = 8
 
@@ -39,7 +33,7 @@ def asked_columns(table: pd.DataFrame, *, without: Sequence[str] = ()) -> tuple[
         if column in NOT_ASKED or column in without:
             continue
         known = table[column].dropna()
-        if _IDENTIFYING.search(str(column).replace(" ", "_")):
+        if IDENTIFYING.search(str(column).replace(" ", "_")):
             left_out[column] = "its name says that it identifies people, so its values are not shown"
         elif known.nunique() + table[column].isna().any() < 2:
             left_out[column] = "one value"

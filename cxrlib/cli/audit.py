@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 import shlex
 import shutil
 import sys
 import time
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -18,7 +17,7 @@ import typer
 from typer.core import TyperCommand
 
 from cxrlib.cli.console import Json, SkipBad, echo, print_json
-from cxrlib.errors import ConfigError, CxrWarning, printable
+from cxrlib.errors import ConfigError, CxrError, CxrWarning, printable
 
 if TYPE_CHECKING:
     from cxrlib.audit.run import Audit
@@ -197,8 +196,9 @@ def _cohort(
             remedy="cxr audit IMAGES --labels labels.csv, or cxr audit --dataset NAME.",
         )
     fit = named.pop("fit", "letterbox")
+    header = _header(root, labels)
     for role, column in folder.ROLES.items():
-        if column in _header(root, labels) and column not in named.values():
+        if column in header and column not in named.values():
             named.setdefault(role, column)
     table, info = folder.files(
         root, labels=labels, seed=seed, allow_missing=skip_bad, allow_shared_patients=True, **named
@@ -214,16 +214,14 @@ def _cohort(
 
 
 def _header(root: Path, labels: Path) -> list[str]:
-    """The CSV's column names, or none: a CSV that cannot be read is named where it is read."""
+    """The table's column names, or none: a table that cannot be read is named where it is read."""
+    from cxrlib.io.tables import read_table
+
     for path in (labels.expanduser(), Path(root) / labels):
         if path.is_file():
-            try:
-                with open(path, encoding="utf-8-sig", newline="") as file:
-                    line = file.readline()
-            except (OSError, UnicodeDecodeError):
-                return []
-            separator = max(",;\t", key=line.count)
-            return [name.strip() for row in csv.reader([line], delimiter=separator) for name in row]
+            with suppress(CxrError):
+                return list(read_table(path)[0])
+            return []
     return []
 
 
@@ -233,6 +231,7 @@ def _print(found: Audit, html: Path) -> None:
     from rich.table import Table
 
     from cxrlib.audit.page import sentence, share_of
+    from cxrlib.datasets.columns import told as columns_told
 
     def escape(text: str) -> str:
         return escaped(printable(text))
@@ -243,6 +242,8 @@ def _print(found: Audit, html: Path) -> None:
         f"{escape(facts['name'])}: {facts['images']:,} images of {facts['patients']:,} patients, "
         f"{facts['ill']:,} ill"
     )
+    if facts["columns"]:
+        console.print(f"[dim]{escape(columns_told(facts['columns']))}[/]")
     table = Table("", "shown", "AUC (95%)", "of the whole", "p", box=None, pad_edge=False)
     for one in found.findings:
         style = _COLOURS[one.severity]

@@ -1,4 +1,4 @@
-"""Columns of text as numbers, ages, dates or categories; what was read as what, and what was lost, is kept."""
+"""Columns of text as numbers, ages, dates or categories; what was read as what, and what was lost."""
 
 from __future__ import annotations
 
@@ -10,6 +10,14 @@ import pandas as pd
 
 Reading = dict[str, Any]
 """``read_as``, ``values`` (cells that were not empty), ``lost`` (of these, not understood), ``examples``."""
+
+IDENTIFYING = re.compile(
+    r"(patient|other|referring|physician)\W*s?_?(name|id|ids|address|phone)|(birth|death)_?(date|day|time|name)"
+    r"|^(name|surname|first_?name|last_?name|full_?name|dob|mrn|ssn)$|medical_?record|accession|instance_?uid"
+    r"|study_?id|address|telephone|e_?mail|insurance|social_?security|institution_?name",
+    re.IGNORECASE,
+)
+"""Names of columns whose values are not shown."""
 
 LOST = 0.01
 """Share of a column's values from which on their loss is a warning."""
@@ -31,7 +39,7 @@ _DATES = (
 
 
 def years(text: pd.Series) -> pd.Series:
-    """Ages in years from numbers and DICOM's age strings (``058Y``, ``011M``, ``003W``, ``009D``); else NaN."""
+    """Years from numbers and DICOM's age strings (``058Y``, ``011M``, ``003W``, ``009D``); else NaN."""
     parts = text.astype(str).str.strip().str.lower().str.extract(_AGE)
     days = parts[1].fillna("y").str[:1].map(_DAYS)
     numbers = parts[0].str.replace(",", ".", regex=False).astype(float)
@@ -57,8 +65,12 @@ def typed_column(text: pd.Series, *, age: bool = False) -> tuple[pd.Series, Read
     if best is None or (not age and (codes or not known or known < _MOSTLY * values)):
         return text, {"read_as": "text", "values": int(text.notna().sum()), "lost": 0, "examples": []}
     lost = text[present & kinds[best].isna()]
-    examples = [_shown(one) for one in lost.drop_duplicates().head(5)]
-    return kinds[best].where(present), {
+    shown = [] if IDENTIFYING.search(str(text.name).replace(" ", "_")) else lost.drop_duplicates().head(5)
+    examples = [_shown(one) for one in shown]
+    numbers = kinds[best].where(present)
+    if numbers.notna().all() and (numbers % 1 == 0).all() and (numbers.abs() < 2**53).all():
+        numbers = numbers.astype("int64")
+    return numbers, {
         "read_as": best, "values": values, "lost": len(lost), "examples": list(dict.fromkeys(examples)),
     }  # fmt: skip
 
@@ -101,8 +113,8 @@ def _shown(value: str) -> str:
 def lost_much(readings: Mapping[str, Reading]) -> list[str]:
     """A sentence for each column of which more than a hundredth was lost."""
     return [
-        f"Column {column!r} was read as {one['read_as']}, and {one['lost']:,} of {one['values']:,} values are "
-        f"not that and are lost, such as {', '.join(map(repr, one['examples'])) or 'some that are not shown'}."
+        f"Column {column!r} was read as {one['read_as']}, and {one['lost']:,} of {one['values']:,} values "
+        f"are not that and are lost: {', '.join(map(repr, one['examples'])) or 'they are not shown'}."
         for column, one in readings.items()
         if one["lost"] > LOST * one["values"]
     ]

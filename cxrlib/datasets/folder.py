@@ -369,9 +369,12 @@ def _paths(images: pd.Series, root: Path, csv: Path, *, allow_missing: bool) -> 
 
 
 def _otherwise(path: str, root: Path, csv: Path) -> str:
-    """A path that is not there as another system writes it (backslashes, composed or decomposed letters), from
-    the folder or from the table's; unchanged where that is not there either."""
-    named = os.path.relpath(path, root).replace("\\", "/") if path.startswith(str(root)) else path
+    """A path that is not there as another system writes it (backslashes, composed or decomposed letters),
+    from the folder or from the table's; unchanged where that is not there either."""
+    if "\0" in path:
+        return path
+    inside = path.startswith(f"{root}{os.sep}")
+    named = (path[len(str(root)) + 1 :] if inside else path).replace("\\", "/")
     for start in (root, csv.parent):
         for form in ("NFC", "NFD"):
             found = os.path.join(start, unicodedata.normalize(form, named))

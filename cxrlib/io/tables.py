@@ -103,7 +103,9 @@ def _like_a_header(header: str, below: str) -> bool:
 
 def _sheet(data: bytes, path: Path) -> pd.DataFrame:
     try:
-        raw = pd.read_excel(io.BytesIO(data), dtype=str, keep_default_na=False, na_values=[""])
+        raw = pd.read_excel(
+            io.BytesIO(data), engine="openpyxl", dtype=str, keep_default_na=False, na_values=[""]
+        )
     except ImportError:
         raise DataError(
             f"{path} is a spreadsheet, and the package openpyxl that reads it is not installed.",
