@@ -65,8 +65,8 @@ def typed_column(text: pd.Series, *, age: bool = False) -> tuple[pd.Series, Read
     if best is None or (not age and (codes or not known or known < _MOSTLY * values)):
         return text, {"read_as": "text", "values": int(text.notna().sum()), "lost": 0, "examples": []}
     lost = text[present & kinds[best].isna()]
-    shown = [] if IDENTIFYING.search(str(text.name).replace(" ", "_")) else lost.drop_duplicates().head(5)
-    examples = [_shown(one) for one in shown]
+    hidden = IDENTIFYING.search(str(text.name).replace(" ", "_"))
+    examples = [] if hidden else [_shown(one) for one in lost.drop_duplicates().head(5)]
     numbers = kinds[best].where(present)
     if numbers.notna().all() and (numbers % 1 == 0).all() and (numbers.abs() < 2**53).all():
         numbers = numbers.astype("int64")

@@ -167,9 +167,7 @@ def test_the_split_of_mimic_is_known(tmp_path):
 
 
 def test_options_that_mean_text_stay_text():
-    given = named(
-        ["positive=2", "label_column=1", "negative=true", "separator=|", "limit=3", 'uncertain="x"']
-    )
+    given = named(["positive=2", "label_column=1", "negative=true", "separator=|", "limit=3"])
     assert given == {"positive": "2", "label_column": "1", "negative": "true", "separator": "|", "limit": 3}
     assert named(['positive=["a", 2]'])["positive"] == ["a", "2"]
 
