@@ -25,7 +25,7 @@ def code_cells(notebook) -> list:
 
 def quotes(cell) -> bool:
     """Whether the cell shows what is recorded in the repository, which no run changes."""
-    return bool(re.search(r"\b(recorded|findings|benchmark)\(", cell.source))
+    return bool(re.search(r"\b(evidence|recorded|findings|benchmark)\(", cell.source))
 
 
 def shown(output) -> str:

@@ -41,7 +41,7 @@ GOOD = [
         "axis.plot([0, 1], [seed, 1])\n"
         'numbers = {"residual.test_auc": Estimate(0.9, 0.85, 0.95, n=624), "seconds": 3.0}\n'
         'made = {"dataset": dataset, "notebook": "03_training", "preset": preset}\n'
-        'results.record(None, "toy", numbers, out_dir=out_dir, **made)\n'
+        'results.record(None, "official_test", numbers, out_dir=out_dir, **made)\n'
         "figure",
     ),
     (
@@ -121,7 +121,7 @@ def toy_report() -> tuple[Path, int, str]:
     root = Path(mkdtemp(prefix="toy-report-"))
     said = StringIO()
     old = {"residual.test_auc": Estimate(0.7, 0.65, 0.75, n=624), "seconds": 2.0, "gone": 1}
-    record(None, "toy", old, dataset="phantom", notebook="03_training", out_dir=root / "older")
+    record(None, "official_test", old, dataset="phantom", notebook="03_training", out_dir=root / "older")
     status = run_report(
         preset="smoke",
         jobs=2,

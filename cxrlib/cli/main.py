@@ -30,6 +30,7 @@ from cxrlib.cli.console import (
     print_table,
 )
 from cxrlib.cli.report import report
+from cxrlib.cli.study import study
 from cxrlib.errors import CxrError, course_packages, printable
 from cxrlib.parallel import is_main_process
 
@@ -353,6 +354,7 @@ def predict(
 
 
 app.command()(report)
+app.command()(study)
 
 
 def _source_options(
@@ -395,7 +397,3 @@ def main() -> None:
         if stop.code == 130:  # what Typer makes of Ctrl-C
             typer.echo("cxr: interrupted. What was finished is kept for the next run.", err=True)
         raise
-
-
-if __name__ == "__main__":
-    main()

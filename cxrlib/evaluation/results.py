@@ -1,12 +1,11 @@
 """Recorded evidence: a figure and the numbers in it, with what is needed to make them again.
 
-``record`` writes ``figures/<dataset>/<notebook>/<name>.png`` and ``.json``;
-``recorded`` reads what is committed.
+``record`` writes ``figures/<dataset>/<study>.png`` and ``.json``, ``recorded`` reads what is committed.
+What a notebook measures goes to ``figures/<dataset>/<notebook>/<study>.json`` of its run's own folder.
 """
 
 from __future__ import annotations
 
-import html
 import json
 import math
 import numbers as number_types
@@ -23,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import cxrlib
-from cxrlib.errors import ConfigError, CxrError, DataError, printable
+from cxrlib.errors import ConfigError, CxrError, DataError
 from cxrlib.evaluation.metrics import Estimate
 from cxrlib.io.storage import atomic_path, cache_root
 
@@ -41,7 +40,7 @@ _ABSOLUTE_PATH = re.compile(r"(?<![\w.…/])(?:[A-Za-z]:\\|~?/(?!/))(?:[^\s'\"]*
 
 @dataclass(frozen=True)
 class Record:
-    """A recorded figure's numbers and where they come from; shows itself as a table in a notebook.
+    """A recorded figure's numbers and where they come from.
 
     Parameters
     ----------
@@ -81,38 +80,6 @@ class Record:
         image = self.path.with_suffix(".png")
         return image if image.is_file() else None
 
-    def _rows(self) -> list[tuple[str, str, str, str, str]]:
-        return [
-            (
-                key,
-                _readable(e.value),
-                "" if e.low is None or e.high is None else f"{_readable(e.low)}–{_readable(e.high)}",
-                "" if e.n is None else f"{e.n:,}",
-                "" if e.seeds is None else str(e.seeds),
-            )
-            for key, e in self.numbers.items()
-        ]
-
-    def _repr_markdown_(self) -> str:
-        lines = ["| number | value | interval | n | seeds |", "|---|---:|---:|---:|---:|"]
-        lines += [f"| `{key}` | {' | '.join(cells)} |" for key, *cells in self._rows()]
-        command = printable(self.command or "no command was recorded").replace("`", "'")
-        return "\n".join([*lines, "", f"Reproduce with: `{command}`"])
-
-    def _repr_html_(self) -> str:
-        head = "".join(f"<th>{title}</th>" for title in ("number", "value", "interval", "n", "seeds"))
-        body = "".join(
-            f"<tr><td><code>{html.escape(key)}</code></td>"
-            + "".join(f"<td>{cell}</td>" for cell in cells)
-            + "</tr>"
-            for key, *cells in self._rows()
-        )
-        command = html.escape(self.command or "no command was recorded")
-        return (
-            f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-            f"<p>Reproduce with: <code>{command}</code></p>"
-        )
-
 
 def record(
     figure: Figure | Axes | None,
@@ -120,8 +87,9 @@ def record(
     numbers: Mapping[str, Estimate | float],
     *,
     dataset: str,
-    notebook: str,
+    notebook: str | None = None,
     out_dir: str | Path | None = None,
+    figures: str | Path | None = None,
     preset: str | None = None,
     seed: int | Sequence[int] = 0,
     content_hash: str | None = None,
@@ -129,10 +97,9 @@ def record(
     seconds: float | None = None,
     dpi: int = 150,
 ) -> Path:
-    """Write a figure and its numbers to ``out_dir/figures/<dataset>/<notebook>/<name>.png`` and ``.json``.
+    """Write a figure and its numbers to ``figures/<dataset>/<name>.png`` and ``.json``.
 
-    Each file appears whole or not at all, the JSON last. The figure is closed afterwards, so that a notebook
-    does not show it twice: put it on the cell's last line to show it.
+    Each file appears whole or not at all, the JSON last. The figure is closed afterwards.
 
     Parameters
     ----------
@@ -140,12 +107,14 @@ def record(
         A matplotlib figure or axis, or None for numbers alone.
     numbers
         Dotted name, such as ``residual.test_auc``, to an Estimate or a plain finite number.
-    out_dir
-        None for :func:`default_out_dir`; the project's root to renew the committed evidence.
+    notebook
+        Of the numbers of a notebook's run: they go to ``figures/<dataset>/<notebook>``.
+    figures, out_dir
+        The folder ``figures`` itself, or the one it is in; by default :func:`default_out_dir`.
     seed
         The seed, or one for each training run.
     command
-        What makes this again; None for the papermill call of this notebook. Absolute paths are shortened.
+        What makes this again; None for the notebook's papermill call. Absolute paths are shortened.
     seconds
         How long it took.
 
@@ -162,7 +131,7 @@ def record(
         A number that is not finite or not a number, by name.
     """
     for role, part in (("dataset", dataset), ("notebook", notebook), ("name", name)):
-        if not _PATH_PART.fullmatch(str(part)):
+        if part is not None and not _PATH_PART.fullmatch(str(part)):
             raise ConfigError(
                 f"The {role} {part!r} cannot name a file.", remedy="Use letters, digits, '-', '_' and '.'."
             )
@@ -172,7 +141,7 @@ def record(
         content_hash=content_hash,
         preset=preset,
         seed=seed,
-        command=command or _papermill_command(dataset, notebook, preset, seed),
+        command=command or (_papermill_command(dataset, notebook, preset, seed) if notebook else None),
         seconds=seconds,
     )
     text = json.dumps(
@@ -181,7 +150,7 @@ def record(
         allow_nan=False,
         indent=1,
     )
-    folder = Path(out_dir or default_out_dir()) / "figures" / dataset / notebook
+    folder = Path(figures or Path(out_dir or default_out_dir()) / "figures") / dataset / (notebook or "")
     target = folder / f"{name}.json"
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -197,15 +166,15 @@ def record(
     return target
 
 
-def recorded(dataset: str, notebook: str, name: str, *, root: str | Path | None = None) -> Record | None:
-    """The committed evidence of this name, or None where it is not there (an installed package has none).
+def recorded(place: str, *, root: str | Path | None = None) -> Record | None:
+    """The committed evidence ``<dataset>/<study>``, or None where it is not there (in an installed package).
 
     ``root`` is the folder that holds ``figures/``; None for :func:`project_root`.
     """
     root = project_root() if root is None else Path(root)
     if root is None:
         return None
-    path = root / "figures" / dataset / notebook / f"{name}.json"
+    path = root / "figures" / f"{place}.json"
     return read_record(path) if path.is_file() else None
 
 
@@ -370,9 +339,3 @@ def _hardware() -> str:
     if torch is not None and torch.cuda.is_available():
         hardware += f"; {torch.cuda.get_device_name()}"
     return hardware
-
-
-def _readable(value: float) -> str:
-    if isinstance(value, int) or abs(value) >= 1000:
-        return f"{value:,.0f}"
-    return f"{value:.3f}" if abs(value) < 10 else f"{value:.1f}"

@@ -28,7 +28,7 @@ from cxrlib.report.report import (
     tell_single_file,
 )
 from cxrlib.report.site import build as site_build
-from cxrlib.report.site.comparison import numbers_in
+from cxrlib.report.site.scoreboard import collect
 
 MOST = 64
 """Points of a grid: more are likelier a slip of the keyboard than a wish."""
@@ -162,9 +162,11 @@ def _run(
         f"{len(stopped)} of {len(listed)} notebooks did not finish: {', '.join(stopped)}" if stopped else ""
     )
     numbers = {
-        (notebook, record if of == manifest["dataset"] else f"{record} ({of})", number): estimate
-        for (of, notebook, record, number), estimate in numbers_in(out / "artifacts" / "figures").items()
-        if notebook in listed
+        (one.notebook, study if one.dataset == manifest["dataset"] else f"{study} ({one.dataset})", number): e
+        for one in collect(out / "artifacts" / "figures", "", from_run=True)
+        for study in [one.record.path.stem]
+        for number, e in one.record.numbers.items()
+        if one.notebook in listed
     }
     how = ("failed", said) if stopped else ("done", "")
     return Point(point.values, *how, manifest["seconds"], numbers)

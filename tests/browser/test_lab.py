@@ -163,8 +163,8 @@ def test_it_shows_again_what_the_committed_notebook_shows(walk):
 
 def test_it_measures_again_what_is_recorded(walk):
     """The same test images, and a network as good: each number lies in the interval that is recorded."""
-    once = recorded("phantom", NOTEBOOK, "first_network")
-    again = recorded("phantom", NOTEBOOK, "first_network", root=default_out_dir())
+    once = recorded("phantom/first_network")
+    again = recorded(f"phantom/{NOTEBOOK}/first_network", root=default_out_dir())
     assert again.provenance["preset"] == once.provenance["preset"]
     assert again.numbers.keys() == once.numbers.keys()
     for name, estimate in once.numbers.items():

@@ -58,7 +58,7 @@ def test_what_a_chapter_quotes_is_what_is_recorded(name):
 
 
 def test_quotations_are_found_where_there_are_many():
-    quoting = [name for name in NAMES if "recorded(" in str(committed.code_cells(committed.read(name)))]
+    quoting = [name for name in NAMES if "evidence(" in str(committed.code_cells(committed.read(name)))]
     assert len(quoting) >= 6
 
 

@@ -186,7 +186,7 @@ def test_findings_are_a_row_a_question_and_a_column_a_dataset(project):
     for dataset, value in (("phantom", 0.9), ("kermany", 0.8)):
         numbers = {"residual.test_auc": Estimate(value, value - 0.1, value + 0.05)}
         numbers |= {"lenet.test_auc": Estimate(0.7)} if dataset == "phantom" else {}
-        record(None, "toy", numbers, dataset=dataset, notebook="03_training", out_dir=project)
+        record(None, "official_test", numbers, dataset=dataset, out_dir=project)
     table = course.findings()
     assert table.columns.tolist() == ["what the classifier sees", "measure", "kermany", "phantom"]
     whole = table[table["phantom"].str.startswith("0.900")]

@@ -74,7 +74,7 @@ def test_a_notebook_whose_kernel_dies_keeps_its_outputs_and_says_so(toy):
 def test_the_scoreboard_shows_a_recorded_number_with_its_interval_and_its_chapter(toy):
     assert '<a href="03_training.html">0.900</a>' in page(toy, "index")
     assert "0.850–0.950" in page(toy, "index")
-    assert (toy[0] / "artifacts/figures/phantom/03_training/toy.json").is_file()
+    assert (toy[0] / "artifacts/figures/phantom/03_training/official_test.json").is_file()
     assert "residual.test_auc" in page(toy, "numbers")
 
 
@@ -399,7 +399,9 @@ def test_the_key_follows_source_parameters_and_data_but_not_outputs(tmp_path):
 
 
 def evidence(dataset: str, value: float, from_run: bool) -> Evidence:
-    record = Record("r", {"residual.test_auc": Estimate(value, value - 0.1, value + 0.1)}, {}, Path("r.json"))
+    record = Record(
+        "official_test", {"residual.test_auc": Estimate(value, value - 0.1, value + 0.1)}, {}, Path("r.json")
+    )
     return Evidence(dataset, "03_training", record, "r.json", from_run)
 
 

@@ -94,7 +94,7 @@ def test_the_command_hands_its_parameters_over_and_says_how_to_give_them_again(m
     ],
 )
 def test_what_became_of_a_number(old, new, status):
-    key = ("phantom", "03_training", "toy", "auc")
+    key = ("phantom", "toy", "auc")
     sides = ({key: side} if side else {} for side in (old, new))
     [change] = compare(*sides, "older").changes
     assert change.status == status
@@ -102,20 +102,20 @@ def test_what_became_of_a_number(old, new, status):
 
 def test_numbers_are_read_from_a_report_a_project_or_its_figures_and_nothing_is_an_error(tmp_path):
     record(None, "r", {"auc": 0.5}, dataset="phantom", notebook="03_training", out_dir=tmp_path)
-    key = ("phantom", "03_training", "r", "auc")
+    key = ("phantom", "r", "auc")
     assert list(recorded_numbers(tmp_path)) == list(recorded_numbers(tmp_path / "figures")) == [key]
     (tmp_path / "manifest.json").write_text("{}")  # now a report, whose figures/ are no numbers of its own
     record(
         None, "own", {"auc": 0.5}, dataset="phantom", notebook="03_training", out_dir=tmp_path / "artifacts"
     )
-    assert [name for _, _, name, _ in recorded_numbers(tmp_path)] == ["own"]
+    assert [name for _, name, _ in recorded_numbers(tmp_path)] == ["own"]
     with pytest.raises(ConfigError, match="no recorded numbers"):
         recorded_numbers(tmp_path / "nowhere")
 
 
 def test_a_report_tells_shows_and_stores_what_moved_since_an_older_one():
     out, _, said = toy_notebooks.toy_report()
-    assert re.search(r"moved beyond its interval +phantom/03_training/toy/residual.test_auc +0\.700", said)
+    assert re.search(r"moved beyond its interval +phantom/official_test/residual.test_auc +0\.700", said)
     stored = json.loads((out / "comparison.json").read_text())
     found = {number["number"]: number["status"] for number in stored["numbers"]}
     assert found == {"residual.test_auc": "moved", "seconds": "different", "gone": "vanished"}

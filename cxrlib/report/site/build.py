@@ -130,12 +130,12 @@ def write_pages(
         words=WORDS,
     )
     write_text(source / "index.md", index)
-    place = lambda item: (item.notebook, item.dataset)  # noqa: E731
+    place = lambda item: (item.dataset, item.notebook)  # noqa: E731
     groups = [(key, list(items)) for key, items in groupby(sorted(evidence, key=place), key=place)]
     write_text(source / "numbers.md", fill("numbers.md.j2", groups=groups, names=names, show=shown))
     changed = None
     if comparison is not None:
-        values = {"comparison": comparison, "names": names, "show": shown, "words": STATUSES, "rule": RULE}
+        values = {"comparison": comparison, "show": shown, "words": STATUSES, "rule": RULE}
         changed = fill("comparison.md.j2", **values)
     write_text(source / "comparison.md", changed)
     write_reference(source)

@@ -92,7 +92,10 @@ def decorate(notebook: nbformat.NotebookNode, outcome: Outcome, rerun: str) -> n
             "image/png" in o.get("data", {}) or "image/svg+xml" in o.get("data", {}) for o in cell.outputs
         ):
             image = cell.metadata.setdefault("mystnb", {}).setdefault("image", {})
-            image.setdefault("alt", f"Figure in the section “{heading}”")
+            said = [
+                alt for o in cell.outputs if (alt := o.get("metadata", {}).get("image/png", {}).get("alt"))
+            ]
+            image.setdefault("alt", said[0] if said else f"Figure in the section “{heading}”")
     if outcome.status != "done":
         _mark(notebook, outcome, broken, rerun)
     return notebook

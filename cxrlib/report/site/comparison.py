@@ -28,8 +28,8 @@ STATUSES = {
 }
 """What can become of a number, the most telling first."""
 
-Key = tuple[str, str, str, str]
-"""Dataset, notebook, record, number."""
+Key = tuple[str, str, str]
+"""Dataset, study, number."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Comparison:
 
     def as_json(self) -> str:
         """The whole comparison, for scripts."""
-        fields = ("dataset", "notebook", "record", "number")
+        fields = ("dataset", "study", "number")
         numbers = [
             dict(zip(fields, change.key, strict=True))
             | {"status": change.status}
@@ -75,7 +75,7 @@ class Comparison:
 
 
 def recorded_numbers(report: str | Path) -> dict[Key, Estimate]:
-    """The numbers of a report's own run, or of a folder with ``figures/<dataset>/<notebook>/<name>.json``.
+    """The numbers of a report's own run, or of a folder with ``figures/<dataset>/<study>.json``.
 
     Raises
     ------
@@ -91,7 +91,7 @@ def recorded_numbers(report: str | Path) -> dict[Key, Estimate]:
         if found:
             return found
     raise ConfigError(
-        f"{report} holds no recorded numbers (figures/<dataset>/<notebook>/<name>.json).",
+        f"{report} holds no recorded numbers (figures/<dataset>/<study>.json).",
         remedy="Give the folder of an earlier report, or one that holds figures/.",
     )
 
@@ -99,7 +99,7 @@ def recorded_numbers(report: str | Path) -> dict[Key, Estimate]:
 def numbers_in(figures: Path, files: Iterable[str] | None = None) -> dict[Key, Estimate]:
     """Every number of the records in a ``figures`` folder, or of some of its files."""
     return {
-        (item.dataset, item.notebook, item.record.path.stem, number): estimate
+        (item.dataset, item.record.path.stem, number): estimate
         for item in collect(figures, "", from_run=True, files=files)
         for number, estimate in item.record.numbers.items()
     }
@@ -107,7 +107,7 @@ def numbers_in(figures: Path, files: Iterable[str] | None = None) -> dict[Key, E
 
 def compare(old: Mapping[Key, Estimate], new: Mapping[Key, Estimate], name: str) -> Comparison:
     """Hold the numbers of two reports against each other, in the order of their names."""
-    keys = sorted({**old, **new}, key=lambda key: (key[1], key[0], key[2], key[3]))
+    keys = sorted({**old, **new}, key=lambda key: (key[1], key[0], key[2]))
     changes = [Change(key, _status(old.get(key), new.get(key)), old.get(key), new.get(key)) for key in keys]
     return Comparison(name, tuple(changes))
 

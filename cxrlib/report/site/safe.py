@@ -8,6 +8,7 @@ from html.parser import HTMLParser
 
 _TAGS = {
     "table", "caption", "thead", "tbody", "tfoot", "tr", "th", "td", "div", "p", "pre", "code", "span", "br",
+    "details", "summary",
 }  # fmt: skip
 _ATTRIBUTES = {"class", "id", "border", "rowspan", "colspan", "scope", "valign"}
 _ALIGN = re.compile(r"text-align: ?(left|right|center);?")

@@ -21,7 +21,8 @@ class Evidence:
     Parameters
     ----------
     dataset, notebook
-        From its place, ``figures/<dataset>/<notebook>/<name>.json``.
+        From its place, ``figures/<dataset>/<name>.json``, or of a run's notebook,
+        ``figures/<dataset>/<notebook>/<name>.json``; ``notebook`` is empty otherwise.
     record
         Its numbers and their provenance.
     href
@@ -55,7 +56,7 @@ class Cell:
 
 @dataclass
 class Row:
-    """What was measured, in what chapter, and dataset to cell."""
+    """What was measured, the chapter that explains it, and dataset to cell."""
 
     label: str
     measure: str
@@ -69,7 +70,7 @@ def collect(folder: Path, href: str, *, from_run: bool, files: Iterable[str] | N
     Parameters
     ----------
     folder
-        Holds ``<dataset>/<notebook>/<name>.json``.
+        Holds ``<dataset>/<name>.json`` and ``<dataset>/<notebook>/<name>.json``.
     href
         The same folder as the site's pages see it.
     files
@@ -77,7 +78,7 @@ def collect(folder: Path, href: str, *, from_run: bool, files: Iterable[str] | N
     """
     chosen = None if files is None else set(files)
     evidence = []
-    for path in sorted(folder.glob("*/*/*.json")):
+    for path in sorted([*folder.glob("*/*.json"), *folder.glob("*/*/*.json")]):
         inside = path.relative_to(folder).as_posix()
         if chosen is not None and inside not in chosen:
             continue
@@ -86,8 +87,8 @@ def collect(folder: Path, href: str, *, from_run: bool, files: Iterable[str] | N
         except DataError as error:
             log.warning("%s", error)
             continue
-        dataset, notebook, _ = inside.split("/")
-        evidence.append(Evidence(dataset, notebook, record, f"{href}/{inside}", from_run))
+        dataset, *notebook, _ = inside.split("/")
+        evidence.append(Evidence(dataset, "".join(notebook), record, f"{href}/{inside}", from_run))
     return evidence
 
 
@@ -104,7 +105,7 @@ def scoreboard(
         row = Row(wanted["label"], wanted["measure"], wanted["notebook"])
         for item in sorted(evidence, key=lambda item: item.from_run):  # the run's come last and replace
             estimate = item.record.numbers.get(wanted["key"])
-            if item.notebook == wanted["notebook"] and estimate is not None:
+            if item.record.name in wanted["studies"] and estimate is not None:
                 value, _, interval = format(estimate, wanted.get("format", "")).partition(" ")
                 accuracy = item.record.numbers.get(wanted.get("accuracy"))
                 right = "" if accuracy is None else f"{accuracy.value:.1%}"

@@ -1,0 +1,172 @@
+"""The evidence's studies: each runs, the registry and ``figures/`` are one list, commands can be typed."""
+
+import base64
+import json
+import shlex
+from pathlib import Path
+
+import nbformat
+import pytest
+from PIL import Image
+
+from cxrlib.errors import ConfigError
+from cxrlib.evaluation.results import project_root, read_record
+from cxrlib.report.evidence.registry import FOLDERS, STUDIES, checked, command
+from cxrlib.report.evidence.show import evidence, folded
+from cxrlib.report.batch import Outcome
+from cxrlib.report.site.chapters import clean, decorate
+
+FIGURES = project_root() / "figures"
+RECORDS = [path.relative_to(FIGURES).with_suffix("").as_posix() for path in sorted(FIGURES.glob("*/*.json"))]
+FREE = [name for name, e in STUDIES.items() if any(not e.needs(d) for d in e.datasets)]
+REAL = {
+    "data_dir": {"kermany": "kermany224/chest_xray", "lung_masks": "lung-masks"},
+    "nih_dir": "nih-subset/images",
+    "chexnet_dir": "chexnet-predictions",
+}
+
+
+def test_every_file_in_figures_is_a_studys_and_every_study_is_recorded():
+    pairs = {f"{dataset}/{name}" for name, e in STUDIES.items() for dataset in e.recorded}
+    files = {path.relative_to(FIGURES).as_posix() for path in FIGURES.rglob("*") if path.is_file()}
+    known = {f"{pair}.{kind}" for pair in pairs for kind in ("png", "json")}
+    assert files - {"SOURCES.md"} == known
+
+
+@pytest.mark.parametrize("place", RECORDS)
+def test_a_records_command_is_one_that_works_now(place, tmp_path):
+    record = read_record(FIGURES / f"{place}.json")
+    program, word, name, *words = shlex.split(record.command)
+    assert (program, word, name) == ("cxr", "study", record.name)
+    given = {
+        key.removeprefix("--").replace("-", "_"): value
+        for key, value in zip(words[::2], words[1::2], strict=True)
+    }
+    options = {key: tmp_path for key in FOLDERS if given.pop(key, None) is not None}
+    seeds = [int(seed) for seed in given.pop("seeds").split(",")]
+    size = given.pop("image_size", None)
+    run = checked(name, seeds=seeds, image_size=size and int(size), **given, **options)
+    assert command(name, run) == record.command
+    assert f"{run.dataset}/{name}" == place
+    assert run.preset == record.provenance["preset"]
+
+
+@pytest.fixture
+def out(tmp_path_factory):
+    return tmp_path_factory.mktemp("evidence")
+
+
+def made(cxr, out: Path, name: str, dataset: str, *options):
+    size = STUDIES[name].image_size
+    options += ("--image-size", 64) if size and name != "dice" else ()
+    status, said, err = cxr("study", name, "--dataset", dataset, "--preset", "smoke", "--out", out, *options)
+    assert status == 0, err
+    record = read_record(out / dataset / f"{name}.json")
+    assert record.numbers and record.command in said.replace("\n", " ")
+    assert Image.open(record.image_path).size[0] > 200
+    return record
+
+
+@pytest.mark.parametrize("name", FREE)
+def test_a_study_runs_at_preset_smoke_without_anyones_images(cxr, out, name):
+    entry = STUDIES[name]
+    dataset = "phantom" if "phantom" in entry.datasets else entry.datasets[0]
+    found = made(cxr, out, name, dataset)
+    if (FIGURES / dataset / f"{name}.json").is_file():
+        recorded = read_record(FIGURES / dataset / f"{name}.json")
+        if name not in ("dose_response", "remedies"):  # what is planted, or tried, depends on the preset
+            assert found.numbers.keys() == recorded.numbers.keys() or set(found.numbers) <= set(
+                recorded.numbers
+            )
+
+
+@pytest.mark.real_data
+@pytest.mark.parametrize(
+    ("name", "dataset"),
+    [(e.name, d) for e in STUDIES.values() for d in e.recorded if e.needs(d) and e.name != "dice"],
+)
+def test_a_study_of_real_radiographs_runs_at_preset_smoke(cxr, out, data_root, name, dataset):
+    options = []
+    for folder in STUDIES[name].needs(dataset):
+        place = REAL[folder] if folder != "data_dir" else REAL[folder][dataset]
+        options += [f"--{folder.replace('_', '-')}", data_root / place]
+    made(cxr, out, name, dataset, *options)
+
+
+def test_the_list_names_every_study_and_its_question(cxr):
+    status, said, _ = cxr("study", "list", "--json")
+    assert status == 0
+    assert [one["name"] for one in json.loads(said)] == list(STUDIES)
+    assert all(one["answers"].endswith("?") for one in json.loads(said))
+
+
+def test_a_network_that_was_trained_is_taken_from_the_store(cxr, out):
+    first, again = (made(cxr, out, "first_network", "phantom") for _ in range(2))
+    assert first.numbers == again.numbers
+    assert again.provenance["seconds"] < first.provenance["seconds"] + 5
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["no_such"], "cxr study list"),
+        (["regions", "--dataset", "kermany"], "--data-dir"),
+        (["metadata"], "--chexnet-dir"),
+        (["age", "--dataset", "phantom"], "does not run on 'phantom'"),
+        (["age", "--seeds", "0,1"], "one seed"),
+        (["regions", "--dataset", "phantom", "--seeds", "0,0"], "no list of seeds"),
+        (["regions", "--dataset", "kermany", "--data-dir", "/nowhere/at/all"], "no folder"),
+        (["regions", "--dataset", "phantom", "--chexnet-dir", "/"], "needs no folder"),
+    ],
+)
+def test_what_cannot_be_run_is_refused_with_what_to_do(cxr, tmp_path, words, said):
+    status, _, err = cxr("study", *words, "--out", tmp_path)
+    assert status == 1 and said in err.replace("\n", " ")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def shown(monkeypatch):
+    """What a notebook would put out, as (data, metadata)."""
+    outputs = []
+
+    def display(thing):
+        outputs.append(thing._repr_png_() if hasattr(thing, "_repr_png_") else (thing._repr_html_(), {}))
+
+    monkeypatch.setattr("cxrlib.report.evidence.show.display", display)
+    return outputs
+
+
+def test_one_line_shows_figure_caption_numbers_and_command(shown):
+    evidence("kermany/official_test", keys=["residual.test_auc"])
+    (picture, facts), (text, _) = shown
+    assert base64.b64decode(picture)[:4] == b"\x89PNG"
+    assert "0.967 (0.954–0.978)" in text and "lenet.test_auc" not in text
+    assert "cxr study official_test --dataset kermany" in text and facts["alt"] in text
+
+
+def test_in_the_site_the_caption_is_the_alternative_text_and_the_table_stays_folded(shown):
+    evidence("kermany/official_test")
+    (picture, facts), (text, _) = shown
+    outputs = [
+        nbformat.v4.new_output("display_data", data={"image/png": picture}, metadata={"image/png": facts}),
+        nbformat.v4.new_output("display_data", data={"text/html": text}),
+    ]
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("evidence()", outputs=outputs)])
+    notebook = decorate(clean(notebook, {}), Outcome("03", "done", 1.0), "cxr")
+    (cell,) = notebook.cells
+    assert cell.metadata["mystnb"]["image"]["alt"] == facts["alt"]
+    assert cell.outputs[1].data["text/html"] == text
+
+
+def test_a_record_with_many_numbers_says_how_many_it_leaves_out():
+    record = read_record(FIGURES / "phantom" / "remedies.json")
+    text = folded(record)
+    assert text.count("<tr><td>") == 24 and f"{len(record.numbers) - 24} more" in text
+
+
+def test_what_is_not_recorded_is_said_and_what_is_no_study_refused(shown):
+    evidence("pneumoniamnist/regions")
+    assert "not recorded" in shown[0][0]
+    with pytest.raises(ConfigError, match="no study"):
+        evidence("kermany/regionss")
