@@ -11,9 +11,9 @@ from PIL import Image
 
 from cxrlib.errors import ConfigError
 from cxrlib.evaluation.results import project_root, read_record
+from cxrlib.report.batch import Outcome
 from cxrlib.report.evidence.registry import FOLDERS, STUDIES, checked, command
 from cxrlib.report.evidence.show import evidence, folded
-from cxrlib.report.batch import Outcome
 from cxrlib.report.site.chapters import clean, decorate
 
 FIGURES = project_root() / "figures"
@@ -154,7 +154,7 @@ def test_in_the_site_the_caption_is_the_alternative_text_and_the_table_stays_fol
     ]
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("evidence()", outputs=outputs)])
     notebook = decorate(clean(notebook, {}), Outcome("03", "done", 1.0), "cxr")
-    (cell,) = notebook.cells
+    cell = next(cell for cell in notebook.cells if cell.cell_type == "code")
     assert cell.metadata["mystnb"]["image"]["alt"] == facts["alt"]
     assert cell.outputs[1].data["text/html"] == text
 
