@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from cxrlib.audit import study
 from cxrlib.audit.page import numbers
@@ -30,7 +31,11 @@ def own_folder(run: Run) -> Made:
     phantoms = load("phantom", n=n, image_size=run.image_size, seed=run.seed + 80, config=world)
     with TemporaryDirectory(prefix="audit-") as folder:
         csv = study.own_folder(phantoms, Path(folder))
-        columns = {"patient_column": "patient_id", "split_column": "split", "age_column": "age"}
+        columns: dict[str, Any] = {
+            "patient_column": "patient_id",
+            "split_column": "split",
+            "age_column": "age",
+        }
         cohort = load("folder", data_dir=folder, labels=csv, image_size=run.image_size, **columns)
         return _made(audit_cohort(cohort, out=Path(folder) / "audit"))
 

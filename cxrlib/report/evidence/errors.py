@@ -32,30 +32,38 @@ from cxrlib.training.store import train_or_load
 
 @dataclass(frozen=True)
 class Networks:
-    """The residual networks, one a seed, and their logits, (seeds, N), on validation and test images."""
+    """The residual networks, one a seed, and the logits of each, (N,), on validation and test images."""
 
     cohort: Cohort
     val: Cohort
     test: Cohort
     models: Sequence[Classifier]
-    val_logits: np.ndarray
-    test_logits: np.ndarray
+    val_logits: Sequence[np.ndarray]
+    test_logits: Sequence[np.ndarray]
     options: dict[str, Any]
+
+    @property
+    def val_scores(self) -> list[np.ndarray]:
+        return [expit(logits) for logits in self.val_logits]
+
+    @property
+    def test_scores(self) -> list[np.ndarray]:
+        return [expit(logits) for logits in self.test_logits]
 
     def points(self) -> dict[str, Any]:
         """The thresholds chosen on validation images, and what they become on the test images."""
         return thresholds.transfer(
-            self.val.labels, expit(self.val_logits), self.test.labels, expit(self.test_logits),
+            self.val.labels, self.val_scores, self.test.labels, self.test_scores,
             val_patients=self.val.patients, test_patients=self.test.patients, **self.options,
         )  # fmt: skip
 
     def measured(self) -> dict[str, Estimate]:
-        return bootstrap_mean(self.test.labels, expit(self.test_logits), self.test.patients, **self.options)
+        return bootstrap_mean(self.test.labels, self.test_scores, self.test.patients, **self.options)
 
-    def scaled(self) -> np.ndarray:
-        """Test probabilities after temperature scaling, (seeds, N)."""
+    def scaled(self) -> list[np.ndarray]:
+        """Test probabilities after temperature scaling."""
         scalings = [calibrate.fit_temperature(self.val.labels, logits) for logits in self.val_logits]
-        return np.stack([scale(logits) for scale, logits in zip(scalings, self.test_logits, strict=True)])
+        return [scale(logits) for scale, logits in zip(scalings, self.test_logits, strict=True)]
 
 
 def networks(run: Run) -> Networks:
@@ -65,22 +73,22 @@ def networks(run: Run) -> Networks:
         cohort = heat.hold_out(cohort, _boxes()["image_id"])
     val, test = cohort.split("val"), cohort.split("test")
     models = [train_or_load(cohort, recipe("residual", run.preset, seed=seed))[0] for seed in run.seeds]
-    logits = (np.stack([predict_logits(model, part.images) for model in models]) for part in (val, test))
+    of_val, of_test = ([predict_logits(model, part.images) for model in models] for part in (val, test))
     options = {"replicates": error_replicates(run), "seed": run.seed}
-    return Networks(cohort, val, test, models, *logits, options)
+    return Networks(cohort, val, test, models, of_val, of_test, options)
 
 
 def roc(run: Run) -> Made:
     n = networks(run)
-    curves = (
+    drawn, recalled = (
         thresholds.mean_curve(
-            n.test.labels, expit(n.test_logits), n.test.patients, kind,
+            n.test.labels, n.test_scores, n.test.patients, kind,
             replicates=n.options["replicates"] // 2, seed=run.seed,
         )
         for kind in ("roc", "precision_recall")
     )  # fmt: skip
     numbers = n.measured()
-    figure = error_plots.curves(*curves, numbers, n.points(), prevalence=n.test.labels.mean())
+    figure = error_plots.curves(drawn, recalled, numbers, n.points(), prevalence=n.test.labels.mean())
     prevalence = {"prevalence": Estimate(n.test.labels.mean(), n=len(n.test))}
     return Made(numbers | prevalence, figure, n.cohort.content_hash())
 
@@ -88,9 +96,15 @@ def roc(run: Run) -> Made:
 def operating_points(run: Run) -> Made:
     n = networks(run)
     points = n.points()
-    chosen = (n.test.labels, expit(n.test_logits), points["youden"].thresholds)
     settings, values = (
-        thresholds.predictive_values(*chosen, prevalences, n.test.patients, **n.options)
+        thresholds.predictive_values(
+            n.test.labels,
+            n.test_scores,
+            points["youden"].thresholds,
+            prevalences,
+            n.test.patients,
+            **n.options,
+        )
         for prevalences in (thresholds.SETTINGS, np.geomspace(0.001, 0.8, 60))
     )
     figure = error_plots.operating_points(points, values, thresholds.SETTINGS)
@@ -101,14 +115,14 @@ def calibration(run: Run) -> Made:
     n = networks(run)
     scalings = [calibrate.fit_temperature(n.val.labels, logits) for logits in n.val_logits]
     platt = [calibrate.fit_platt(n.val.labels, logits) for logits in n.val_logits]
-    offset = np.stack([scale(logits) for scale, logits in zip(platt, n.test_logits, strict=True)])
-    versions = {"as trained": expit(n.test_logits), "temperature": n.scaled(), "with offset": offset}
+    offset = [scale(logits) for scale, logits in zip(platt, n.test_logits, strict=True)]
+    versions = {"as trained": n.test_scores, "temperature": n.scaled(), "with offset": offset}
     errors = {
         name: calibrate.calibration(n.test.labels, p, n.test.patients, **n.options)
         for name, p in versions.items()
     }
     diagrams = {
-        name: calibrate.reliability(n.test.labels, p.mean(axis=0), n.test.patients, **n.options)
+        name: calibrate.reliability(n.test.labels, np.mean(p, axis=0), n.test.patients, **n.options)
         for name, p in versions.items()
     }
     names = zip(("before", "after", "offset"), errors.values(), strict=True)
@@ -120,7 +134,7 @@ def calibration(run: Run) -> Made:
 def subgroups(run: Run) -> Made:
     n = networks(run)
     points = n.points()["youden"]
-    scores, options = expit(n.test_logits), {"thresholds": points.thresholds, **n.options}
+    scores, options = n.test_scores, {"thresholds": points.thresholds, **n.options}
     table, found = n.test.table, []
     divisions = groups.divisions(table)
     if len(divisions.columns):
@@ -145,7 +159,7 @@ def label_errors(run: Run) -> Made:
     if run.chexnet_dir is not None:
         return _labels_that_experts_saw(run)
     n = networks(run)
-    score = n.scaled().mean(axis=0)
+    score = np.mean(n.scaled(), axis=0)
     planted, wrong = doubts.plant(n.test.labels, 0.08, n.test.patients, seed=run.seed)
     suspected = doubts.suspects(planted, score)["suspected"]
     found = doubts.agreement(suspected, wrong, planted, n.test.patients, **n.options)
@@ -159,7 +173,7 @@ def label_errors(run: Run) -> Made:
 
 
 def _labels_that_experts_saw(run: Run) -> Made:
-    doubted = chexnet.suspected_labels(chexnet.load(run.chexnet_dir))
+    doubted = chexnet.suspected_labels(chexnet.load(run.folder("chexnet_dir")))
     seen = doubted[doubted["opacity"].notna()]
     found = doubts.agreement(
         seen["suspected"], seen["wrong"], seen["label"], seen["patient_id"],
@@ -173,11 +187,11 @@ def _labels_that_experts_saw(run: Run) -> Made:
 
 def attribution(run: Run) -> Made:
     n = networks(run)
-    ill = n.test.take(n.test.labels == 1)
+    ill = n.test.take(np.asarray(n.test.labels == 1))
     if run.dataset == "nih" and n.test.table["image_id"].isin(_boxes()["image_id"]).sum() > 1:
         ill = heat.with_boxes(n.test, _boxes())
     elif ill.lesion_masks is not None:
-        ill = ill.take(ill.lesion_masks.any(axis=(1, 2)))
+        ill = ill.take(np.asarray(ill.lesion_masks.any(axis=(1, 2))))
     most, few = {"smoke": (6, 3), "course": (48, 12), "full": (64, 16)}[run.preset]
     ill = ill.take(np.random.default_rng(run.seed).permutation(len(ill))[:most])
     if ill.lung_masks is None:

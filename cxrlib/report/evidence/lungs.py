@@ -32,8 +32,10 @@ def site_test(run: Run) -> Made:
     for name, config in steps().items():
         one = preprocess(cohort, config, image_size=run.image_size)
         masked = one if one.lung_masks is not None else segment(one)
-        there = masked.lung_masks.any((1, 2))  # where no lungs were found, there is nothing to leave out
-        part = masked.take(there)
+        there = np.asarray(masked.lung_masks).any(
+            (1, 2)
+        )  # where no lungs were found, there is nothing to leave out
+        part = masked.take(np.asarray(there))
         for region, label in REGIONS.items():
             tests[label][name] = sites.site_test(
                 part.images, part.table["site"], part.patients, masks=part.lung_masks, region=region,
@@ -48,7 +50,7 @@ def site_test(run: Run) -> Made:
 
 
 def dice(run: Run) -> Made:
-    found = dice_study(run.data_dir, preset=run.preset, seeds=run.seeds)
+    found = dice_study(run.folder("data_dir"), preset=run.preset, seeds=run.seeds)
     numbers = dice_numbers(found)
     figure = preprocessing_plots.dice_by_image(found, numbers, ROW_NAMES)
     return Made(

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, cast
 from cxrlib.cohort import Cohort
 from cxrlib.datasets import SOURCES, load
 from cxrlib.errors import ConfigError
-from cxrlib.evaluation.metrics import Estimate
 from cxrlib.evaluation.results import record
 
 if TYPE_CHECKING:
@@ -53,6 +52,10 @@ class Run:
     def seed(self) -> int:
         return self.seeds[0]
 
+    def folder(self, name: str) -> Path:
+        """One of :data:`FOLDERS` that the study needs, which :func:`checked` saw to."""
+        return cast(Path, getattr(self, name))
+
     def load(self, *, smoke: int, course: int | None = None, full: int | None = None, **other: Any) -> Cohort:
         """The data set's Cohort, of at most so many images under each preset."""
         limit = {"smoke": smoke, "course": course, "full": full}[self.preset]
@@ -69,7 +72,7 @@ class Run:
 class Made:
     """What a study found: numbers by dotted name, the figure that shows them, and the images' hash."""
 
-    numbers: Mapping[str, Estimate | float]
+    numbers: Mapping[str, Any]
     figure: Figure | Axes | None
     content_hash: str | None = None
 
@@ -125,8 +128,8 @@ class Entry:
 
 _NIH, _KERMANY, _PHANTOM, _MASKS = ("nih",), ("kermany",), ("phantom",), ("lung_masks",)
 _CHEXNET = {"nih": ("chexnet_dir",)}
-_NETWORK = {"image_size": 128, "anywhere": True, "seeded": True}
-_PLAIN = {"image_size": 64, "anywhere": True, "seeded": True}
+_NETWORK: dict[str, Any] = {"image_size": 128, "anywhere": True, "seeded": True}
+_PLAIN: dict[str, Any] = {"image_size": 64, "anywhere": True, "seeded": True}
 
 STUDIES: dict[str, Entry] = {
     entry.name: entry

@@ -23,7 +23,7 @@ def regions(run: Run) -> Made:
     cohort = cohort.with_images(np.array(cohort.images))  # from the disk into memory
     if cohort.lung_masks is None:
         larger = segment(run.load(smoke=300, image_size=2 * run.image_size))
-        cohort = cohort.with_images(cohort.images, lung_masks=np.array(larger.lung_masks[:, ::2, ::2]))
+        cohort = cohort.with_images(cohort.images, lung_masks=np.array(larger.lung_masks)[:, ::2, ::2])
     found = region_study.regions(cohort, run.preset, run.seeds)
     references = {"the original project": 0.82} if run.dataset == "kermany" else {}
     figure = shortcut_plots.regions(found, references=references)

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import html
 from collections.abc import Sequence
+from typing import Any
 
-from IPython.display import HTML, Image, display
+import IPython.display
 
 from cxrlib.evaluation.metrics import Estimate
 from cxrlib.evaluation.results import Record, recorded
 from cxrlib.report.evidence.registry import study_named
+
+#: Untyped in IPython.
+HTML: Any = IPython.display.HTML
+Image: Any = IPython.display.Image
+display: Any = IPython.display.display
 
 MOST = 24
 """Rows of the folded table, where nobody says which."""

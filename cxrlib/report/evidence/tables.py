@@ -28,14 +28,15 @@ PUBLISHED = {"ChestX-ray8 (Wang 2017)": 0.633, "CheXNet (Rajpurkar 2017)": 0.768
 def findings(run: Run) -> Made:
     nih = nih_tables.metadata()
     counts = eda.finding_counts(nih, nih_tables.FINDINGS)
-    numbers = {f"{finding}.images": row.images for finding, row in counts.iterrows()}
+    numbers: dict[str, Any] = {f"{finding}.images": n for finding, n in counts["images"].items()}
     return Made(numbers | {"no_finding.images": nih["no_finding"].sum()}, eda_plots.findings(counts))
 
 
 def cooccurrence(run: Run) -> Made:
     nih = nih_tables.metadata()
     together = eda.cooccurrence(nih, nih_tables.FINDINGS)
-    numbers = {f"{a}.{b}": together.loc[a, b] for i, a in enumerate(together) for b in together.columns[i:]}
+    names = list(together.columns)
+    numbers = {f"{a}.{b}": together[b][a] for i, a in enumerate(names) for b in names[i:]}
     return Made(numbers, eda_plots.lift(eda.lift(together, len(nih))))
 
 
@@ -44,7 +45,7 @@ def images_per_patient(run: Run) -> Made:
     sizes = eda.images_per_patient(nih)
     curve = eda.concentration(sizes)
     leak = eda.image_split_leakage(nih, seed=run.seed)
-    numbers = {
+    numbers: dict[str, Any] = {
         "patients": len(sizes),
         "most": sizes.max(),
         "single": (sizes == 1).mean(),
@@ -69,7 +70,7 @@ def age(run: Run) -> Made:
 
 def view_prevalence(run: Run) -> Made:
     nih, rsna = nih_tables.metadata(), nih_tables.rsna_labels()
-    options = {"replicates": _replicates(run), "seed": run.seed}
+    options: dict[str, Any] = {"replicates": _replicates(run), "seed": run.seed}
     by_view, by_view_rsna = (
         eda.prevalence_by(nih, "view", **options),
         eda.prevalence_by(rsna, "view", replicates=0),
@@ -82,7 +83,11 @@ def view_prevalence(run: Run) -> Made:
         (axes[1], "RSNA: radiologists' opacity", by_view_rsna, rsna),
     ):
         eda_plots.prevalence(rows, title, "view", overall=table["label"].mean(), ax=ax)
-    numbers = {"nih.ratio": ratio, "rsna.ratio": ratio_rsna, "nih.AP.share": (nih["view"] == "AP").mean()}
+    numbers: dict[str, Any] = {
+        "nih.ratio": ratio,
+        "rsna.ratio": ratio_rsna,
+        "nih.AP.share": (nih["view"] == "AP").mean(),
+    }
     numbers |= eda.prevalence_estimates(by_view, "nih.") | eda.prevalence_estimates(by_view_rsna, "rsna.")
     return Made(numbers, axes[0])
 
@@ -94,7 +99,7 @@ def follow_up_prevalence(run: Run) -> Made:
     by_visit = eda.prevalence_by(nih, visits, replicates=_replicates(run), seed=run.seed)
     title = "Pneumonia label by follow-up number"
     axis = eda_plots.prevalence(by_visit, title, "images before this one", overall=nih["label"].mean())
-    axis.figure.set_size_inches(9, 3.4)
+    plt.gcf().set_size_inches(9, 3.4)
     return Made(eda.prevalence_estimates(by_visit, "images_"), axis)
 
 
@@ -113,9 +118,9 @@ def label_noise(run: Run) -> Made:
     }
     noise = eda.label_agreement(relabelled, pairs, replicates=_replicates(run), seed=run.seed)
     keys = ["pneumonia", "consolidation", "three_words", "five_words", "nodule_or_mass", "pneumothorax"]
-    numbers = eda.agreement_estimates(noise, keys)
-    prevalence = {"airspace_opacity.prevalence": relabelled["airspace_opacity"].mean()}
-    return Made(numbers | prevalence, eda_plots.agreement(noise))
+    numbers: dict[str, Any] = dict(eda.agreement_estimates(noise, keys))
+    numbers["airspace_opacity.prevalence"] = relabelled["airspace_opacity"].mean()
+    return Made(numbers, eda_plots.agreement(noise))
 
 
 def pixel_free(run: Run) -> Made:
@@ -129,7 +134,9 @@ def pixel_free(run: Run) -> Made:
     rows["RSNA labels: view, age, sex"] = radiologists.auc
     references = {"chance": 0.5} | PUBLISHED
     axis = plots.intervals(rows, title="Pneumonia from the table alone", xlabel="AUC", references=references)
-    numbers = {f"{name}.auc": blind[name].auc for name in blind} | {"rsna.metadata.auc": radiologists.auc}
+    numbers: dict[str, Any] = {f"{name}.auc": blind[name].auc for name in blind} | {
+        "rsna.metadata.auc": radiologists.auc
+    }
     numbers |= {
         f"metadata.{column}.importance": loss for column, loss in blind["metadata"].importance.items()
     }
@@ -204,5 +211,4 @@ def _options(run: Run) -> dict[str, Any]:
 
 
 def _chexnet(run: Run) -> pd.DataFrame:
-    assert run.chexnet_dir is not None  # the registry asks for it
-    return chexnet.load(run.chexnet_dir)
+    return chexnet.load(run.folder("chexnet_dir"))
