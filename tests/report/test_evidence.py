@@ -67,6 +67,8 @@ def made(cxr, out: Path, name: str, dataset: str, *options):
     return record
 
 
+# Of a network that was trained for seven steps they may:
+@pytest.mark.filterwarnings("ignore:All logits lie between 0 and 1")
 @pytest.mark.parametrize("name", FREE)
 def test_a_study_runs_at_preset_smoke_without_anyones_images(cxr, out, name):
     entry = STUDIES[name]
