@@ -7,6 +7,7 @@ was not understood.
 
 from __future__ import annotations
 
+import io
 import sys
 import warnings
 from enum import StrEnum
@@ -385,6 +386,9 @@ def main() -> None:
     """Run ``cxr``; a CxrError becomes its message and exit status 1."""
     warnings.showwarning = _warn
     asked = " ".join(["cxr", *sys.argv[1:3]][: 3 if sys.argv[1:2] in (["lungs"], ["data"]) else 2])
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal without a dash prints a question mark for it
+            stream.reconfigure(errors="replace")
     try:
         with course_packages(asked):
             app()

@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import warnings
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
@@ -22,9 +24,9 @@ import numpy as np
 
 from cxrlib.cohort import Cohort
 from cxrlib.datasets import _files, folder, kermany, lung_masks, medmnist, nih, nih_tables
-from cxrlib.errors import ConfigError, DataError
+from cxrlib.errors import ConfigError, CxrWarning, DataError
 from cxrlib.io import cache
-from cxrlib.io.decode import EXTENSIONS
+from cxrlib.io.decode import FORMATS
 
 __all__ = [
     "SOURCES", "Source", "decode_files", "describe", "fetch", "image_files", "load", "nih_tables", "verify",
@@ -276,21 +278,30 @@ def verify(name: str, data_dir: str | Path | None = None, **options: Any) -> lis
 def image_files(paths: Iterable[str | Path]) -> list[Path]:
     """Files as they are, folders as the images in them and below, sorted by name.
 
+    What is an image in a folder its ending or its content tells; a warning says what was left out, and why.
     Raises a DataError where something named is not there, or holds no image.
     """
     found: list[Path] = []
+    left_out = Counter[str]()
     for path in map(Path, [paths] if isinstance(paths, (str, Path)) else paths):
+        path = Path(_files.on_disk(str(path)))
         if path.is_dir():
-            found += _files.images_below(path)
+            images, others = _files.images_below(path)
+            found += images
+            left_out += others
         elif path.exists():
             found.append(path)
         else:
             raise DataError(f"{path} does not exist.", remedy="Name image files, or folders of them.")
+    reasons = "; ".join(f"{count} ({reason})" for reason, count in left_out.most_common(10))
     if not found:
         raise DataError(
-            "No image is in what was named.",
-            remedy=f"Name files or folders of {', '.join(EXTENSIONS)}.",
+            f"No image is in what was named.{' Left out: ' * bool(reasons)}{reasons}",
+            remedy=f"Name files or folders of {', '.join(FORMATS)} or DICOM.",
         )
+    if reasons:
+        message = f"{left_out.total()} files are no images that can be read and are left out: {reasons}."
+        warnings.warn(message, CxrWarning, stacklevel=2)
     return found
 
 

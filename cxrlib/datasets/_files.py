@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
+import unicodedata
+import warnings
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,9 +15,10 @@ import numpy as np
 import pandas as pd
 
 from cxrlib.cohort import Cohort, split_by_patient
-from cxrlib.errors import ConfigError, DataError
+from cxrlib.errors import ConfigError, CxrWarning, DataError
 from cxrlib.io.cache import decode_files
-from cxrlib.io.decode import EXTENSIONS
+from cxrlib.io.decode import EXTENSIONS, FORMATS, kind_of
+from cxrlib.io.masks import MaskReader
 
 VALIDATION_SHARE = 0.1
 
@@ -40,7 +44,7 @@ def official_splits(table: pd.DataFrame, in_test: pd.Series, seed: int) -> np.nd
 
 
 def images_in(folder: Path, extensions: Iterable[str] = EXTENSIONS) -> list[Path]:
-    """The image files directly in a folder, by name; hidden ones (``.DS_Store``, ``._x.png``) left out."""
+    """The files of these endings directly in a folder, by name; hidden ones (``._x.png``) left out."""
     endings = tuple(extensions)
     with os.scandir(folder) as entries:
         names = [
@@ -51,15 +55,56 @@ def images_in(folder: Path, extensions: Iterable[str] = EXTENSIONS) -> list[Path
     return [folder / name for name in sorted(names)]
 
 
-def images_below(folder: Path) -> list[Path]:
-    """The image files in a folder and all folders below, linked ones too, each of which is read once."""
+def images_below(folder: Path) -> tuple[list[Path], Counter[str]]:
+    """The image files in a folder and all folders below, linked ones too, each of which is read once.
+
+    A file with an image's ending is taken for one; what any other is, its content tells. Also: of those left
+    out, how many for which reason. Hidden files and folders are passed over.
+    """
     here = os.stat(folder)
-    seen, found = {(here.st_dev, here.st_ino)}, []
+    seen, found, left_out = {(here.st_dev, here.st_ino)}, [], Counter[str]()
     for root, folders, files in os.walk(folder, followlinks=True):
-        folders[:] = [name for name in sorted(folders) if _is_new(os.path.join(root, name), seen)]
-        if any(name.lower().endswith(EXTENSIONS) for name in files):
-            found += images_in(Path(root))
-    return found
+        folders[:] = [
+            name
+            for name in sorted(folders)
+            if not name.startswith(".") and _is_new(os.path.join(root, name), seen)
+        ]
+        for name in sorted(files):
+            if name.startswith("."):
+                continue
+            path = Path(root, name)
+            reason = "" if name.lower().endswith(EXTENSIONS) else _no_image(path)
+            if reason:
+                left_out[reason] += 1
+            else:
+                found.append(path)
+    return found, left_out
+
+
+def _no_image(path: Path) -> str:
+    """Why a file without an image's ending is none, "" if it is one by its first bytes."""
+    ending = f"*{path.suffix}" if path.suffix else "no ending"
+    try:
+        if not path.is_file():
+            return "pipe, device or broken link"
+        with open(path, "rb") as file:
+            head = file.read(1024)
+    except OSError:
+        return f"cannot be read, {ending}"
+    kind = kind_of(path, head)
+    if kind == "DICOM" and path.name.upper() == "DICOMDIR":
+        return "DICOMDIR, an index"
+    if kind == "DICOM" or kind in FORMATS:
+        return ""
+    return f"{kind or 'no image'}, {ending}"
+
+
+def on_disk(path: str) -> str:
+    """The path, or, where only that is there, its other Unicode form (é as one character or two)."""
+    if os.path.exists(path):
+        return path
+    others = (unicodedata.normalize(form, path) for form in ("NFC", "NFD"))
+    return next((other for other in others if os.path.exists(other)), path)
 
 
 def _is_new(folder: str, seen: set[tuple[int, int]]) -> bool:
@@ -122,10 +167,24 @@ def cohort_from_files(
 def masks_from_files(
     paths: Sequence[str | Path], *, image_size: int, fit: str = "letterbox", **decoding: Any
 ) -> np.ndarray:
-    """Decode mask files into uint8 0/1, shape (N, image_size, image_size); every one must be readable."""
-    masks = decode_files(paths, image_size, fit=fit, **decoding).images
+    """Read mask files into uint8 0/1, shape (N, image_size, image_size); every one must be readable.
+
+    See :func:`cxrlib.io.masks.read_mask`. Raises a DataError where all are empty, and warns where some are.
+    """
+    decoded = decode_files(paths, image_size, fit=fit, process=MaskReader(fit), **decoding)
     # Half of the pixel's area: the resize is antialiased, so 128 is where the outline runs.
-    return (masks >= 128).astype(np.uint8)
+    masks = (decoded.images >= 128).astype(np.uint8)
+    empty = [str(path) for path, mask in zip(paths, masks, strict=True) if not mask.any()]
+    if empty and len(empty) == len(masks):
+        raise DataError(
+            f"All {len(empty)} masks are empty.",
+            offenders=empty,
+            remedy="Check that these are the masks, not black pictures: what is not black is marked.",
+        )
+    if empty:
+        message = f"{len(empty)} of {len(masks)} masks are empty: {', '.join(empty[:5])}."
+        warnings.warn(message, CxrWarning, stacklevel=3)
+    return masks
 
 
 def from_kaggle(handle: str, data_dir: str | Path | None) -> Path:

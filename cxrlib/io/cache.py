@@ -263,10 +263,11 @@ def _decode_chunk(
     shapes = np.zeros((len(paths), 2), np.int32)
     values = np.zeros((len(paths), process.values if process else 0))
     bad = []
+    read = getattr(process, "read", decode_with_shape)  # masks are read in their own way
     for position, path in enumerate(paths):
         try:
             # Four times the size: a reduced JPEG decode is then within one grey level of a full one.
-            image, shapes[position] = decode_with_shape(path, minimum=4 * size)
+            image, shapes[position] = read(path, minimum=4 * size)
             if process is None:
                 blocks[0][position] = resize(image, size, fit)
                 continue

@@ -7,19 +7,23 @@ How each kind of file becomes 0–255
     NIH, that is the channel itself. Colour JPEG gives its own luma channel, without the way through RGB.
 Palette, alpha
     Looked up, then laid over black.
-16-bit PNG and TIFF
+More than 8 bits, grey or colour
     ``value × 255 / (2**bits − 1)``, rounded, where bits is the smallest of 8, 10, 12, 14 and 16 that holds
-    the file's brightest pixel: detectors write 10 to 16 bits into 16-bit files, and a fixed ``/ 257`` would
+    the file's brightest value: detectors write 10 to 16 bits into 16-bit files, and a fixed ``/ 257`` would
     turn the narrower ones black. A file that holds ``257 × v`` comes out as ``v``.
-32-bit and floating-point TIFF
+32-bit, 64-bit and floating-point TIFF
     0–1 is multiplied by 255; whole 16-bit values go as above; anything else is stretched from its 0.1st to
     its 99.9th percentile. NaN and infinity are errors.
 DICOM
     Modality LUT or rescale, then the file's first VOI LUT or window, whose ends become 0 and 255. Without
     one, unsigned 8-bit pixels without rescale stay as stored and all else is stretched from its 0.1st to its
     99.9th percentile, padding pixels left out. MONOCHROME1 is inverted; padding becomes black.
-    See PS3.3 C.11.1–C.11.2.
+    See PS3.3 C.11.1–C.11.2. What a header says of depth, signs and lookup tables is believed unless the
+    data contradict it, see :mod:`cxrlib.io.dicom`.
 
+A picture of fewer than some twenty grey levels, made from a file that holds more, is an error.
+PNG and BMP are read by Pillow, colour PNG of 16 bits, of which Pillow keeps the upper bytes, by imagecodecs,
+as is JPEG of 12 bits or without loss; TIFF by tifffile and imagecodecs; DICOM by pydicom.
 In all of them bone is bright, and a JPEG's or TIFF's EXIF orientation is applied.
 """
 
@@ -41,14 +45,18 @@ from cxrlib.io.pixels import (
     BAD_FILE,
     MAX_BYTES,
     check_pixels,
+    check_plausible,
     check_scans,
-    in_strips,
-    stretched,
-    strips,
+    jpeg_frames,
+    luma,
+    oriented,
+    over_black,
+    to_8_bit,
     too_large,
+    unsupported,
 )
 
-DECODER_VERSION = 1
+DECODER_VERSION = 2
 """Raised by one whenever an image may come out with other pixels: caches are keyed by it."""
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".dcm", ".dicom")
@@ -56,6 +64,18 @@ EXTENSIONS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".dcm", ".dicom"
 FITS = ("letterbox", "stretch")
 
 FORMATS = ("PNG", "JPEG", "TIFF", "BMP")
+
+_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_KINDS = ((b"\x89PNG", "PNG"), (b"\xff\xd8", "JPEG"), (b"BM", "BMP"), *((magic, "TIFF") for magic in _TIFF))
+_RASTER = tuple(magic for magic, _ in _KINDS)
+_OTHERS = (
+    (b"GIF8", "GIF"), (b"\0\0\0\x0cjP  ", "JPEG 2000"), (b"\xff\x4f\xff\x51", "JPEG 2000"),
+    (b"\0\0\0\x0cJXL ", "JPEG XL"), (b"%PDF", "PDF"), (b"\x1f\x8b", "gzip (NIfTI?)"), (b"PK\3\4", "ZIP"),
+    (b"\x93NUMPY", "NumPy array"), (b"NRRD", "NRRD"), (b"8BPS", "Photoshop"), (b"\x89HDF", "HDF5"),
+    (b"P5", "PGM"), (b"P2", "PGM"), (b"P6", "PPM"),
+)  # fmt: skip
+_LOSSLESS = (0xC3, 0xC7, 0xCB, 0xCF, 0xF7)  # JPEG's markers of frames without loss, and of JPEG-LS
+_CONVERT = "Convert it to PNG, TIFF or DICOM, 8 or 16 bits, grey or RGB (magick IN -colorspace Gray OUT.png)."
 logging.getLogger("PIL").setLevel(logging.INFO)  # below, it quotes descriptions and names from EXIF
 
 
@@ -79,7 +99,8 @@ def decode(path: str | Path, *, minimum: int | None = None) -> np.ndarray:
     ------
     DecodeError
         The file is missing, empty, truncated, damaged, no image, of an unsupported kind, has more than
-        :data:`MAX_PIXELS` pixels or several pages or frames, or holds NaN or infinity.
+        :data:`MAX_PIXELS` pixels or several pages or frames, holds NaN or infinity, or would lose nearly all
+        of its grey levels.
     """
     return decode_with_shape(path, minimum=minimum)[0]
 
@@ -113,6 +134,8 @@ def decode_with_shape(path: str | Path, *, minimum: int | None = None) -> tuple[
     except Image.DecompressionBombError:
         assert Image.MAX_IMAGE_PIXELS is not None  # or there were no such error
         raise too_large(path, f"more than {2 * Image.MAX_IMAGE_PIXELS:,}") from None
+    except NotImplementedError as error:
+        raise unsupported(path, f"is of a kind of image ({_first_line(error)})", _CONVERT) from error
     except Exception as error:  # decoders raise nearly anything on damaged input: KeyError, struct.error, …
         raise DecodeError(f"{path} is damaged or truncated: {_first_line(error)}", remedy=BAD_FILE) from error
 
@@ -162,25 +185,6 @@ def placed(height: int, width: int, size: int, fit: str = "letterbox") -> tuple[
     return (size - new_height) // 2, (size - new_width) // 2, new_height, new_width
 
 
-def to_8_bit(values: np.ndarray, path: Path) -> np.ndarray:
-    """Map 16-bit, 32-bit or floating-point pixels to 0–255 as the module's docstring says."""
-    low, high = values.min(), values.max()
-    if np.issubdtype(values.dtype, np.floating):
-        if not np.isfinite([low, high]).all():
-            raise DecodeError(
-                f"{path} holds {int((~np.isfinite(values)).sum())} pixels that are NaN or infinite.",
-                remedy=BAD_FILE,
-            )
-        if low >= 0 and high <= 1:
-            return in_strips(values, lambda part: part * 255.0)
-        if any((part != np.rint(part)).any() for part in strips(values)):
-            return stretched(values)
-    if low < 0 or high > 65_535:
-        return stretched(values)
-    bits = next(bits for bits in (8, 10, 12, 14, 16) if high < 2**bits)
-    return in_strips(values, lambda part: part * (255.0 / (2**bits - 1)))
-
-
 def file_bytes(path: Path) -> bytes:
     """The bytes of a regular file that is neither empty nor larger than :data:`MAX_BYTES`."""
     try:
@@ -211,52 +215,99 @@ def is_dicom(path: Path, data: bytes) -> bool:
     """Whether a file is to be read as DICOM."""
     if data[128:132] == b"DICM":
         return True
-    # Old files begin without the preamble; then the name decides, unless the content is plainly another kind.
-    raster = (b"\x89PNG", b"\xff\xd8", b"BM", b"II*\0", b"MM\0*")
-    return path.suffix.lower() in (".dcm", ".dicom") and not data.startswith(raster)
+    # Old files begin without the preamble, at an element of group 2 or 8, in either byte order.
+    little = data[:2] in (b"\2\0", b"\10\0") and data[3:4] == b"\0"
+    if little or (data[:2] in (b"\0\2", b"\0\10") and data[2:3] == b"\0"):
+        return data[4:6].isalpha() or data[6:8] == b"\0\0"
+    return path.suffix.lower() in (".dcm", ".dicom") and not data.startswith(_RASTER)
+
+
+def kind_of(path: Path, data: bytes) -> str:
+    """What a file is by its first bytes: an entry of :data:`FORMATS`, DICOM, another kind's name, or ""."""
+    if is_dicom(path, data):
+        return "DICOM"
+    for magic, name in (*_KINDS, *_OTHERS):
+        if data.startswith(magic):
+            return name
+    if data[4:8] == b"ftyp":
+        return "HEIF or AVIF"
+    return "WebP" if data[:4] == b"RIFF" and data[8:12] == b"WEBP" else ""
 
 
 def _raster(path: Path, data: bytes, minimum: int | None) -> tuple[np.ndarray, tuple[int, int]]:
-    stream = io.BytesIO(data)
-    image: Image.Image = Image.open(stream, formats=FORMATS)
+    kind = kind_of(path, data)
+    if kind == "TIFF":
+        from cxrlib.io.tiff import read_tiff  # tifffile takes a while to import
+
+        gray = read_tiff(path, data)
+        return gray, gray.shape
+    if kind == "JPEG" and any(bits != 8 or sof in _LOSSLESS for sof, bits, *_ in jpeg_frames(data)):
+        return _deep_jpeg(path, data)
+    if kind and kind not in FORMATS:
+        raise unsupported(path, f"is a file of the kind {kind}", _CONVERT)
+    image: Image.Image = Image.open(stream := io.BytesIO(data), formats=FORMATS)
     check_pixels(path, image.height, image.width)
+    # A phone's JPEG carries previews behind the picture (MPO); viewers show the first.
+    jpeg = image.format in ("JPEG", "MPO")
     if image.format == "PNG":
         _check_png(path, data)
-    elif image.format == "JPEG":
+    elif jpeg:
         check_scans(path, data, image.height * image.width)
         if data.find(b"\xff\xd9", stream.tell()) < 0:
             # libjpeg paints what is missing grey; Pillow notices only some of that.
             raise DecodeError(f"{path} is truncated: the JPEG has no end marker.", remedy=BAD_FILE)
-    if _has_second(image):
-        raise DecodeError(
-            f"{path} holds several pages or frames.", remedy="Save the one that counts as a file."
-        )
+    if not jpeg and getattr(image, "is_animated", False):
+        raise unsupported(path, "holds several pages or frames", "Save the one that counts as a file.")
     shape = (image.height, image.width)
-    if image.format == "JPEG" and image.mode == "RGB":
+    if jpeg and image.mode in ("L", "RGB"):
         image.draft("L", None if minimum is None else (minimum, minimum))
-    elif image.format == "JPEG" and minimum is not None:
+    elif jpeg and minimum is not None:
         image.draft(image.mode, (minimum, minimum))
-    # Pillow inverts 8-bit TIFFs whose photometric interpretation is "white is zero", and no deeper ones.
-    white_is_zero = image.format == "TIFF" and getattr(image, "tag_v2", {}).get(262) == 0
     image.load()
-    if image.getexif().get(0x0112, 1) != 1:
+    orientation = image.getexif().get(0x0112, 1)
+    if image.format == "PNG" and data[24:26] in (b"\x10\2", b"\x10\4", b"\x10\6"):  # 16 bits, not just grey
+        gray = oriented(_deep_png(path, data), orientation)
+        return gray, gray.shape
+    if orientation != 1:
         rotated = ImageOps.exif_transpose(image)
         if rotated.size != image.size:
             shape = shape[::-1]
         image = rotated
-    return _gray(path, image, white_is_zero), shape
+    return _gray(path, image), shape
 
 
-def _has_second(image: Image.Image) -> bool:
-    """Whether there is another page. Counting them all would take a chain of a million empty ones hours."""
-    try:
-        image.seek(1)
-    except EOFError:
-        return False
-    return True
+def _deep_png(path: Path, data: bytes) -> np.ndarray:
+    import imagecodecs
+
+    values = imagecodecs.png_decode(data)
+    channels = values.shape[2]
+    gray = to_8_bit(values[..., 0] if channels == 2 else values[..., :3], path)
+    gray = luma(gray) if gray.ndim == 3 else gray
+    check_plausible(path, values[..., 0], gray, "how it was exported")
+    return gray if channels == 3 else over_black(path, gray, values[..., -1])
 
 
-def _gray(path: Path, image: Image.Image, white_is_zero: bool) -> np.ndarray:
+def _deep_jpeg(path: Path, data: bytes) -> tuple[np.ndarray, tuple[int, int]]:
+    """JPEG of 12 bits or lossless JPEG, which Pillow's libjpeg does not decode."""
+    import imagecodecs
+
+    sof, bits, height, width, ids = next(jpeg_frames(data))
+    check_pixels(path, height, width)
+    check_scans(path, data, height * width)
+    if data.find(b"\xff\xd9") < 0:
+        raise DecodeError(f"{path} is truncated: the JPEG has no end marker.", remedy=BAD_FILE)
+    if len(ids) != 1 or sof not in (0xC1, 0xC2, *_LOSSLESS[:1]):
+        what = "JPEG-LS" if sof == 0xF7 else f"JPEG of {bits} bits and {len(ids)} channels"
+        raise unsupported(path, f"is a {what} (marker {sof:X})", _CONVERT)
+    values = imagecodecs.jpeg_decode(data)
+    if values.shape != (height, width):
+        raise DecodeError(f"{path} is damaged: its JPEG is of the shape {values.shape}.", remedy=BAD_FILE)
+    gray = values if values.dtype == np.uint8 else to_8_bit(values, path, bits)
+    check_plausible(path, values, gray, "how it was exported")
+    return gray, gray.shape
+
+
+def _gray(path: Path, image: Image.Image) -> np.ndarray:
     mode = image.mode
     if mode == "P":
         mode = "RGBA" if "transparency" in image.info else "RGB"
@@ -267,19 +318,13 @@ def _gray(path: Path, image: Image.Image, white_is_zero: bool) -> np.ndarray:
         return np.array(image.convert("L"))
     if mode in ("LA", "PA", "RGBA"):
         image = image if mode == "RGBA" else image.convert("RGBA")
-        gray, alpha = np.array(image.convert("L")), image.getchannel("A")
-        if alpha.getextrema()[0] == 255:
-            return gray
-        pairs = zip(strips(gray), strips(np.asarray(alpha)), strict=True)
-        return np.concatenate([np.rint(g * (a / 255.0)).astype(np.uint8) for g, a in pairs])
-    if mode.startswith("I;16") or mode in ("I", "F"):
+        return over_black(path, np.array(image.convert("L")), np.asarray(image.getchannel("A")))
+    if mode.startswith("I"):
         values = np.asarray(image)
         gray = to_8_bit(values, path)
-        return 255 - gray if white_is_zero else gray
-    raise DecodeError(
-        f"{path} has the colour mode {mode}, which is not supported.",
-        remedy="Save it as 8- or 16-bit greyscale, RGB or RGBA.",
-    )
+        check_plausible(path, values, gray, "how it was exported")
+        return gray
+    raise unsupported(path, f"has the colour mode {mode}", _CONVERT)
 
 
 def _check_png(path: Path, data: bytes) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,7 +17,7 @@ from cxrlib.images import regions
 from cxrlib.images.borders import reduced
 from cxrlib.images.polarity import bone_is_bright
 from cxrlib.io.cache import progress_bar
-from cxrlib.io.decode import decode, placed, resize
+from cxrlib.io.decode import EXTENSIONS, decode, placed, resize
 from cxrlib.io.storage import atomic_path
 from cxrlib.lungs.masks import Predictor, lung_masks, predictor
 from cxrlib.lungs.shipped import SIDE
@@ -40,7 +41,9 @@ def apply_to_files(
     skip_bad: bool = False,
     progress: bool | None = None,
 ) -> pd.DataFrame:
-    """Write ``out/<name>.png`` for each file whose lungs are found, and ``out/lungs.csv`` for all.
+    """Write a PNG for each file whose lungs are found, and ``out/lungs.csv`` for all.
+
+    Below ``out`` are the folders that the files have below the folder that holds them all.
 
     Parameters
     ----------
@@ -117,6 +120,7 @@ def _one(path: Path, target: Path, what: str, margin: float | None, predict: Pre
     mask, (problem,) = _in_file(predict((255 - small if negative else small)[None]), image.shape)
     if problem:
         return {"plausible": False, "problem": problem, "negative": negative, "lung_area": 0.0}
+    target.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(target) as temporary:
         Image.fromarray(_region(image, mask, what, margin)).save(temporary)
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
@@ -155,13 +159,25 @@ def _region(image: np.ndarray, mask: np.ndarray, what: str, margin: float | None
 
 
 def _names(paths: list[Path]) -> list[str]:
-    """A file name each, none twice: files of one name in several folders are numbered."""
-    often = Counter(path.stem for path in paths)
-    seen: Counter[str] = Counter()
-    names = []
-    for path in paths:
-        seen[path.stem] += 1
-        number = f"-{seen[path.stem]}" if often[path.stem] > 1 else ""
+    """A file name each, none twice, in the folders that the files have below the one that holds them all.
+
+    Files whose names differ in their endings or in case alone are numbered.
+    """
+    places = [Path(os.path.abspath(path)) for path in paths]
+    places = [p.with_suffix("") if p.suffix.lower() in EXTENSIONS else p for p in places]  # 1.2.840 has none
+    try:
+        root = os.path.commonpath([place.parent for place in places]) if places else ""
+        stems = [place.relative_to(root).as_posix() for place in places]
+    except ValueError:  # on several drives
+        stems = [f"{place.drive.strip(':')}/{place.relative_to(place.anchor).as_posix()}" for place in places]
+    often = Counter(stem.casefold() for stem in stems)
+    taken, names = set(often), []
+    for stem in stems:
+        name, number = stem, 0
+        while often[stem.casefold()] > 1 and name.casefold() in taken:
+            number += 1
+            name = f"{stem}-{number}"
+        taken.add(name.casefold())
         # A spreadsheet would take a cell that begins so for a formula; it is the same file.
-        names.append(f"{'./' * path.stem.startswith(_FORMULA)}{path.stem}{number}.png")
+        names.append(f"{'./' * name.startswith(_FORMULA)}{name}.png")
     return names

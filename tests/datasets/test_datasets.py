@@ -12,7 +12,7 @@ from PIL import Image
 
 from cxrlib import datasets
 from cxrlib.datasets import describe, fetch, load, verify
-from cxrlib.errors import ConfigError, DataError
+from cxrlib.errors import ConfigError, CxrWarning, DataError
 
 
 def write_image(path: Path, value: int = 0, shape=(20, 24)) -> None:
@@ -96,7 +96,8 @@ def test_image_files_opens_folders_and_keeps_files(tmp_path):
         write_image(tmp_path / name)
     (tmp_path / "a" / "notes.txt").touch()
     (tmp_path / "a" / "._1.jpg").touch()
-    names = [p.name for p in datasets.image_files([tmp_path / "c.png", tmp_path])]
+    with pytest.warns(CxrWarning, match=r"1 files .* left out: 1 \(no image, \*\.txt\)"):
+        names = [p.name for p in datasets.image_files([tmp_path / "c.png", tmp_path])]
     assert names == ["c.png", "c.png", "1.jpg", "2.png"]
     with pytest.raises(DataError, match="does not exist"):
         datasets.image_files([tmp_path / "d.png"])

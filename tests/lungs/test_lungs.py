@@ -12,7 +12,7 @@ import cxrlib
 from cxrlib.cli.main import app
 from cxrlib.errors import CheckpointError, ConfigError, DataError
 from cxrlib.lungs import masks as lungs
-from cxrlib.lungs.files import apply_to_files
+from cxrlib.lungs.files import _names, apply_to_files
 from cxrlib.lungs.masks import problem_with, segment
 from cxrlib.lungs.network import dice
 
@@ -231,7 +231,15 @@ def test_files_of_one_name_do_not_overwrite_each_other(files, tmp_path):
     twin = tmp_path / "other" / files[1].name
     twin.write_bytes(files[1].read_bytes())
     table = apply_to_files([files[1], twin], tmp_path / "out")
-    assert list(table["file"]) == ["plain-1.png", "plain-2.png"]
+    assert list(table["file"]) == ["plain.png", "other/plain.png"]
+    assert all((tmp_path / "out" / name).is_file() for name in table["file"])
+
+
+def test_names_of_outputs_are_never_the_same():
+    names = ["x-1.png", "a/x.png", "b/x.png", "x.png", "x.jpg", "X.tif", "1.2.840", "1.2.841"]
+    made = _names([Path("images") / name for name in names])
+    assert made[:3] == ["x-1.png", "a/x.png", "b/x.png"] and made[-2:] == ["1.2.840.png", "1.2.841.png"]
+    assert len({name.casefold() for name in made}) == len(names)
 
 
 def test_an_input_is_never_overwritten(files, tmp_path):

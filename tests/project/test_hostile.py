@@ -7,6 +7,7 @@ import os
 import pickle
 import re
 import struct
+import warnings
 import zipfile
 import zlib
 from pathlib import Path
@@ -25,7 +26,7 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian, JPEG2000Lossless
 import cxrlib
 from cxrlib.audit.files import file_facts
 from cxrlib.datasets import folder, image_files
-from cxrlib.errors import CheckpointError, CxrError, DataError, DecodeError
+from cxrlib.errors import CheckpointError, CxrError, CxrWarning, DataError, DecodeError
 from cxrlib.evaluation.results import read_record
 from cxrlib.io.decode import decode
 from cxrlib.training.checkpoints import load_checkpoint, load_state_dict, save_checkpoint
@@ -389,9 +390,13 @@ def test_a_file_name_reaches_the_terminal_as_text(cxr, tmp_path):
         (tmp_path / name).write_bytes(b"no image")
     save_checkpoint(tmp_path / "a.pt", _state())
     Image.new("L", (32, 32)).save(tmp_path / "good.png")
-    status, out, err = cxr("predict", tmp_path / "a.pt", tmp_path, "--skip-bad", "--out", tmp_path / "p.csv")
-    assert status == 0 and "\x1b" not in out + err and "[red]x.png" in err and r"\udcff" in err
-    status, out, err = cxr("predict", tmp_path / "a.pt", tmp_path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", CxrWarning)  # of what is no image: a.pt, later p.csv
+        predict = ["predict", tmp_path / "a.pt", tmp_path, "--out", tmp_path / "p.csv"]
+        status, out, err = cxr(*predict, "--skip-bad")
+        assert status == 0 and "\x1b" not in out + err and "[red]x.png" in err and r"\udcff" in err
+        assert "1 (ZIP, *.pt)" in err
+        status, out, err = cxr(*predict)
     assert status == 1 and "\x1b" not in out + err
 
 
