@@ -1,10 +1,12 @@
 """DICOM files for tests, made from arrays."""
 
 import numpy as np
+from pydicom import dcmwrite
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import (
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
     SecondaryCaptureImageStorage,
     generate_uid,
 )
@@ -40,5 +42,8 @@ def dicom(tmp_path, pixels, *, syntax=ExplicitVRLittleEndian, bits=None, encapsu
         setattr(dataset, name, value)
     if encapsulate is not None:
         dataset.compress(encapsulate)
-    dataset.save_as(tmp_path / "image.dcm", enforce_file_format=True)
+    implicit = syntax == ImplicitVRLittleEndian
+    dcmwrite(
+        tmp_path / "image.dcm", dataset, implicit_vr=implicit, little_endian=not big, enforce_file_format=True
+    )
     return tmp_path / "image.dcm"

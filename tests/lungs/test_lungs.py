@@ -1,6 +1,7 @@
 """Lung masks: right where the truth is known, refused where they cannot be right."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
