@@ -42,7 +42,7 @@ def dicom(tmp_path, pixels, *, syntax=ExplicitVRLittleEndian, bits=None, encapsu
         setattr(dataset, name, value)
     if encapsulate is not None:
         dataset.compress(encapsulate)
-    implicit = syntax == ImplicitVRLittleEndian
+    implicit = dataset.file_meta.TransferSyntaxUID == ImplicitVRLittleEndian  # compressing changes it
     dcmwrite(
         tmp_path / "image.dcm", dataset, implicit_vr=implicit, little_endian=not big, enforce_file_format=True
     )

@@ -28,7 +28,7 @@ import numpy as np
 import pydicom
 from pydicom.encaps import generate_frames
 from pydicom.filereader import dcmread
-from pydicom.pixels import get_decoder
+from pydicom.pixels.decoders import get_decoder
 from pydicom.pixels.processing import apply_color_lut
 from pydicom.pixels.utils import pixel_array
 from pydicom.uid import JPEGBaseline8Bit, RLELossless
@@ -163,7 +163,9 @@ def _leave_out_empty(dataset: pydicom.Dataset) -> None:
             del dataset[name]
     for name in ("VOILUTSequence", "ModalityLUTSequence"):
         if name in dataset:
-            usable = [item for item in dataset[name] if item.get("LUTDescriptor") and item.get("LUTData")]
+            usable = [
+                item for item in dataset[name].value if item.get("LUTDescriptor") and item.get("LUTData")
+            ]
             if usable:
                 dataset[name].value = usable
             else:
