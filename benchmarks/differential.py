@@ -5,7 +5,7 @@
 
 A file agrees if it is within two grey levels of the other reading, or ends in a DecodeError that names it.
 For pydicom's files the other reading is pydicom's pixels through its own tables and windows; for grids it is
-what was written (lossless kinds) or Pillow's reading (JPEG). ``tests/io/test_differential.py`` runs all of it.
+what was written (lossless kinds) or Pillow's reading (JPEG). ``tests/io/test_differential.py`` runs it all.
 """
 
 from __future__ import annotations

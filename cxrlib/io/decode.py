@@ -122,7 +122,7 @@ def decode_with_shape(path: str | Path, *, minimum: int | None = None) -> tuple[
                 image = read_dicom(path, data)
                 return image, image.shape
             return _raster(path, data, minimum)
-    except (DecodeError, MemoryError):
+    except (DecodeError, MemoryError, ImportError):  # a broken installation is no damaged file
         raise
     except RecursionError:
         raise DecodeError(f"{path} is nested too deeply.", remedy=BAD_FILE) from None

@@ -28,7 +28,7 @@ import numpy as np
 import pydicom
 from pydicom.encaps import generate_frames
 from pydicom.filereader import dcmread
-from pydicom.pixels.decoders import get_decoder
+from pydicom.pixels.decoders.base import get_decoder
 from pydicom.pixels.processing import apply_color_lut
 from pydicom.pixels.utils import pixel_array
 from pydicom.uid import JPEGBaseline8Bit, RLELossless
