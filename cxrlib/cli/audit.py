@@ -220,7 +220,7 @@ def _header(root: Path, labels: Path) -> list[str]:
     for path in (labels.expanduser(), Path(root) / labels):
         if path.is_file():
             with suppress(CxrError):
-                return list(read_table(path)[0])
+                return list(map(str, read_table(path)[0]))
             return []
     return []
 
