@@ -14,8 +14,8 @@ import difflib
 import inspect
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,12 +24,20 @@ import numpy as np
 
 from cxrlib.cohort import Cohort
 from cxrlib.datasets import _files, folder, kermany, lung_masks, medmnist, nih, nih_tables
+from cxrlib.datasets.chexpert import CHEXPERT
+from cxrlib.datasets.mimic import MIMIC
+from cxrlib.datasets.openi import OPENI
+from cxrlib.datasets.padchest import PADCHEST
+from cxrlib.datasets.rsna import RSNA
+from cxrlib.datasets.tabular import Published
+from cxrlib.datasets.vindr import VINDR
 from cxrlib.errors import ConfigError, CxrWarning, DataError
 from cxrlib.io import cache
 from cxrlib.io.decode import FORMATS
 
 __all__ = [
-    "SOURCES", "Source", "decode_files", "describe", "fetch", "image_files", "load", "nih_tables", "verify",
+    "PUBLISHED", "SOURCES", "Source", "decode_files", "describe", "fetch", "image_files", "load", "nih_tables",
+    "verify",
 ]  # fmt: skip
 
 
@@ -49,6 +57,8 @@ class Source:
         The source's own function.
     kaggle
         Its name on Kaggle, for :func:`fetch`.
+    choices
+        Its policies: options of ``load`` with their values, the default first.
     """
 
     name: str
@@ -59,6 +69,7 @@ class Source:
     needs: str
     load: Callable[..., Cohort]
     kaggle: str | None = None
+    choices: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 def _load_phantom(**options: Any) -> Cohort:
@@ -70,6 +81,9 @@ def _load_phantom(**options: Any) -> Cohort:
 
 
 _MEDMNIST = "Yang et al., MedMNIST v2, Scientific Data 2023, doi:10.1038/s41597-022-01721-8"
+
+#: Sources that are a published table and a folder; see :mod:`cxrlib.datasets.tabular`.
+PUBLISHED: dict[str, Published] = {p.name: p for p in (RSNA, CHEXPERT, PADCHEST, OPENI, MIMIC, VINDR)}
 
 #: Every source by its name, as ``cxr data list`` shows them.
 SOURCES: dict[str, Source] = {
@@ -96,6 +110,10 @@ SOURCES: dict[str, Source] = {
             "folder",
             nih.load,
             "nih-chest-xrays/data",
+        ),
+        *(
+            Source(p.name, p.title, p.summary, p.licence, p.citation, "folder", p.load, choices=p.choices)
+            for p in PUBLISHED.values()
         ),
         Source(
             "kermany",
@@ -226,6 +244,9 @@ def describe(name: str) -> dict[str, object]:
         facts["kaggle"] = source.kaggle
     if source.needs == "download":
         facts["image_sizes"] = list(medmnist.sizes(name))
+    if name in PUBLISHED:
+        facts["findings"] = list(PUBLISHED[name].findings)
+        facts["policies"] = {policy: list(ways) for policy, ways in source.choices.items()}
     return facts | {"options": _options(source)}
 
 
@@ -338,7 +359,7 @@ def _options(source: Source) -> dict[str, object]:
         p.name: None if p.default is p.empty else p.default
         for p in parameters
         if p.name not in _COMMON and p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
-    }
+    } | {name: ways[0] for name, ways in source.choices.items()}
 
 
 def _check_options(source: Source, options: dict[str, object]) -> None:

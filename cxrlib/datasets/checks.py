@@ -5,11 +5,12 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pandas as pd
 
 from cxrlib.datasets import folder, kermany, lung_masks, medmnist, nih, nih_tables
+from cxrlib.datasets.tabular import Published
 from cxrlib.errors import ConfigError, DataError
 from cxrlib.io.cache import decode_files
 
@@ -25,7 +26,9 @@ def verify(
     **options: Any,
 ) -> list[Check]:
     """The checks of one source; see :func:`cxrlib.datasets.verify`."""
-    if options and name not in ("folder", "pneumoniamnist", "chestmnist"):
+    from cxrlib.datasets import PUBLISHED
+
+    if options and name not in ("folder", "pneumoniamnist", "chestmnist", *PUBLISHED):
         raise ConfigError(
             f"Verifying {name!r} takes no option {', '.join(map(repr, options))}.", remedy="Leave it out."
         )
@@ -40,6 +43,8 @@ def verify(
         return _lung_masks(data_dir, decoding)
     if name == "folder":
         return _folder(data_dir, decoding, options)
+    if name in PUBLISHED:
+        return _published(PUBLISHED[name], data_dir, decoding, options)
     return _medmnist(name, data_dir, progress=progress, **options)
 
 
@@ -95,6 +100,23 @@ def _nih(data_dir: str | Path | None, decoding: dict[str, Any]) -> list[Check]:
         _check("images that are none of the dataset's", info["unknown_images"], 0),
         # Without the lists the split is by a hash, which is a choice, not a fault.
         _check("official lists", lists, expected, ok=lists in (None, expected)),
+        _unreadable(table["path"].tolist(), decoding),
+    ]
+
+
+def _published(
+    source: Published, data_dir: str | Path | None, decoding: dict[str, Any], options: dict[str, Any]
+) -> list[Check]:
+    everything = {name: ways[-1] for name, ways in source.choices.items() if name == "views"}
+    table, info = source.files(data_dir, **everything | options)
+    left_out = sum(cast(dict[str, int], info["left_out"]).values())
+    return [
+        _check(
+            "images with a label, of the tables'", len(table), len(table) + cast(int, info["missing_images"])
+        ),
+        _check("patients", int(table["patient_id"].nunique()), source.counts.get("patients", "any"), ok=True),
+        _check("rows that the policies leave out", left_out, "any", ok=True),
+        _check("rows by published value and class", info["labels"], "any", ok=True),
         _unreadable(table["path"].tolist(), decoding),
     ]
 

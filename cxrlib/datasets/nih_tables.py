@@ -15,6 +15,7 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -97,8 +98,8 @@ def metadata(csv: str | Path | None = None, *, check: bool = True) -> pd.DataFra
         A column is missing, a finding is unknown, or the counts are not the published ones.
     """
     path = Path(csv) if csv is not None else tables_folder() / "Data_Entry_2017_v2020.csv.gz"
-    raw = _read(path)
-    _require(raw, _COLUMNS, path)
+    raw = read_table(path)
+    require_columns(raw, _COLUMNS, path)
     table = raw[list(_COLUMNS)].rename(columns=_COLUMNS)
     table["patient_id"] = table["patient_id"].astype(str).str.zfill(8)
     table["age_recorded"] = parse_ages(table["age_recorded"])
@@ -129,8 +130,8 @@ def boxes() -> pd.DataFrame:
     ``h``, in pixels of the 1024 × 1024 image.
     """
     path = tables_folder() / "BBox_List_2017.csv.gz"
-    raw = _read(path)
-    _require(raw, [*_BOX_COLUMNS, "y", "w"], path)
+    raw = read_table(path)
+    require_columns(raw, [*_BOX_COLUMNS, "y", "w"], path)
     table = raw.rename(columns=_BOX_COLUMNS)[["image_id", "finding", "x", "y", "w", "h"]]
     # The box list says "Infiltrate" where the label list says "Infiltration".
     table["finding"] = table["finding"].replace("Infiltrate", "Infiltration")
@@ -154,9 +155,9 @@ def expert_labels() -> pd.DataFrame:
     Majkowska et al., Radiology 2020, doi:10.1148/radiol.2019191293.
     """
     path = tables_folder() / "google2019_nih-chest-xray-labels.csv.gz"
-    raw = _read(path)
+    raw = read_table(path)
     columns = {finding: finding.replace("_", " ").capitalize() for finding in EXPERT_FINDINGS}
-    _require(raw, ["Image Index", "Patient ID", "View Position", "Set Id", *columns.values()], path)
+    require_columns(raw, ["Image Index", "Patient ID", "View Position", "Set Id", *columns.values()], path)
     recorded = parse_ages(raw["Patient Age"])
     table = pd.DataFrame(
         {
@@ -180,14 +181,15 @@ def rsna_labels() -> pd.DataFrame:
     Returns
     -------
     DataFrame: ``image_id`` (the challenge's), ``label`` (int, 1 = opacity suspicious of pneumonia), ``boxes``
-    (how many were drawn), ``view``, ``sex``, ``age`` (years, NaN where impossible), ``age_recorded``.
+    (how many were drawn), ``view``, ``sex``, ``age`` (years, NaN where impossible), ``age_recorded``,
+    ``pixel_spacing`` (mm).
 
     References
     ----------
     Shih et al., Radiology: Artificial Intelligence 2019, doi:10.1148/ryai.2019180041.
     """
-    drawn = _read(tables_folder() / "kaggle_stage_2_train_labels.csv.zip")
-    headers = _read(tables_folder() / "kaggle_stage_2_train_images_dicom_headers.csv.gz")
+    drawn = read_table(tables_folder() / "kaggle_stage_2_train_labels.csv.zip")
+    headers = read_table(tables_folder() / "kaggle_stage_2_train_images_dicom_headers.csv.gz")
     grouped = drawn.groupby("patientId")
     labels = pd.DataFrame({"label": grouped["Target"].max(), "boxes": grouped["x"].count()})
     table = headers.merge(labels, left_on="PatientID", right_index=True, validate="one_to_one")
@@ -201,6 +203,7 @@ def rsna_labels() -> pd.DataFrame:
             "sex": table["PatientSex"],
             "age": credible_ages(recorded),
             "age_recorded": recorded,
+            "pixel_spacing": table["PixelSpacing"],
         }
     ).reset_index(drop=True)
 
@@ -258,9 +261,10 @@ def credible_ages(years: pd.Series) -> pd.Series:
     return years.where(years.between(0, OLDEST_CREDIBLE_AGE))
 
 
-def _read(path: Path) -> pd.DataFrame:
+def read_table(path: Path, **options: Any) -> pd.DataFrame:
+    """A published table, gzipped or not; ``options`` are those of pandas' ``read_csv``."""
     try:
-        return pd.read_csv(path)
+        return pd.read_csv(path, **{"low_memory": False, **options})
     except FileNotFoundError:
         raise DataError(
             f"{path.name} is not in {path.parent}.",
@@ -272,12 +276,13 @@ def _read(path: Path) -> pd.DataFrame:
         ) from error
 
 
-def _require(table: pd.DataFrame, columns: Iterable[str], path: Path) -> None:
+def require_columns(table: pd.DataFrame, columns: Iterable[str], path: Path) -> None:
+    """A DataError that names the columns which the table lacks."""
     missing = [column for column in columns if column not in table]
     if missing:
         raise DataError(
             f"{path.name} has no column {', '.join(map(repr, missing))}.",
-            remedy="Use NIH's own table, with its header line as published.",
+            remedy="Use the table as its publishers give it, with its header line.",
         )
 
 

@@ -22,7 +22,8 @@ def write_image(path: Path, value: int = 0, shape=(20, 24)) -> None:
 
 def test_every_source_is_described():
     assert list(datasets.SOURCES) == [
-        "phantom", "nih", "kermany", "pneumoniamnist", "chestmnist", "lung_masks", "folder",
+        "phantom", "nih", "rsna", "chexpert", "padchest", "openi", "mimic_cxr_jpg", "vindr", "kermany",
+        "pneumoniamnist", "chestmnist", "lung_masks", "folder",
     ]  # fmt: skip
     for name in datasets.SOURCES:
         facts = describe(name)
@@ -31,7 +32,7 @@ def test_every_source_is_described():
 
 
 def test_an_unknown_name_gets_the_list_and_the_nearest():
-    with pytest.raises(ConfigError, match=r"Did you mean 'kermany'.*phantom, nih, kermany"):
+    with pytest.raises(ConfigError, match=r"Did you mean 'kermany'.*phantom, nih, rsna"):
         load("kermani")
     for function in (describe, fetch, verify):
         with pytest.raises(ConfigError, match="no dataset 'x'"):

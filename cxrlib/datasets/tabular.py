@@ -1,0 +1,227 @@
+"""Public data sets: a table and a folder as published, and a stated policy that turns a finding into a label.
+
+Each source is one :class:`Published` in a module of its own, which reads its publisher's tables into a row an
+image. A finding's column holds the share of readers who see it (1 and 0 where there is one reader), −1 where
+the source calls itself uncertain, and NaN where it says nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from cxrlib.cohort import Cohort, split_by_patient
+from cxrlib.datasets._files import cohort_from_files, existing_folder
+from cxrlib.errors import ConfigError, CxrWarning, DataError
+
+FRONTAL = ("PA", "AP", "AP supine")
+#: What may be said of every source that knows several views; the first is the default.
+VIEWS = {"views": ("frontal", "all")}
+#: Of labels that CheXpert's program read in reports: what −1 and what an empty cell become.
+READ_IN_REPORTS = {"uncertain": ("ignore", "positive", "negative"), "blank": ("negative", "ignore")}
+_DRAWN_SHARE = 0.1
+
+
+@dataclass(frozen=True)
+class Published:
+    """A public data set as its publishers give it.
+
+    Parameters
+    ----------
+    name, title, summary, licence, citation
+        As in :class:`cxrlib.datasets.Source`.
+    read
+        Folder of the data set, or None for what ships with torchxrayvision -> a row an image: ``image_id``,
+        ``patient_id`` (absent where unpublished), ``file`` (relative path), findings, and what else is known.
+    findings
+        The columns that can become the label, the default first.
+    folders
+        Where the files' paths may begin below the folder that the user names.
+    counts
+        Published numbers of ``images`` and ``patients``.
+    choices
+        Policy -> its values, the default first: ``uncertain``, ``blank``, ``readers``, ``views``.
+    """
+
+    name: str
+    title: str
+    summary: str
+    licence: str
+    citation: str
+    read: Callable[[Path | None], pd.DataFrame]
+    findings: tuple[str, ...]
+    folders: tuple[str, ...]
+    counts: Mapping[str, int]
+    choices: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def table(
+        self, root: Path | None = None, *, finding: str | None = None, **policy: str
+    ) -> tuple[pd.DataFrame, dict[str, object]]:
+        """The rows with a label, and how they came by it. No image is needed.
+
+        Returns
+        -------
+        The columns of ``read`` with ``label`` (int, 0 or 1); and a dictionary with ``finding``, ``policy``,
+        ``labels`` (published value -> class -> rows) and ``left_out`` (reason -> rows).
+
+        Raises
+        ------
+        ConfigError
+            There is no such finding, policy or value of a policy.
+        DataError
+            A table is missing or is not as published.
+        """
+        chosen = self._chosen(policy)
+        raw = self.read(root)
+        finding = self.findings[0] if finding is None else finding
+        known = [name for name in self.findings if name in raw and raw[name].notna().any()]
+        if finding not in known:
+            raise ConfigError(
+                f"The tables of {self.name!r} at hand say nothing of {finding!r}.",
+                remedy=f"Choose as finding one of {', '.join(known)}.",
+            )
+        label = decide(raw[finding], **{name: way for name, way in chosen.items() if name != "views"})
+        seen = raw["view"].isin(FRONTAL) if chosen.get("views") == "frontal" else pd.Series(True, raw.index)
+        classes = label.map({0.0: "0", 1.0: "1"}).fillna("left out")
+        became = pd.crosstab(raw[finding].round(3).astype(object).fillna("blank").astype(str), classes)
+        info: dict[str, object] = {
+            "finding": finding,
+            "policy": chosen,
+            "labels": {value: {k: int(n) for k, n in row.items() if n} for value, row in became.iterrows()},
+            "left_out": {"no label": int(label.isna().sum()), "view": int((~seen & label.notna()).sum())},
+        }
+        keep = seen & label.notna()
+        table = raw[keep].assign(label=label[keep].astype(np.int64))
+        if "patient_id" not in table:
+            table["patient_id"] = table["image_id"]
+        return table.reset_index(drop=True), info
+
+    def files(self, data_dir: str | Path | None, **asked: Any) -> tuple[pd.DataFrame, dict[str, object]]:
+        """The rows of :meth:`table` whose image the folder holds, with ``path``; and how many are missing."""
+        root = existing_folder(data_dir, self.name, self._wanted())
+        table, info = self.table(root, **asked)
+        names = table["file"].map(os.path.basename)
+        layouts = [(table["file"], folder) for folder in self.folders]
+        if names.is_unique:
+            layouts += [(names, folder) for folder in self.folders]
+        best = table.iloc[:0]
+        for relative, folder in layouts:
+            paths = str(root / folder) + os.sep + relative
+            there = paths.map(os.path.isfile)
+            if there.sum() > len(best):
+                best = table[there].assign(path=paths[there])
+        if best.empty:
+            raise DataError(
+                f"{root} holds none of the images that the tables of {self.name!r} list.",
+                offenders=table["file"].head(),
+                remedy=f"Name a folder with {self._wanted()}.",
+            )
+        if best["patient_id"].equals(best["image_id"]):
+            warnings.warn(
+                f"{self.name} does not say whose an image is: every image counts as a patient of its own, "
+                "and a patient with several may be in training and test.",
+                CxrWarning,
+                stacklevel=3,
+            )
+        return best.reset_index(drop=True), info | {
+            "data_dir": str(data_dir), "missing_images": len(table) - len(best)
+        }  # fmt: skip
+
+    def load(
+        self,
+        data_dir: str | Path | None = None,
+        *,
+        finding: str | None = None,
+        image_size: int = 128,
+        seed: int = 0,
+        fit: str = "letterbox",
+        limit: int | None = None,
+        **options: Any,
+    ) -> Cohort:
+        """The images that the folder holds, with the published table.
+
+        Parameters
+        ----------
+        finding
+            The column that becomes the label.
+        options
+            Policies, as ``choices`` lists them; and those of decoding.
+        image_size, fit, seed, limit
+            As in :func:`cxrlib.datasets.kermany.load`.
+
+        Returns
+        -------
+        Cohort whose ``info`` has that of :meth:`table`, ``missing_images`` and ``published_split``.
+        """
+        policy = {name: options.pop(name) for name in self.choices if name in options}
+        table, info = self.files(data_dir, finding=finding, **policy)
+        table["split"], info["published_split"] = _split(table, seed)
+        return cohort_from_files(
+            self.name, table, image_size=image_size, info=info, seed=seed, limit=limit, fit=fit, **options
+        )
+
+    def _chosen(self, policy: Mapping[str, str]) -> dict[str, str]:
+        for name, way in policy.items():
+            if way not in self.choices.get(name, ()):
+                ways = "; ".join(f"{key}: {', '.join(values)}" for key, values in self.choices.items())
+                raise ConfigError(f"{self.name!r} has no {name}={way!r}.", remedy=f"It has {ways or 'none'}.")
+        return {name: policy.get(name, ways[0]) for name, ways in self.choices.items()}
+
+    def _wanted(self) -> str:
+        return f"the files of {self.name}, in {' or '.join(folder or 'itself' for folder in self.folders)}"
+
+
+def decide(
+    values: pd.Series, *, uncertain: str = "ignore", blank: str = "ignore", readers: str = "majority"
+) -> pd.Series:
+    """Labels from what was published: float, 0, 1, or NaN where a row is to be left out.
+
+    Parameters
+    ----------
+    values
+        Shares of readers from 0 to 1, −1 (uncertain), NaN (nothing said).
+    uncertain, blank
+        What −1 and NaN become: ``positive``, ``negative``, or ``ignore``, left out.
+    readers
+        How many must see a finding: ``any``, the ``majority`` (more than half) or ``all``.
+    """
+    below = {"any": 0.0, "majority": 0.5, "all": 1 - 1e-9}[readers]
+    becomes = {"ignore": np.nan, "positive": 1.0, "negative": 0.0}
+    label = (values > below).astype(float)
+    return label.mask(values < 0, becomes[uncertain]).mask(values.isna(), becomes[blank])
+
+
+def read_terms(lists: pd.Series, findings: Mapping[str, str], separator: str = "|") -> pd.DataFrame:
+    """A column a finding: 1 where a term of the cell matches its pattern whole, else 0; NaN where empty."""
+    texts = lists.dropna().str.lower().unique()
+    terms = [[term.strip() for term in text.split(separator)] for text in texts]
+    found = {
+        finding: [float(any(re.fullmatch(pattern, term) for term in row)) for row in terms]
+        for finding, pattern in findings.items()
+    }
+    return pd.DataFrame(found, index=texts).reindex(lists.str.lower()).set_axis(lists.index)
+
+
+def beside(root: Path | None, pattern: str) -> Path | None:
+    """The first file of a name in the folder or the folders in it; None where there is none, or no folder."""
+    found = [] if root is None else [*sorted(root.glob(pattern)), *sorted(root.glob(f"*/{pattern}"))]
+    return next((path for path in found if not path.name.startswith(".")), None)
+
+
+def _split(table: pd.DataFrame, seed: int) -> tuple[np.ndarray, bool]:
+    """The published parts; val or test, where it is not published, is a tenth of the training patients."""
+    parts = table.get("published_part")
+    absent = [part for part in ("val", "test") if parts is None or not (parts == part).any()]
+    if parts is None or len(absent) == 2:
+        return split_by_patient(table["patient_id"], seed=seed), False
+    val, test = (_DRAWN_SHARE * (part in absent) for part in ("val", "test"))
+    drawn = split_by_patient(table["patient_id"], (1 - val - test, val, test), seed=seed)
+    return np.where(parts == "train", drawn, parts), True
