@@ -61,6 +61,8 @@ def pixel_free(
     columns: Sequence[str] = NIH_COLUMNS,
     *,
     label: str = "label",
+    kind: str | None = None,
+    smallest_leaf: int = 50,
     folds: int = 5,
     seed: int = 0,
     replicates: int = 2000,
@@ -79,6 +81,10 @@ def pixel_free(
         One row an image: ``columns``, ``label`` (0/1), and ``patient_id`` (else each row is a patient).
     columns
         Numbers, booleans or categories; missing values are allowed and are a level of their own.
+    kind
+        ``logistic`` or ``trees`` in every fold; None lets each fold choose.
+    smallest_leaf
+        Of the trees, in distinct rows: 1 where the columns have few values, or no leaf is large enough.
     folds
         At least 2.
     replicates
@@ -107,9 +113,9 @@ def pixel_free(
     for fold in range(folds):
         test = held_out == fold
         _check_classes(labels[~test], fold, folds)
-        kind = _choose(features[~test], labels[~test], inner[~test])
-        model = _fit(kind, features[~test], labels[~test])
-        chosen.append(kind)
+        taken = kind or _choose(features[~test], labels[~test], inner[~test])
+        model = fit(taken, features[~test], labels[~test], smallest_leaf)
+        chosen.append(taken)
         scores[test] = _score(model, features[test], labels[~test].mean())
         for repeat, column in np.ndindex(shuffles, len(columns)):
             mixed = features[test].copy()
@@ -166,19 +172,20 @@ def _choose(features: pd.DataFrame, labels: np.ndarray, inner: np.ndarray) -> st
         return "logistic"  # too few to compare by: take the simpler
     aucs = {
         kind: auc(
-            labels[inner], _fit(kind, features[~inner], labels[~inner]).predict_proba(features[inner])[:, 1]
+            labels[inner], fit(kind, features[~inner], labels[~inner]).predict_proba(features[inner])[:, 1]
         )
         for kind in ("logistic", "trees")
     }
     return max(aucs, key=aucs.__getitem__)
 
 
-def _fit(kind: str, features: pd.DataFrame, labels: np.ndarray) -> Pipeline:
+def fit(kind: str, features: pd.DataFrame, labels: np.ndarray, smallest_leaf: int = 50) -> Pipeline:
+    """A classifier, ``logistic`` or ``trees``, fitted to columns as :func:`encode` gives them."""
     # Few of a table's rows are distinct: one weighted row for each gives the same likelihood in less time.
     rows = features.assign(_label=labels).groupby([*features.columns, "_label"], observed=True, dropna=False)
     distinct = rows.size().rename("_weight").reset_index()
     values = distinct[list(features.columns)].astype(features.dtypes.to_dict())
-    model = _logistic(features) if kind == "logistic" else _trees()
+    model = _logistic(features) if kind == "logistic" else _trees(smallest_leaf)
     weights = {f"{model.steps[-1][0]}__sample_weight": distinct["_weight"].to_numpy(dtype=float)}
     return model.fit(values, distinct["_label"].to_numpy(), **weights)
 
@@ -215,7 +222,7 @@ def _spline(values: pd.Series) -> FeatureUnion:
     return make_union(spline, MissingIndicator(features="all"))
 
 
-def _trees() -> Pipeline:
+def _trees(smallest_leaf: int) -> Pipeline:
     from sklearn.ensemble import HistGradientBoostingClassifier
     from sklearn.pipeline import make_pipeline
 
@@ -224,7 +231,7 @@ def _trees() -> Pipeline:
         learning_rate=0.08,
         max_iter=60,
         max_leaf_nodes=8,
-        min_samples_leaf=50,
+        min_samples_leaf=smallest_leaf,
         l2_regularization=10.0,
         categorical_features="from_dtype",
         early_stopping=False,

@@ -177,7 +177,7 @@ def test_a_known_table_gives_the_numbers_it_gave():
         "trees": [0.685329, 0.959723, 0.018047, 0.959723],
     }
     for kind, said in expected.items():
-        model = shortcuts._fit(kind, features, table["label"].to_numpy())
+        model = shortcuts.fit(kind, features, table["label"].to_numpy())
         assert model.predict_proba(features[:4])[:, 1].tolist() == pytest.approx(said, abs=1e-5)
 
 
