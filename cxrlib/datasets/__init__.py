@@ -36,8 +36,8 @@ from cxrlib.io import cache
 from cxrlib.io.decode import FORMATS
 
 __all__ = [
-    "PUBLISHED", "SOURCES", "Source", "decode_files", "describe", "fetch", "image_files", "load", "nih_tables",
-    "verify",
+    "PUBLISHED", "SOURCES", "Source", "decode_files", "describe", "fetch", "image_files", "load",
+    "nih_tables", "verify",
 ]  # fmt: skip
 
 
