@@ -8,7 +8,17 @@ import pandas as pd
 import pytest
 
 from cxrlib.errors import DataError
-from cxrlib.studies.strata import ATTRIBUTES, agreement, detect, explain, numbering, read_labels, stratum
+from cxrlib.studies.strata import (
+    ATTRIBUTES,
+    agreement,
+    detect,
+    explain,
+    first_numbers,
+    numbering,
+    pictured,
+    read_labels,
+    stratum,
+)
 
 FIGURES = Path(__file__).resolve().parents[2] / "figures" / "kermany"
 PLAIN = {"letter": "small", "place": "upper", "print": "no", "tone": "normal", "age": "child",
@@ -116,6 +126,23 @@ def test_the_numberings_ends_are_read_off_the_names():
         "numbering.IM.test_last": 3, "numbering.IM.training_first": 7,
         "numbering.NORMAL2-IM.test_last": 11, "numbering.NORMAL2-IM.training_first": 12,
     }  # fmt: skip
+
+
+def test_the_first_numbers_are_of_healthy_training_children_alone():
+    names = [f"train/NORMAL/IM-{n:04d}-0001.jpeg" for n in range(200, 220)] + [
+        "test/NORMAL/IM-0003-0001.jpeg"
+    ]
+    names += ["train/PNEUMONIA/person1_virus_6.jpeg"]
+    table = pd.DataFrame(
+        {"image_id": names, "label": [0] * 21 + [1], "split": ["train"] * 20 + ["test", "train"]}
+    )
+    assert np.flatnonzero(first_numbers(table)).tolist() == [0, 1]
+
+
+def test_the_pictures_are_drawn_by_lot_from_the_labels_and_are_those_recorded(labels):
+    numbers = json.loads((FIGURES / "strata_pictures.json").read_text(encoding="utf-8"))["numbers"]
+    drawn = [f"answer.{Path(name).parts[0]}.{Path(name).stem}" for name in pictured(labels)]
+    assert drawn == list(numbers)
 
 
 def test_the_record_holds_what_the_labels_say(labels):
