@@ -188,12 +188,10 @@ def stratum(labels: pd.DataFrame) -> np.ndarray:
     return np.select([*tests, labels["age"] == "infant"], STRATA[:4], STRATA[4])
 
 
-def networks(
-    cohort: Cohort, preset: str, seeds: Sequence[int], store: str | Path | None = None
-) -> np.ndarray:
-    """Probabilities of all images by the residual network of the recipe, shape (seeds, N)."""
-    trained = [train_or_load(cohort, recipe("residual", preset, seed=seed), store) for seed in seeds]
-    return np.stack([predict(model, cohort.images) for model, _ in trained])
+def networks(cohort: Cohort, preset: str, seeds: Sequence[int], of: np.ndarray | None = None) -> np.ndarray:
+    """Probabilities of images (the cohort's, or ``of``) by the residual network, shape (seeds, N)."""
+    trained = [train_or_load(cohort, recipe("residual", preset, seed=seed)) for seed in seeds]
+    return np.stack([predict(model, cohort.images if of is None else of) for model, _ in trained])
 
 
 def explain(
