@@ -1,0 +1,271 @@
+"""Whether pixels show an attribute, and whether a classifier's score follows it, with the label held fixed.
+
+An attribute (a column, a sign, a fact of the file, the source) can tell the label without being a shortcut
+of a network: no pixel may show it. And a network need not use what pixels show. Both are asked within the ill
+and within the healthy, on patients held out, and tested by permuting patients of like labels. Detectability
+is after G-AUDIT (Drenkow et al., npj Digital Medicine 2026), here given the label: a column that merely goes
+with the label could else be predicted from the disease.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from scipy.stats import rankdata
+
+from cxrlib.audit.stats import _fold, aucs, balanced_folds, normal_scores, reduced, sequential_p, within
+from cxrlib.evaluation.metrics import Estimate, proportion
+
+FOLDS, SHRINKAGE, REPLICATES, BATCH = 5, 0.1, 300, 250
+LEVELS = 6  # that are shown
+VERDICTS = ("used", "exploitable", "selection only", "harmless")
+
+
+@dataclass(frozen=True, eq=False)
+class Attribute:
+    """What is asked about.
+
+    Parameters
+    ----------
+    features
+        float, (N, D), as the audit's probe has them.
+    value
+        float, (N,): one number an image, 0 or 1 where there are two levels.
+    levels
+        str, (N,): groups to report the classifier by.
+    in_pixels
+        Measured from the picture itself, so that whether pixels show it is no question.
+    """
+
+    features: np.ndarray
+    value: np.ndarray
+    levels: np.ndarray
+    in_pixels: bool = False
+
+
+@dataclass(frozen=True)
+class Told:
+    """How well one thing goes with another among images of one class.
+
+    Parameters
+    ----------
+    concordance
+        Chance that of two images of one class the one with more of the attribute also scores higher, ties by
+        half: the AUC where the attribute has two levels. One half is nothing. Interval by patient.
+    p_value
+        By permutation within class and by patient, one-sided.
+    healthy, ill
+        The concordance in either class alone.
+    explained
+        Share of the ranks' variance within a class, on held-out patients; 0 where none.
+    """
+
+    concordance: Estimate
+    p_value: float
+    healthy: float
+    ill: float
+    explained: float
+
+
+def attribute(
+    features: np.ndarray, labels: np.ndarray, column: pd.Series | None = None, *, in_pixels: bool = False
+) -> Attribute:
+    """An attribute from its probe's features (N, D) and, where it is one column, the column itself.
+
+    A column of numbers is taken as its ranks, one of two values as 0 and 1; anything else is put in the order
+    in which it goes with the label (ridge, all images), which is what a network could exploit of it.
+    """
+    known = None if column is None else column.astype(object).where(column.notna(), "missing")
+    if known is not None and known.nunique() == 2:
+        text = known.astype(str).to_numpy()
+        return Attribute(features, (text == max(set(text))).astype(float), text, in_pixels)
+    if (
+        column is not None
+        and pd.api.types.is_numeric_dtype(column)
+        and not pd.api.types.is_bool_dtype(column)
+    ):
+        value = rankdata(column.fillna(column.median()).to_numpy(float))
+    else:
+        value = _label_order(features, labels)
+    if known is not None and known.nunique() <= LEVELS:
+        return Attribute(features, value, known.astype(str).to_numpy(), in_pixels)
+    edges = np.unique(np.quantile(value, [1 / 3, 2 / 3]))
+    group = np.searchsorted(edges, value, side="left")
+    names = np.array([f"third {number + 1} of 3" for number in range(3)])
+    return Attribute(features, value, names[group], in_pixels)
+
+
+def detectability(
+    pixels: np.ndarray,
+    value: np.ndarray,
+    labels: np.ndarray,
+    patients: np.ndarray,
+    *,
+    seed: int = 0,
+    permutations: int = 1999,
+) -> Told:
+    """How well pixels' features (N, D) tell an attribute's value (N,) among images of one class."""
+    return _told(pixels, value, labels, patients, seed, permutations, target=value)
+
+
+def use(
+    found: Attribute,
+    scores: np.ndarray,
+    labels: np.ndarray,
+    patients: np.ndarray,
+    *,
+    seed: int = 0,
+    permutations: int = 1999,
+) -> Told:
+    """How closely a classifier's scores (N,) follow an attribute among images of one class."""
+    features = found.value if len(np.unique(found.value)) == 2 else found.features
+    return _told(features, scores, labels, patients, seed, permutations, target=rankdata(scores))
+
+
+def by_level(found: Attribute, scores: np.ndarray, labels: np.ndarray, threshold: float) -> list[dict]:
+    """The classifier at each level: images, sensitivity, specificity, AUC; the commonest level first."""
+    rows = []
+    for level, count in pd.Series(found.levels).value_counts().head(LEVELS).items():
+        mine = found.levels == level
+        ill, healthy = mine & (labels == 1), mine & (labels == 0)
+        row: dict = {"level": str(level), "images": int(count), "ill": int(ill.sum())}
+        if ill.any():
+            row["sensitivity"] = proportion(float((scores[ill] >= threshold).sum()), int(ill.sum())).as_dict()
+        if healthy.any():
+            right = float((scores[healthy] < threshold).sum())
+            row["specificity"] = proportion(right, int(healthy.sum())).as_dict()
+        if ill.any() and healthy.any():
+            row["auc"] = float(aucs(labels[mine, None], scores[mine, None])[0])
+        rows.append(row)
+    return rows
+
+
+def auc_within(found: Attribute, scores: np.ndarray, labels: np.ndarray) -> float:
+    """The classifier's AUC over pairs of an ill and a healthy image of one level of the attribute."""
+    codes = np.unique(found.levels, return_inverse=True)[1]
+    return within(labels, scores, codes.astype(float), bins=None)
+
+
+def worst_group(levels: Mapping[str, list[dict]], fewest: int = 20) -> dict | None:
+    """The level at which the classifier is right least often among the ill or among the healthy."""
+    worst: dict | None = None
+    for name, rows in levels.items():
+        for row in rows:
+            for measure in ("sensitivity", "specificity"):
+                if measure in row and row[measure]["n"] >= fewest:
+                    found = {"attribute": name, "level": row["level"], "measure": measure, **row[measure]}
+                    worst = found if worst is None or found["value"] < worst["value"] else worst
+    return worst
+
+
+def _told(
+    features: np.ndarray,
+    other: np.ndarray,
+    labels: np.ndarray,
+    patients: np.ndarray,
+    seed: int,
+    permutations: int,
+    target: np.ndarray,
+) -> Told:
+    """Predict ``target`` from ``features`` by ridge, both centred within class, on held-out patients."""
+    labels = np.asarray(labels, np.int64)
+    centred = _within_class(reduced(features), labels)
+    binary = len(np.unique(target)) == 2
+    wanted = target.astype(float) if binary else normal_scores(np.asarray(target, float))
+    wanted = _within_class(wanted[:, None], labels)[:, 0]
+    held = balanced_folds(labels, patients, FOLDS, seed)
+    parts = [_fold(centred, held == fold, SHRINKAGE) for fold in range(int(held.max()) + 1)]
+
+    def predicted(many: np.ndarray) -> np.ndarray:
+        out = np.empty(many.shape, np.float32)
+        for test, train, steps in parts:
+            values = many[train]
+            for step in steps:
+                values = step @ values
+            out[test] = values
+        return _within_class(out, labels)
+
+    def correlation(many: np.ndarray) -> np.ndarray:
+        scored = predicted(many.astype(np.float32)).astype(float)
+        size = np.sqrt((scored**2).sum(0) * (many**2).sum(0))
+        return (scored * many).sum(0) / np.where(size > 0, size, 1.0)
+
+    scored = predicted(wanted[:, None].astype(np.float32))[:, 0].astype(float)
+    r = float(correlation(wanted[:, None])[0])
+    shuffled = permuted_within(wanted, labels, patients, permutations, seed)
+    p_value = sequential_p(r, (correlation(block) for block in shuffled))
+    value = target if binary else other
+    whole = _concordance(value, scored, labels)
+    rows = _drawn(patients, seed)
+    draws = [_concordance(value[drawn], scored[drawn], labels[drawn]) for drawn in rows]
+    low, high = np.percentile(draws, [2.5, 97.5])
+    apart = [_concordance(value[labels == c], scored[labels == c], labels[labels == c]) for c in (0, 1)]
+    estimate = Estimate(whole, float(low), float(high), n=len(labels))
+    return Told(estimate, p_value, apart[0], apart[1], max(r, 0.0) ** 2)
+
+
+def permuted_within(
+    values: np.ndarray, labels: np.ndarray, patients: np.ndarray, count: int, seed: int
+) -> Iterator[np.ndarray]:
+    """Blocks (N, P ≤ 250) of ``values`` (N,) swapped between patients with as many images of each class."""
+    rng = np.random.default_rng([seed, 78])
+    codes = np.unique(np.asarray(patients).astype(str), return_inverse=True)[1]
+    rows = np.lexsort((labels, codes))
+    sizes = np.bincount(codes)
+    ill = np.bincount(codes, weights=labels).astype(int)
+    starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
+    tables = []
+    for size, positives in np.unique(np.stack([sizes, ill], axis=1), axis=0):
+        mine = starts[(sizes == size) & (ill == positives)]
+        tables.append(rows[mine[:, None] + np.arange(size)])
+    for start in range(0, count, BATCH):
+        block = np.empty((len(values), min(BATCH, count - start)))
+        for table in tables:
+            deals = np.argsort(rng.random((block.shape[1], len(table))), axis=1)
+            block[table] = values[table][deals].transpose(1, 2, 0)
+        yield block
+
+
+def _concordance(value: np.ndarray, scored: np.ndarray, labels: np.ndarray) -> float:
+    """Over pairs of images of one class; for a continuous value from the rank correlation (Kendall 1949)."""
+    if len(np.unique(value)) == 2:
+        return within((value == value.max()).astype(int), scored, labels.astype(float), bins=None)
+    total = weight = 0.0
+    for label in np.unique(labels):
+        mine = labels == label
+        if mine.sum() > 2:
+            a, b = rankdata(value[mine]), rankdata(scored[mine])
+            if a.std() > 0 and b.std() > 0:
+                total += mine.sum() * float(np.corrcoef(a, b)[0, 1])
+                weight += mine.sum()
+    return 0.5 + float(np.arcsin(np.clip(total / weight, -1, 1))) / np.pi if weight else 0.5
+
+
+def _within_class(values: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Values (N, D) less their class's mean."""
+    out = np.array(values)
+    for label in (0, 1):
+        mine = labels == label
+        out[mine] -= out[mine].mean(axis=0)
+    return out
+
+
+def _label_order(features: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """The label's ridge prediction from the features, (N,)."""
+    known = reduced(features)
+    gram = known.T @ known + SHRINKAGE * len(known) * np.eye(known.shape[1])
+    return known @ np.linalg.solve(gram, known.T @ (labels - labels.mean()))
+
+
+def _drawn(patients: np.ndarray, seed: int) -> Iterator[np.ndarray]:
+    """Rows of patients drawn with replacement, once a replicate."""
+    codes = np.unique(np.asarray(patients).astype(str), return_inverse=True)[1]
+    order, counts = np.argsort(codes, kind="stable"), np.bincount(codes)
+    starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
+    rng = np.random.default_rng([seed, 79])
+    for _ in range(REPLICATES):
+        chosen = rng.integers(0, len(counts), len(counts))
+        yield order[np.concatenate([starts[c] + np.arange(counts[c]) for c in chosen])]
