@@ -136,7 +136,7 @@ def read_scores(path: str | Path, image_ids: np.ndarray) -> pd.DataFrame:
         raise DataError(
             f"{path} cannot be read: {_line(error)}", remedy="Give a CSV with a header."
         ) from None
-    key = next((c for c in table if c.strip().lower() in ("image", "image_id", "file", "path")), None)
+    key = next((c for c in map(str, table) if c.strip().lower() in ("image", "image_id", "file", "path")), None)
     if key is None or len(table.columns) < 2:
         raise DataError(
             f"{path} has the columns {', '.join(table.columns)}.",
@@ -160,7 +160,7 @@ def read_scores(path: str | Path, image_ids: np.ndarray) -> pd.DataFrame:
         )  # fmt: skip
     table = table.iloc[rows[wanted].to_numpy()]
     scores = {}
-    for column in table.columns.drop(key):
+    for column in table.columns.drop([key]):
         numbers = pd.to_numeric(table[column], errors="coerce").to_numpy(float)
         if (bad := ~np.isfinite(numbers)).any():
             raise DataError(
@@ -260,7 +260,8 @@ def _onnx(path: Path, feed: Feed) -> tuple[Callable[[np.ndarray], Any], Feed]:
 def _exported(path: Path, feed: Feed) -> tuple[Callable[[np.ndarray], Any], Feed]:
     import torch
 
-    return _module(torch.export.load(str(path)).module()), feed
+    program: Any = torch.export.load(str(path))
+    return _module(program.module()), feed
 
 
 def _torch_file(path: Path, feed: Feed) -> tuple[Callable[[np.ndarray], Any], Feed | None]:
@@ -269,7 +270,8 @@ def _torch_file(path: Path, feed: Feed) -> tuple[Callable[[np.ndarray], Any], Fe
     with zipfile.ZipFile(path) if zipfile.is_zipfile(path) else _no_zip(path) as archive:
         scripted = any(name.endswith("/constants.pkl") for name in archive.namelist())
     if scripted:
-        return _module(torch.jit.load(str(path), map_location="cpu").eval()), feed
+        script: Any = torch.jit.load(str(path), map_location="cpu")  # type: ignore[no-untyped-call]
+        return _module(script.eval()), feed
     from cxrlib.training.inference import load_model, predict
 
     model, facts = load_model(path)

@@ -112,18 +112,31 @@ def _effect(one: Intervention, scene: Scene, scorer: Scorer, before: np.ndarray,
         scores[touched] = scorer(one.control(scene)[touched])
         other = ((scores >= threshold) != (before >= threshold)).astype(float)
     weights = _patients_drawn(scene.patients, scene.seed)
-    shares = [
+    flips, control_flips, excess = (
         _share(values, touched, weights)
         for values in (turned, other, None if other is None else turned - other)
-    ]
-    was, now = (_auc(scene.labels, scores, weights) for scores in (before, after))
+    )
+    (was, draws_before), (now, draws_now) = (
+        _auc(scene.labels, scores, weights) for scores in (before, after)
+    )
     order = np.argsort(-np.abs(after - before), kind="stable")
-    moved = tuple(int(row) for row in order[:MOST_CHANGED] if after[row] != before[row])
-    change = Estimate(now[0] - was[0], *np.percentile(now[1] - was[1], [2.5, 97.5]), n=len(before))
     return Effect(
-        one.name, one.title, int(touched.sum()), *shares,
-        Estimate(now[0], *np.percentile(now[1], [2.5, 97.5]), n=len(before)), change, one.expected, moved,
-    )  # fmt: skip
+        one.name,
+        one.title,
+        int(touched.sum()),
+        flips,
+        control_flips,
+        excess,
+        _estimate(now, draws_now, len(before)),
+        _estimate(now - was, draws_now - draws_before, len(before)),
+        one.expected,
+        tuple(int(row) for row in order[:MOST_CHANGED] if after[row] != before[row]),
+    )
+
+
+def _estimate(value: float, draws: np.ndarray, n: int) -> Estimate:
+    low, high = np.percentile(draws, [2.5, 97.5])
+    return Estimate(value, float(low), float(high), n=n)
 
 
 def _patients_drawn(patients: np.ndarray, seed: int) -> np.ndarray:
@@ -139,8 +152,7 @@ def _share(values: np.ndarray | None, touched: np.ndarray, weights: np.ndarray) 
         return None
     mine = weights[:, touched].astype(float)
     draws = (mine @ values[touched]) / np.maximum(mine.sum(1), 1)
-    low, high = np.percentile(draws, [2.5, 97.5])
-    return Estimate(float(values[touched].mean()), float(low), float(high), n=int(touched.sum()))
+    return _estimate(float(values[touched].mean()), draws, int(touched.sum()))
 
 
 def _auc(labels: np.ndarray, scores: np.ndarray, weights: np.ndarray) -> tuple[float, np.ndarray]:

@@ -108,7 +108,7 @@ def detectability(
     permutations: int = 1999,
 ) -> Told:
     """How well pixels' features (N, D) tell an attribute's value (N,) among images of one class."""
-    return _told(pixels, value, labels, patients, seed, permutations, target=value)
+    return _told(pixels, value, labels, patients, seed, permutations)
 
 
 def use(
@@ -121,8 +121,12 @@ def use(
     permutations: int = 1999,
 ) -> Told:
     """How closely a classifier's scores (N,) follow an attribute among images of one class."""
-    features = found.value if len(np.unique(found.value)) == 2 else found.features
-    return _told(features, scores, labels, patients, seed, permutations, target=rankdata(scores))
+    ranks = rankdata(scores)
+    if (
+        len(np.unique(found.value)) == 2
+    ):  # the other way round, which is the AUC of the score for the attribute
+        return _told(ranks, found.value, labels, patients, seed, permutations)
+    return _told(found.features, ranks, labels, patients, seed, permutations)
 
 
 def by_level(found: Attribute, scores: np.ndarray, labels: np.ndarray, threshold: float) -> list[dict]:
@@ -163,12 +167,11 @@ def worst_group(levels: Mapping[str, list[dict]], fewest: int = 20) -> dict | No
 
 def _told(
     features: np.ndarray,
-    other: np.ndarray,
+    target: np.ndarray,
     labels: np.ndarray,
     patients: np.ndarray,
     seed: int,
     permutations: int,
-    target: np.ndarray,
 ) -> Told:
     """Predict ``target`` from ``features`` by ridge, both centred within class, on held-out patients."""
     labels = np.asarray(labels, np.int64)
@@ -197,12 +200,11 @@ def _told(
     r = float(correlation(wanted[:, None])[0])
     shuffled = permuted_within(wanted, labels, patients, permutations, seed)
     p_value = sequential_p(r, (correlation(block) for block in shuffled))
-    value = target if binary else other
-    whole = _concordance(value, scored, labels)
+    whole = _concordance(target, scored, labels)
     rows = _drawn(patients, seed)
-    draws = [_concordance(value[drawn], scored[drawn], labels[drawn]) for drawn in rows]
+    draws = [_concordance(target[drawn], scored[drawn], labels[drawn]) for drawn in rows]
     low, high = np.percentile(draws, [2.5, 97.5])
-    apart = [_concordance(value[labels == c], scored[labels == c], labels[labels == c]) for c in (0, 1)]
+    apart = [_concordance(target[labels == c], scored[labels == c], labels[labels == c]) for c in (0, 1)]
     estimate = Estimate(whole, float(low), float(high), n=len(labels))
     return Told(estimate, p_value, apart[0], apart[1], max(r, 0.0) ** 2)
 

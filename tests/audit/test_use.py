@@ -1,0 +1,123 @@
+"""What pixels show and what a score follows are told with the label held fixed."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from cxrlib.audit.interventions import INTERVENTIONS, Scene, intervene
+from cxrlib.audit.use import attribute, auc_within, by_level, detectability, permuted_within, use, worst_group
+
+N = 600
+
+
+@pytest.fixture(scope="module")
+def cases():
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 2, N)
+    letter = rng.random(N) < np.where(labels == 1, 0.9, 0.1)
+    patients = np.array([f"p{i // 2}" for i in range(N)])
+    return rng, labels, letter.astype(float), patients
+
+
+def quick(function, *arguments):
+    return function(*arguments, permutations=199)
+
+
+def test_an_invisible_column_that_goes_with_the_label_is_not_visible(cases):
+    rng, labels, ward, patients = cases
+    pixels = np.column_stack(
+        [labels * 2 + rng.normal(size=N), rng.normal(size=(N, 5))]
+    )  # they show the disease
+    assert quick(detectability, pixels, ward, labels, patients).p_value > 0.05
+    shown = np.column_stack([pixels, ward + rng.normal(size=N)])
+    found = quick(detectability, shown, ward, labels, patients)
+    assert found.p_value < 0.01 and found.concordance.low > 0.6
+    # of two normal draws a unit apart the larger is right in 76% of pairs
+    assert found.concordance.value == pytest.approx(0.76, abs=0.05)
+
+
+def test_a_score_that_knows_the_disease_only_follows_no_letter(cases):
+    rng, labels, letter, patients = cases
+    found = attribute(letter[:, None], labels, pd.Series(letter))
+    honest = quick(use, found, labels + rng.normal(size=N), labels, patients)
+    assert honest.p_value > 0.05 and honest.concordance.value == pytest.approx(0.5, abs=0.06)
+    short = quick(use, found, letter + rng.normal(size=N), labels, patients)
+    assert short.p_value < 0.01 and min(short.healthy, short.ill) > 0.65
+    assert short.explained > honest.explained
+
+
+def test_a_number_is_followed_over_its_whole_range(cases):
+    rng, labels, _, patients = cases
+    age = rng.normal(50, 15, N)
+    found = attribute(age[:, None], labels, pd.Series(age))
+    followed = quick(use, found, age / 15 + rng.normal(size=N), labels, patients)
+    # Kendall: two normals with correlation r agree in order with chance 1/2 + arcsin(r)/pi
+    assert followed.concordance.value == pytest.approx(0.75, abs=0.04)
+
+
+def test_permutations_keep_classes_and_patients(cases):
+    _, labels, letter, patients = cases
+    [block] = list(permuted_within(letter, labels, patients, 50, 0))
+    for label in (0, 1):
+        assert (block[labels == label].sum(0) == letter[labels == label].sum()).all()
+    assert block.std(axis=1).mean() > 0.1
+    pairs = pd.DataFrame({"p": patients, "l": labels, "v": letter}).sort_values(["p", "l"])
+    drawn = pd.DataFrame({"p": patients, "l": labels, "v": block[:, 0]}).sort_values(["p", "l"])
+    as_one = lambda table: sorted(map(tuple, table["v"].to_numpy().reshape(-1, 2)))  # noqa: E731
+    assert as_one(pairs) == as_one(drawn)
+
+
+def test_levels_tell_where_the_classifier_fails():
+    labels = np.array([1, 1, 0, 0] * 30)
+    letter = np.array([1.0, 0, 1, 0] * 30)
+    found = attribute(letter[:, None], labels, pd.Series(letter.astype(int)))
+    scores = letter * 0.9 + 0.01 * labels
+    rows = by_level(found, scores, labels, 0.5)
+    assert {row["level"]: row["sensitivity"]["value"] for row in rows} == {"1": 1.0, "0": 0.0}
+    assert {row["level"]: row["specificity"]["value"] for row in rows} == {"1": 0.0, "0": 1.0}
+    assert auc_within(found, scores, labels) == 1.0
+    assert worst_group({"letter": rows})["value"] == 0.0
+
+
+# --- interventions ---
+
+
+@pytest.fixture(scope="module")
+def scene():
+    rng = np.random.default_rng(1)
+    images = rng.integers(60, 120, (60, 64, 64), dtype=np.uint8)
+    labels = np.repeat([0, 1], 30)
+    masks = np.zeros((60, 64, 64), np.uint8)
+    masks[:, 16:48, 12:28] = masks[:, 16:48, 36:52] = 1
+    images[labels == 1, 24:40, 14:26] = 200  # the disease
+    images[labels == 1, :4, 40:] = 255  # and what gives it away
+    return Scene(images, masks, labels, np.arange(60).astype(str))
+
+
+def by_name(scene, scorer, threshold):
+    return {one.name: one for one in intervene(scene, scorer, threshold, progress=False)[1]}
+
+
+def test_a_network_of_the_frame_is_caught_by_the_frame_and_not_by_the_lungs(scene):
+    found = by_name(scene, lambda x: x[:, :4, 40:].mean((1, 2)) / 255, 0.7)
+    assert found["frame_black"].believed and found["frame_black"].auc.value == 0.5
+    assert found["frames_exchanged"].believed and found["frames_exchanged"].auc.value == 0.0
+    assert found["frames_exchanged"].excess.value == 1.0
+    assert not found["lungs_out"].believed and found["lungs_out"].auc.value == 1.0
+    assert found["frame_only"].auc.value == 1.0
+    assert found["frame_black"].most_changed and scene.labels[list(found["frame_black"].most_changed)].all()
+
+
+def test_a_network_of_the_lungs_is_caught_by_the_lungs_alone(scene):
+    found = by_name(scene, lambda x: x[:, 24:40, 14:26].mean((1, 2)) / 255, 0.6)
+    assert found["lungs_out"].believed and found["lungs_out"].auc.value == 0.5
+    for name in ("frame_black", "corners_black", "frames_exchanged", "letter_in"):
+        assert found[name].flips.value == 0 and not found[name].believed and found[name].auc_change.value == 0
+    assert found["frame_only"].auc.value == 0.5
+
+
+def test_a_network_that_answers_to_any_change_is_caught_by_none(scene):
+    rng = np.random.default_rng(2)
+    found = by_name(scene, lambda x: rng.random(len(x)), 0.5)
+    with_control = [one.name for one in INTERVENTIONS if one.control]
+    assert sum(found[name].believed for name in with_control) <= 1
