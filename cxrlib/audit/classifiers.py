@@ -136,7 +136,8 @@ def read_scores(path: str | Path, image_ids: np.ndarray) -> pd.DataFrame:
         raise DataError(
             f"{path} cannot be read: {_line(error)}", remedy="Give a CSV with a header."
         ) from None
-    key = next((c for c in map(str, table) if c.strip().lower() in ("image", "image_id", "file", "path")), None)
+    called = ("image", "image_id", "file", "path")
+    key = next((c for c in map(str, table) if c.strip().lower() in called), None)
     if key is None or len(table.columns) < 2:
         raise DataError(
             f"{path} has the columns {', '.join(table.columns)}.",
