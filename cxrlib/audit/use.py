@@ -21,7 +21,6 @@ from cxrlib.evaluation.metrics import Estimate, proportion
 
 FOLDS, SHRINKAGE, REPLICATES, BATCH = 5, 0.1, 300, 250
 LEVELS = 6  # that are shown
-VERDICTS = ("used", "exploitable", "selection only", "harmless")
 
 
 @dataclass(frozen=True, eq=False)

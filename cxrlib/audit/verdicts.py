@@ -1,0 +1,180 @@
+"""Of every attribute: does it tell the label, do pixels show it, does the classifier follow it; and a word.
+
+used
+    The classifier's score follows it with the label held fixed, in both classes in the same direction: p
+    below 0.05 after Holm over everything that was asked, and a concordance of at least 0.60.
+exploitable
+    It tells the label (established, an AUC of at least 0.55) and pixels show it: measured from the picture,
+    or told from it with the label held fixed (p as above, a concordance of at least 0.55).
+selection only
+    It tells the label, and no pixel was shown to say so. Whoever selected the patients left it; a network
+    that sees pictures alone cannot take it up.
+harmless
+    None of these.
+
+Without a classifier nothing is called used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from cxrlib.audit import use
+from cxrlib.audit.probes import Finding
+from cxrlib.audit.rules import SIGNIFICANCE, WARNING_AUC, Probe
+from cxrlib.audit.use import Attribute, Told
+from cxrlib.cohort import Cohort
+from cxrlib.parallel import progress_bar
+from cxrlib.studies.study_stats import holm
+
+USED, VISIBLE = 0.60, 0.55
+VERDICTS = ("used", "exploitable", "selection only", "harmless")
+
+
+@dataclass(frozen=True, eq=False)
+class Use:
+    """How one classifier stands to one attribute.
+
+    ``levels`` and ``auc_within``: of :func:`cxrlib.audit.use.by_level` and ``auc_within``.
+    """
+
+    told: Told
+    p_holm: float
+    auc_within: float
+    levels: list[dict]
+
+    @property
+    def follows(self) -> bool:
+        """Whether the score follows the attribute, by the rule in the module's docstring."""
+        both = min(self.told.healthy, self.told.ill) > 0.5
+        return both and self.p_holm < SIGNIFICANCE and self.told.concordance.value >= USED
+
+
+@dataclass(frozen=True, eq=False)
+class Asked:
+    """One attribute and its verdict.
+
+    Parameters
+    ----------
+    finding
+        What the audit of the data says of it: whether it tells the label.
+    visible, p_visible
+        How well pixels tell it, and Holm's p; None where it is measured from the picture itself.
+    uses
+        Classifier -> how its score stands to it.
+    """
+
+    finding: Finding
+    visible: Told | None
+    p_visible: float | None
+    uses: Mapping[str, Use]
+
+    @property
+    def probe(self) -> Probe:
+        return self.finding.probe
+
+    @property
+    def useful(self) -> bool:
+        found = self.finding
+        return (
+            found.auc is not None
+            and found.p_holm is not None
+            and found.p_holm < SIGNIFICANCE
+            and found.auc.value >= WARNING_AUC
+        )
+
+    @property
+    def seen(self) -> bool:
+        """Whether pixels show it."""
+        if self.visible is None or self.p_visible is None:
+            return True
+        return self.p_visible < SIGNIFICANCE and self.visible.concordance.value >= VISIBLE
+
+    @property
+    def used_by(self) -> tuple[str, ...]:
+        return tuple(name for name, one in self.uses.items() if one.follows)
+
+    @property
+    def verdict(self) -> str:
+        """One of :data:`VERDICTS`."""
+        if self.used_by:
+            return "used"
+        if not self.useful:
+            return "harmless"
+        return "exploitable" if self.seen else "selection only"
+
+
+@dataclass(frozen=True, eq=False)
+class Question:
+    """An attribute to ask about: its finding, how its features are made, and its column if it is one."""
+
+    finding: Finding
+    features: Callable[[], np.ndarray]
+    column: pd.Series | None
+    in_pixels: bool
+
+
+def ask(
+    cohort: Cohort,
+    questions: list[Question],
+    pixels: np.ndarray,
+    scores: pd.DataFrame,
+    threshold: Mapping[str, float],
+    *,
+    seed: int = 0,
+    permutations: int = 1999,
+    progress: bool | None = None,
+) -> tuple[Asked, ...]:
+    """Verdicts, worst first.
+
+    Parameters
+    ----------
+    pixels
+        float, (N, D): what "the whole image" is to the audit.
+    scores
+        float, a column a classifier, rows as the cohort's; without columns nothing is called used.
+    threshold
+        Classifier -> the score from which on it calls ill.
+    """
+    labels, patients = cohort.labels, cohort.patients
+    count = sum(not one.in_pixels for one in questions) + len(questions) * len(scores.columns)
+    permutations = max(permutations, 40 * (count + 1))  # so that the smallest p survives the correction
+    options = {"seed": seed, "permutations": permutations}
+    rows: list[tuple[Question, Attribute, Told | None, dict[str, Told]]] = []
+    with progress_bar(len(questions), "Holding the label fixed", progress, unit="attribute") as bar:
+        for one in questions:
+            found = use.attribute(one.features(), labels, one.column, in_pixels=one.in_pixels)
+            seen = None
+            if not one.in_pixels:
+                seen = use.detectability(pixels, found.value, labels, patients, **options)
+            told = {
+                name: use.use(found, scores[name].to_numpy(float), labels, patients, **options)
+                for name in map(str, scores)
+            }
+            rows.append((one, found, seen, told))
+            bar.update(1)
+    p_values = [p for _, _, seen, told in rows for p in _p_values(seen, told)]
+    corrected = iter(holm(p_values).tolist()) if p_values else iter(())
+    asked = []
+    for one, found, seen, told in rows:
+        p_visible = next(corrected) if seen else None
+        uses = {}
+        for name, value in told.items():
+            mine = scores[name].to_numpy(float)
+            levels = use.by_level(found, mine, labels, threshold[name])
+            uses[name] = Use(value, next(corrected), use.auc_within(found, mine, labels), levels)
+        asked.append(Asked(one.finding, seen, p_visible, uses))
+    return tuple(sorted(asked, key=_rank))
+
+
+def _p_values(seen: Told | None, told: Mapping[str, Told]) -> list[float]:
+    return [one.p_value for one in (seen, *told.values()) if one is not None]
+
+
+def _rank(one: Asked) -> tuple[int, float]:
+    strength = max((u.told.concordance.value for u in one.uses.values()), default=0.0)
+    return VERDICTS.index(one.verdict), -(strength or (one.finding.auc.value if one.finding.auc else 0.0))
