@@ -15,7 +15,6 @@ another ``model.pt``                  TorchScript (``torch.jit``)
 from __future__ import annotations
 
 import importlib
-import math
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -71,7 +70,41 @@ class Feed:
             raise ConfigError(f"{self.channels} channels make no sense.", remedy="Give 1 or 3.")
 
 
-Scorer = Callable[[np.ndarray], np.ndarray]
+@dataclass(frozen=True)
+class Scorer:
+    """A classifier as a function: uint8 (N, H, W) -> float64 (N,).
+
+    - ``run``: answers a batch; ``size``: pixels a side that it wants, None for any.
+    """
+
+    name: str
+    run: Callable[[np.ndarray], Any]
+    feed: Feed | None = None
+
+    @property
+    def size(self) -> int | None:
+        return None if self.feed is None else self.feed.size
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        side = self.size or max(images.shape[1:])
+        step = max(1, _PIXELS // side**2)
+        parts = [self._score(np.array(images[s : s + step])) for s in range(0, len(images), step)]
+        return np.concatenate(parts) if parts else np.zeros(0)
+
+    def _score(self, batch: np.ndarray) -> np.ndarray:
+        size, feed = self.size, self.feed
+        if size and batch.shape[1:] != (size, size):
+            batch = np.stack([resize(image, size, "stretch") for image in batch])
+        try:
+            answer = self.run(batch if feed is None else _batch(batch, feed))
+        except CxrError:
+            raise
+        except Exception as error:
+            raise DataError(
+                f"{self.name} failed on images of {batch.shape[1]} × {batch.shape[2]} pixels: {_line(error)}",
+                remedy="Check --model-size, --model-channels and --model-range.",
+            ) from error
+        return _column(self.name, np.asarray(answer, np.float64), len(batch), feed)
 
 
 def load_classifier(spec: str, feed: Feed | None = None) -> Scorer:
@@ -89,10 +122,10 @@ def load_classifier(spec: str, feed: Feed | None = None) -> Scorer:
     """
     feed = feed or Feed()
     if spec.startswith("xrv:"):
-        return _checked(spec, *_xrv(spec.removeprefix("xrv:"), feed))
+        return Scorer(spec, *_xrv(spec.removeprefix("xrv:"), feed))
     path = Path(spec).expanduser()
     if not path.exists() and ":" in spec:
-        return _checked(spec, _function(spec), None)
+        return Scorer(spec, _function(spec))
     if not path.is_file():
         raise ConfigError(
             f"There is no file {spec}.",
@@ -105,7 +138,7 @@ def load_classifier(spec: str, feed: Feed | None = None) -> Scorer:
             remedy=f"Give one that ends in {', '.join(kinds)}; torch.onnx.export makes one of a network.",
         )
     try:
-        return _checked(spec, *kinds[path.suffix.lower()](path, feed))
+        return Scorer(spec, *kinds[path.suffix.lower()](path, feed))
     except CxrError:
         raise
     except ImportError as error:
@@ -180,33 +213,6 @@ def varied(scores: np.ndarray, what: str) -> np.ndarray:
             remedy="Check size, range and channels (--model-size, --model-range, --model-channels).",
         )
     return scores
-
-
-def _checked(spec: str, run: Callable[[np.ndarray], Any], feed: Feed | None) -> Scorer:
-    """``run`` on batches of the right size, its answer as (N,) float64."""
-
-    def scored(images: np.ndarray) -> np.ndarray:
-        images = np.asarray(images, np.uint8)
-        size = None if feed is None else feed.size
-        step = max(1, _PIXELS // (size * size if size else math.prod(images.shape[1:])))
-        parts = []
-        for start in range(0, len(images), step):
-            batch = images[start : start + step]
-            if size and batch.shape[1:] != (size, size):
-                batch = np.stack([resize(image, size, "stretch") for image in batch])
-            try:
-                answer = run(batch if feed is None else _batch(batch, feed))
-            except CxrError:
-                raise
-            except Exception as error:
-                raise DataError(
-                    f"{spec} failed on images of {batch.shape[1]} × {batch.shape[2]} pixels: {_line(error)}",
-                    remedy="Check --model-size, --model-channels and --model-range.",
-                ) from error
-            parts.append(_column(spec, np.asarray(answer, np.float64), len(batch), feed))
-        return np.concatenate(parts) if parts else np.zeros(0)
-
-    return scored
 
 
 def _batch(images: np.ndarray, feed: Feed) -> np.ndarray:

@@ -63,7 +63,7 @@ class Effect:
     auc, auc_change
         After it, of all images, and less what it was before.
     most_changed
-        Rows of the images whose score moved most, the largest first.
+        Rows (in an audit: ids) of the images whose score moved most, the largest first.
     """
 
     name: str
@@ -75,7 +75,7 @@ class Effect:
     auc: Estimate
     auc_change: Estimate
     expected: str
-    most_changed: tuple[int, ...]
+    most_changed: tuple[int | str, ...]
 
     @property
     def believed(self) -> bool:

@@ -11,6 +11,7 @@ import io
 import json
 import re
 from contextlib import suppress
+from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -19,9 +20,12 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, Template
 from PIL import Image
 
+from cxrlib.audit.interventions import Effect
 from cxrlib.audit.probes import Finding
 from cxrlib.audit.rules import PROBES
 from cxrlib.audit.run import SCHEMA, Audit
+from cxrlib.audit.use import Told, worst_group
+from cxrlib.audit.verdicts import Asked
 from cxrlib.cohort import Cohort
 from cxrlib.datasets.columns import told as columns_told
 from cxrlib.errors import DataError
@@ -70,6 +74,10 @@ def content(audit: Audit, **made_from: Any) -> dict:
         "cohort": audit.facts,
         "numbers": {name: number.as_dict() for name, number in numbers(audit).items()},
         "findings": [_as_dict(found) for found in audit.findings],
+        "classifiers": dict(audit.classifiers),
+        "attributes": [_attribute(one) for one in audit.attributes],
+        "worst_group": worst(audit),
+        "interventions": [_effect(one) for one in audit.effects],
         "limits": list(audit.limits),
         "settings": audit.settings,
         "provenance": provenance(
@@ -164,6 +172,7 @@ def page(audit: Audit, cohort: Cohort | None) -> str:
     return _template().render(
         audit=audit, facts=audit.facts, means=means, pictures=pictures, side=_SIDE,
         columns_told=columns_told, anchor=_anchor, bar=_bar, p=_p, sentence=sentence, share_of=share_of,
+        worst=worst(audit),
     )  # fmt: skip
 
 
@@ -172,6 +181,8 @@ def _template() -> Template:
     """``data/page.html``, in which every name from outside is escaped."""
     environment = Environment(loader=PackageLoader("cxrlib.audit", "data"), autoescape=True)
     environment.filters |= {"thousands": "{:,}".format, "one": "{:.1f}".format, "percent": "{:.1%}".format}
+    environment.filters["percents"] = lambda estimate: format(estimate, ".1%")
+    environment.globals["interval"] = lambda one: Estimate(one["value"], one["low"], one["high"])
     return environment.get_template("page.html")
 
 
@@ -184,6 +195,39 @@ def _as_dict(found: Finding) -> dict:
         "auc": None if found.auc is None else found.auc.as_dict(), "p": found.p_value,
         "telling": list(found.telling), **{name: getattr(found, name) for name in as_they_are},
     }  # fmt: skip
+
+
+def _attribute(one: Asked) -> dict:
+    return {
+        "name": one.probe.name, "title": one.probe.title, "verdict": one.verdict, "useful": one.useful,
+        "visible": one.seen, "p_visible": one.p_visible, "used_by": list(one.used_by),
+        "detectability": None if one.visible is None else _told(one.visible),
+        "use": {
+            name: _told(use.told) | {
+                "p_holm": use.p_holm, "auc_within_levels": use.auc_within, "levels": use.levels,
+            } for name, use in one.uses.items()
+        },
+    }  # fmt: skip
+
+
+def _told(one: Told) -> dict:
+    return asdict(one) | {"concordance": one.concordance.as_dict()}
+
+
+def _effect(one: Effect) -> dict:
+    found = {name: value for name, value in vars(one).items() if not isinstance(value, Estimate)}
+    measured = {name: value.as_dict() for name, value in vars(one).items() if isinstance(value, Estimate)}
+    return found | measured | {"believed": one.believed}
+
+
+def worst(audit: Audit) -> dict | None:
+    """The level of an attribute at which a classifier is right least often, of those with 20 images."""
+    return worst_group(
+        {
+            f"{name}, {one.probe.title}": use.levels
+            for one in audit.attributes for name, use in one.uses.items()
+        }
+    )  # fmt: skip
 
 
 def _pictures(found: Finding, cohort: Cohort, rows: dict[str, int]) -> list[tuple[str, list]]:

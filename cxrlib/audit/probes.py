@@ -71,6 +71,8 @@ class Probes:
         self.cohort, self.work, self.permutations, self.seed = cohort, work, permutations, seed
         self.progress = progress
         self.held: dict[str, tuple[Probe, Held, bool, dict]] = {}
+        #: How an attribute's features are made, and its column if it is one; views are no attributes.
+        self.attributes: dict[str, tuple[Callable[[], np.ndarray], pd.Series | None]] = {}
 
     def ask(self, probe: Probe, features: Callable[[], np.ndarray], **detail: object) -> Held:
         """Have the label predicted for held-out patients, or take what was found before."""
@@ -126,6 +128,11 @@ def ask_all(
     if source:
         detail = {"levels": {source: levels_by_label(table[source], labels, _SOURCES)}}
         jobs.append((PROBES["source"], lambda: column_features(table, [source]), detail))
+    named = {column_probe(column).name: column for column in columns} | ({"source": source} if source else {})
+    for probe, made, _ in jobs:
+        if probe.group != "view":
+            values = table[named[probe.name]] if probe.name in named else None
+            probes.attributes[probe.name] = (made, values)
     # The smallest p-value that there can be must stay below 0.05 after correction for so many probes.
     probes.permutations = max(probes.permutations, 40 * (len(jobs) + 1))
     with progress_bar(len(jobs) + 1, "Probing", probes.progress, unit="probe") as bar:

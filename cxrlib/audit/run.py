@@ -17,7 +17,7 @@ import shutil
 import tempfile
 from collections.abc import Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -26,9 +26,12 @@ import pandas as pd
 from cxrlib.audit.features import VERSION as FEATURES
 from cxrlib.audit.features import describe
 from cxrlib.audit.files import duplicates, existing_paths, file_facts
+from cxrlib.audit.interventions import Effect
+from cxrlib.audit.models import Classifiers, performance, tried
 from cxrlib.audit.probes import TELLING, Finding, Probes, ask_all
 from cxrlib.audit.rules import PROBES, SEVERITIES, judged_count
 from cxrlib.audit.stats import PERMUTATIONS, balanced_folds
+from cxrlib.audit.verdicts import Asked, Question, ask
 from cxrlib.cohort import Cohort
 from cxrlib.datasets.columns import lost_much
 from cxrlib.datasets.labels import told
@@ -38,9 +41,9 @@ from cxrlib.io.storage import make_folder
 from cxrlib.lungs.masks import segment
 from cxrlib.parallel import one_thread
 
-__all__ = ["SCHEMA", "Audit", "Finding", "audit_cohort", "sample_patients"]
+__all__ = ["SCHEMA", "Audit", "Finding", "audit_cohort"]
 
-SCHEMA = 1
+SCHEMA = 2
 """Of ``audit.json``; raised where a reader of the old one would misunderstand the new."""
 
 VERSION = 1
@@ -51,12 +54,20 @@ FEWEST = 20  # images of each class
 
 @dataclass(frozen=True, eq=False)
 class Audit:
-    """Findings, worst first; what was audited; and what could not be checked."""
+    """Findings, worst first; what was audited; and what could not be checked.
+
+    - ``attributes``: what tells the label, what pixels show of it and which classifier follows it.
+    - ``classifiers``: name -> its threshold, and AUC, sensitivity and specificity on these images.
+    - ``effects``: of changing the pictures, where a classifier was given that can be run.
+    """
 
     findings: tuple[Finding, ...]
     facts: dict
     limits: tuple[str, ...]
     settings: dict
+    attributes: tuple[Asked, ...] = ()
+    classifiers: Mapping[str, dict] = field(default_factory=dict)
+    effects: tuple[Effect, ...] = ()
 
     def __getitem__(self, name: str) -> Finding:
         """A finding by its probe's name."""
@@ -84,6 +95,7 @@ def audit_cohort(
     has_patients: bool | None = None,
     has_split: bool = True,
     features: Mapping[str, np.ndarray] | None = None,
+    classifiers: Classifiers | None = None,
     permutations: int = PERMUTATIONS,
     seed: int = 0,
     workers: int | None = None,
@@ -99,6 +111,7 @@ def audit_cohort(
     - ``has_patients``, ``has_split``: whether they are known; None: patients are if any has two images.
     - ``features``: of :func:`cxrlib.audit.features.describe`, in the cohort's order, if at hand: to audit the
       same images with other labels, say.
+    - ``classifiers``: whose scores are asked whether they follow what tells the label; rows as the cohort's.
     - ``permutations``: at most so many a probe, raised where the number of probes needs more.
     - Raises DataError: one class only, or fewer than 20 images of either.
     """
@@ -106,6 +119,7 @@ def audit_cohort(
     # The order of the rows must not matter to folds, permutations and chunks.
     order = np.argsort(cohort.table["image_id"].to_numpy(dtype=str), kind="stable")
     cohort = cohort.take(order)
+    classifiers = (classifiers or Classifiers.none(len(cohort))).take(order)
     settings = {"permutations": permutations, "seed": seed, "source": source, "version": [VERSION, FEATURES]}
     with tempfile.TemporaryDirectory() if out is None else nullcontext(str(out)) as folder:
         work = _work_folder(Path(folder) / "work", cohort, settings, resume)
@@ -119,6 +133,17 @@ def audit_cohort(
         lines = None if paths is None else printed(paths, workers=workers, progress=progress)
         probes = Probes(cohort, work, permutations, seed, progress)
         findings, left_out = ask_all(probes, features, facts, source)
+        by_name = {found.probe.name: found for found in findings}
+        questions = [
+            Question(by_name[name], made, column, in_pixels=by_name[name].probe.group == "sign")
+            for name, (made, column) in probes.attributes.items()
+            if not by_name[name].detail.get("disguise")
+        ]
+        attributes = ask(
+            cohort, questions, features["whole"], classifiers.scores, classifiers.thresholds,
+            seed=seed, permutations=permutations, progress=progress,
+        )  # fmt: skip
+        effects = tried(classifiers, cohort, seed=seed, progress=progress)
     leaks, unknown = _leaks(cohort, features["thumbnail"], facts, has_patients, has_split)
     if "burned_in" in facts:
         marked, unsaid = _burned_in(cohort, facts["burned_in"])
@@ -134,20 +159,8 @@ def audit_cohort(
     limits += _labels_and_columns(cohort)
     splits: Mapping = cohort.table["split"].value_counts().to_dict() if has_split else {}
     known = _facts(cohort, features["lungs_found"]) | {"splits": {str(k): int(v) for k, v in splits.items()}}
-    return Audit(tuple(findings), known, tuple(limits), settings)
-
-
-def sample_patients(patients: np.ndarray, images: int | None, seed: int = 0) -> np.ndarray:
-    """bool, (N,): all images of patients, in the order of a hash, until there are ``images`` (None: all)."""
-    if images is None or images >= len(patients):
-        return np.ones(len(patients), bool)
-    names, codes, sizes = np.unique(np.asarray(patients).astype(str), return_inverse=True, return_counts=True)
-    draws = [
-        hashlib.sha256(f"sample:{seed}:{name}".encode("utf-8", "surrogateescape")).digest() for name in names
-    ]
-    order = sorted(range(len(names)), key=draws.__getitem__)
-    enough = int(np.searchsorted(np.cumsum(sizes[order]), images)) + 1
-    return np.isin(codes, order[:enough])
+    measured = performance(classifiers, cohort)
+    return Audit(tuple(findings), known, tuple(limits), settings, attributes, measured, effects)
 
 
 def _rank(found: Finding) -> tuple:

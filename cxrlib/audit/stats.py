@@ -7,6 +7,7 @@ matrices: the p-value is that of the fitted procedure, not of scores taken as gi
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -208,3 +209,16 @@ def _fold(features: np.ndarray, test: np.ndarray) -> tuple[np.ndarray, np.ndarra
     direct = len(tested) * len(known) <= weights.size + tested.size
     steps = [tested @ weights] if direct else [weights, tested]
     return test, train, [step.astype(np.float32) for step in steps]
+
+
+def sample_patients(patients: np.ndarray, images: int | None, seed: int = 0) -> np.ndarray:
+    """bool, (N,): all images of patients, in the order of a hash, until there are ``images`` (None: all)."""
+    if images is None or images >= len(patients):
+        return np.ones(len(patients), bool)
+    names, codes, sizes = np.unique(np.asarray(patients).astype(str), return_inverse=True, return_counts=True)
+    draws = [
+        hashlib.sha256(f"sample:{seed}:{name}".encode("utf-8", "surrogateescape")).digest() for name in names
+    ]
+    order = sorted(range(len(names)), key=draws.__getitem__)
+    enough = int(np.searchsorted(np.cumsum(sizes[order]), images)) + 1
+    return np.isin(codes, order[:enough])

@@ -20,6 +20,10 @@ from cxrlib.cli.console import Json, SkipBad, echo, print_json
 from cxrlib.errors import ConfigError, CxrError, CxrWarning, printable
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
+    from cxrlib.audit.classifiers import Feed
+    from cxrlib.audit.models import Classifiers
     from cxrlib.audit.run import Audit
     from cxrlib.cohort import Cohort
 
@@ -79,6 +83,28 @@ def audit(
         str | None,
         typer.Option(help="The column that says where an image comes from; site, if there is one."),
     ] = None,
+    scores: Annotated[
+        Path | None,
+        typer.Option(help="CSV of your classifiers' scores: column image, and a column for each classifier."),
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="A classifier to run: an ONNX, .pt2, TorchScript or cxrlib file, xrv:NAME (torchxrayvision), or "
+            "package.module:function taking uint8 (N, H, W) and returning (N,) scores."
+        ),
+    ] = None,
+    model_size: Annotated[
+        int | None, typer.Option(min=8, help="Pixels a side that --model wants, if its file does not say.")
+    ] = None,
+    model_range: Annotated[
+        str, typer.Option(help="What it wants greys as: 0-1, 0-255, -1-1, imagenet or xrv (-1024 to 1024).")
+    ] = "0-1",
+    model_channels: Annotated[int | None, typer.Option(help="1 or 3, if its file does not say.")] = None,
+    model_output: Annotated[int | None, typer.Option(help="Column of its answer that means ill.")] = None,
+    threshold: Annotated[
+        float | None, typer.Option(help="Score from which on ill is called; 0.5 for probabilities.")
+    ] = None,
     image_size: Annotated[int, typer.Option("--image-size", min=32, help="Pixels a side.")] = 128,
     sample: Annotated[
         int | None, typer.Option(min=1, help="A quick look: whole patients, about so many images.")
@@ -104,6 +130,7 @@ def audit(
     Exit status: 0, nothing severe was found; 2, something was; 1, the audit could not be made and the message
     says why, also where the command was not understood. 5,000 images take some minutes. Not for clinical use.
     """
+    from cxrlib.audit.classifiers import Feed
     from cxrlib.audit.page import content, write
     from cxrlib.audit.run import audit_cohort
 
@@ -126,8 +153,11 @@ def audit(
             f"There is no column {source!r} for --source.",
             remedy=f"Name one of {', '.join(map(repr, cohort.table.columns))}.",
         )
+    feed = Feed(model_size, model_range, model_channels, model_output)
+    classifiers = _classifiers(cohort, scores, model, feed, threshold)
     found = audit_cohort(
         cohort,
+        classifiers=classifiers,
         out=out,
         resume=resume,
         source=source or "site",
@@ -170,7 +200,7 @@ def _cohort(
     progress: bool | None,
 ) -> tuple[Cohort, int, dict[str, bool]]:
     """The cohort, the images that it is a sample of, and whether its patients and splits are known."""
-    from cxrlib.audit.run import sample_patients
+    from cxrlib.audit.stats import sample_patients
     from cxrlib.cli.console import named as _named
     from cxrlib.datasets import folder, load
     from cxrlib.datasets._files import cohort_from_files
@@ -211,6 +241,29 @@ def _cohort(
     )  # fmt: skip
     known = {"has_patients": "patient_column" in named, "has_split": "split_column" in named}
     return cohort, total - len(cohort.info.get("skipped", ())), known
+
+
+def _classifiers(
+    cohort: Cohort, scores: Path | None, model: str | None, feed: Feed, threshold: float | None
+) -> Classifiers:
+    """The classifiers that are audited: those of the CSV, and the one that is run."""
+    import pandas as pd
+
+    from cxrlib.audit.classifiers import load_classifier, read_scores, varied
+    from cxrlib.audit.models import Classifiers, model_images, thresholds
+
+    ids = cohort.table["image_id"].to_numpy(str)
+    table = pd.DataFrame(index=range(len(cohort))) if scores is None else read_scores(scores, ids)
+    if model is None:
+        return Classifiers(table, thresholds(table, threshold))
+    scorer = load_classifier(model, feed)
+    images, name = model_images(cohort, scorer.size), Path(model).name
+    if name in table:
+        raise ConfigError(
+            f"Both --model and a column of {scores} are called {name!r}.", remedy="Rename the column."
+        )
+    table[name] = varied(scorer(images), model)
+    return Classifiers(table, thresholds(table, threshold), scorer, name, images)
 
 
 def _header(root: Path, labels: Path) -> list[str]:
@@ -259,6 +312,36 @@ def _print(found: Audit, html: Path) -> None:
             console.print(f"\n[{_COLOURS[one.severity]}]{one.severity}[/] [bold]{escape(one.probe.title)}[/]")
             console.print(escape(sentence(one)))
             console.print(f"What to do: {escape(one.probe.advice)}")
+    _print_attributes(found, console)
     for limit in found.limits:
         console.print(f"[dim]Not checked: {escape(limit)}[/]")
     typer.echo(f"\nVerdict: {found.verdict}. The evidence: {html}")
+
+
+def _print_attributes(found: Audit, console: Console) -> None:
+    """What could be learnt, what is used, and what changing the pictures does."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    names = [escape(printable(name)) for name in found.classifiers]
+    table = Table(
+        "", "attribute", "pixels show it", *(f"followed by {n}" for n in names), box=None, pad_edge=False
+    )
+    for one in found.attributes:
+        if one.verdict != "harmless":
+            seen = "measured there" if one.visible is None else str(one.visible.concordance)
+            followed = [str(use.told.concordance) for use in one.uses.values()]
+            table.add_row(one.verdict, escape(printable(one.probe.title)), seen, *followed)
+    if table.row_count:
+        console.print("\nWith the label held fixed (0.5 is nothing):", highlight=False)
+        console.print(table)
+    if found.effects:
+        table = Table(
+            "", "change", "calls that flip", "by a control", "AUC after it", box=None, pad_edge=False
+        )
+        for effect in found.effects:
+            flips = ["" if e is None else format(e, ".0%") for e in (effect.flips, effect.control_flips)]
+            said = "answers" if effect.expected == "stays" and effect.believed else ""
+            table.add_row(said, effect.title, *flips, str(effect.auc))
+        console.print("\nThe classifier on changed pictures:", highlight=False)
+        console.print(table)

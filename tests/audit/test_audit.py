@@ -12,7 +12,8 @@ from cxrlib.audit.features import SIGNS, describe
 from cxrlib.audit.page import content, page, sentence, write
 from cxrlib.audit.plots import detected
 from cxrlib.audit.rules import PROBES, judged, judged_count
-from cxrlib.audit.run import audit_cohort, sample_patients
+from cxrlib.audit.run import audit_cohort
+from cxrlib.audit.stats import sample_patients
 from cxrlib.audit.study import own_folder, skewed
 from cxrlib.cohort import Cohort
 from cxrlib.datasets import load

@@ -144,7 +144,7 @@ def test_the_leakage_studys_splits_do_not_depend_on_row_order():
 
 def test_names_that_are_no_text_are_dealt_like_others():
     """A file's name is bytes; what is no UTF-8 comes from the system as lone surrogates."""
-    from cxrlib.audit.run import sample_patients
+    from cxrlib.audit.stats import sample_patients
 
     names = [os.fsdecode(b"caf\xe9-%d" % i) for i in range(40)]
     assert set(patient_folds(names, 4)) == {0, 1, 2, 3}
