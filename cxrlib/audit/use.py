@@ -179,7 +179,7 @@ def _told(
     wanted = target.astype(float) if binary else normal_scores(np.asarray(target, float))
     wanted = _within_class(wanted[:, None], labels)[:, 0]
     held = balanced_folds(labels, patients, FOLDS, seed)
-    parts = [_fold(centred, held == fold, SHRINKAGE) for fold in range(int(held.max()) + 1)]
+    parts = [_fold(centred, held == fold) for fold in range(int(held.max()) + 1)]
 
     def predicted(many: np.ndarray) -> np.ndarray:
         out = np.empty(many.shape, np.float32)

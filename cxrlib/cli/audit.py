@@ -90,8 +90,8 @@ def audit(
     model: Annotated[
         str | None,
         typer.Option(
-            help="A classifier to run: an ONNX, .pt2, TorchScript or cxrlib file, xrv:NAME (torchxrayvision), or "
-            "package.module:function taking uint8 (N, H, W) and returning (N,) scores."
+            help="A classifier to run: an ONNX, .pt2, TorchScript or cxrlib file, xrv:NAME (torchxrayvision) "
+            "or package.module:function taking uint8 (N, H, W) and returning (N,) scores."
         ),
     ] = None,
     model_size: Annotated[
