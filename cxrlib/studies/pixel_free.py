@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -138,7 +139,7 @@ def study(
         As in :func:`cxrlib.studies.shortcuts.pixel_free`; intervals resample patients.
     """
     found, tables = Without(), {}
-    options: dict[str, int] = {"folds": folds, "replicates": replicates, "seed": seed}
+    options: dict[str, Any] = {"folds": folds, "replicates": replicates, "seed": seed}
 
     def ask(key: str, rows: pd.DataFrame, columns: Sequence[str], kind: str = "trees") -> None:
         found.numbers[key] = shortcuts.pixel_free(
@@ -182,7 +183,7 @@ def transfer(
         for target, test in tables.items():
             columns = [column for column in SHARED if column in train and column in test]
             if source == target:
-                asked = {"folds": folds, "replicates": replicates, "seed": seed}
+                asked: dict[str, Any] = {"folds": folds, "replicates": replicates, "seed": seed}
                 auc = shortcuts.pixel_free(train, columns, kind="trees", smallest_leaf=_LEAF, **asked).auc
             else:
                 encoded = shortcuts.encode(pd.concat([train, test]), columns)
