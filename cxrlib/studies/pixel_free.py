@@ -49,17 +49,15 @@ SIGHT: dict[str, tuple[str, str]] = {
 }
 
 #: Data set -> AUCs for pneumonia of networks that saw the pixels, as their papers report them. The images,
-#: labels and splits are the papers' own. For CheXpert and PadChest no figure could be verified.
+#: labels and splits are the papers' own. For CheXpert, PadChest and Open-i no figure could be verified.
 REPORTED: dict[str, dict[str, float]] = {
     "NIH": {"Wang 2017": 0.633, "CheXNet 2017": 0.768},
     "RSNA": {"Hurt 2020": 0.854},
-    "Open-i": {"Zech 2018, external": 0.815},
 }
 CITATIONS = {
     "Wang 2017": "doi:10.1109/CVPR.2017.369",
     "CheXNet 2017": "arXiv:1711.05225",
     "Hurt 2020": "doi:10.1097/RTI.0000000000000505",
-    "Zech 2018, external": "doi:10.1371/journal.pmed.1002683",
 }
 _COLUMNS = {
     "NIH": (*SHARED, "follow_up", "pixel_spacing", "original_height", "original_width"),
