@@ -74,12 +74,13 @@ def attribute(
 ) -> Attribute:
     """An attribute from its probe's features (N, D) and, where it is one column, the column itself.
 
-    A column of numbers is taken as its ranks, one of two values as 0 and 1; anything else is put in the order
-    in which it goes with the label (ridge, all images), which is what a network could exploit of it.
+    A column of numbers is taken as its ranks, one of two values as 0 and 1. Anything else is put in the order
+    in which it goes with the label (ridge, all images), which is what a network could exploit of it, and cut
+    where it parts the classes best (Youden).
     """
-    known = None if column is None else column.astype(object).where(column.notna(), "missing")
+    known = None if column is None else column.astype(object).where(column.notna(), "missing").astype(str)
     if known is not None and known.nunique() == 2:
-        text = known.astype(str).to_numpy()
+        text = known.to_numpy()
         return Attribute(features, (text == max(set(text))).astype(float), text, in_pixels)
     if (
         column is not None
@@ -87,14 +88,15 @@ def attribute(
         and not pd.api.types.is_bool_dtype(column)
     ):
         value = rankdata(column.fillna(column.median()).to_numpy(float))
-    else:
-        value = _label_order(features, labels)
+        group = np.searchsorted(np.unique(np.quantile(value, [1 / 3, 2 / 3])), value, side="left")
+        levels = np.array([f"third {number + 1} of 3" for number in range(3)])[group]
+        return Attribute(features, value, levels, in_pixels)
+    order = _label_order(features, labels)
+    value = (order >= _cut(order, labels)).astype(float)
+    levels = np.where(value == 1, "as among the ill", "as among the healthy")
     if known is not None and known.nunique() <= LEVELS:
-        return Attribute(features, value, known.astype(str).to_numpy(), in_pixels)
-    edges = np.unique(np.quantile(value, [1 / 3, 2 / 3]))
-    group = np.searchsorted(edges, value, side="left")
-    names = np.array([f"third {number + 1} of 3" for number in range(3)])
-    return Attribute(features, value, names[group], in_pixels)
+        levels = known.to_numpy()
+    return Attribute(features, value, levels, in_pixels)
 
 
 def detectability(
@@ -252,6 +254,15 @@ def _within_class(values: np.ndarray, labels: np.ndarray) -> np.ndarray:
         mine = labels == label
         out[mine] -= out[mine].mean(axis=0)
     return out
+
+
+def _cut(order: np.ndarray, labels: np.ndarray) -> float:
+    """The value from which on most of the ill and fewest of the healthy lie."""
+    values, codes = np.unique(order, return_inverse=True)
+    ill = np.bincount(codes, labels, len(values)) / max(labels.sum(), 1)
+    healthy = np.bincount(codes, 1 - labels, len(values)) / max((1 - labels).sum(), 1)
+    gain = np.cumsum((ill - healthy)[::-1])[::-1]
+    return float(values[1:][np.argmax(gain[1:])]) if len(values) > 1 else np.inf
 
 
 def _label_order(features: np.ndarray, labels: np.ndarray) -> np.ndarray:

@@ -137,3 +137,76 @@ def test_a_sample_and_labels_that_count_as_healthy_are_said(cxr, tmp_path):
     _, out, _ = cxr(*command, "--out", tmp_path / "out", "--json", *SIZE)
     limits = " ".join(json.loads(out)["limits"])
     assert "of 90 images" in limits and "'no'" in limits and "'unsure' (1)" in limits
+
+
+# --- classifiers ---
+
+
+@pytest.fixture
+def corner_reader(tmp_path, monkeypatch):
+    """A classifier that sees nothing but the upper left corner, as ``module:function``."""
+    (tmp_path / "reader.py").write_text(
+        "def corner(images):\n    return images[:, :5, :5].mean((1, 2)) / 255\n"
+        "def nothing(images):\n    return images[:, 0, 0] * 0.0\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    return "reader:corner"
+
+
+def test_a_classifier_is_run_and_what_it_follows_is_said(cxr, leaky, tmp_path, corner_reader):
+    command = ["audit", leaky, "--labels", leaky / "labels.csv", "--out", tmp_path / "out", *SIZE]
+    status, text, err = cxr(*command, "--model", corner_reader, "--threshold", 0.7)
+    assert status == 2, err
+    assert "The classifier on changed pictures" in text and "answers  The corners" in text
+    stored = json.loads((tmp_path / "out" / "audit.json").read_text(encoding="utf-8"))
+    assert stored["classifiers"]["reader:corner"]["auc"]["value"] == 1.0
+    effects = {one["name"]: one for one in stored["interventions"]}
+    assert effects["corners_black"]["auc"]["value"] == 0.5 and effects["corners_black"]["believed"]
+    assert effects["frame_only"]["auc"]["value"] == 1.0 and not effects["lungs_out"]["believed"]
+    assert set(effects["corners_black"]["most_changed"]) <= {f"film{i:02d}.png" for i in range(90)}
+    page = (tmp_path / "out" / "audit.html").read_text(encoding="utf-8")
+    assert "Is the classifier safe?" in page and "The corners blackened" in page
+
+
+def test_scores_of_several_classifiers_are_compared(cxr, leaky, tmp_path):
+    rng = np.random.default_rng(0)
+    table = pd.read_csv(leaky / "labels.csv").assign(
+        ward=lambda t: np.where(rng.random(len(t)) < 0.5, "A", "B")
+    )
+    table.to_csv(leaky / "wards.csv", index=False)
+    ward = (table["ward"] == "A").to_numpy(float)
+    scores = {"by_ward": 0.2 + 0.6 * ward + 0.1 * rng.random(len(ward)), "by_chance": rng.random(len(ward))}
+    pd.DataFrame({"image": table["image"], **scores}).to_csv(tmp_path / "scores.csv", index=False)
+    command = ["audit", leaky, "--labels", leaky / "wards.csv", "--out", tmp_path / "out", "--json", *SIZE]
+    found = json.loads(cxr(*command, "--scores", tmp_path / "scores.csv")[1])
+    (ward_asked,) = [one for one in found["attributes"] if one["name"] == "column_ward"]
+    assert ward_asked["verdict"] == "used" and ward_asked["used_by"] == ["by_ward"]
+    assert ward_asked["use"]["by_ward"]["concordance"]["value"] == 1.0
+    assert not ward_asked["useful"] and not ward_asked["visible"]
+    assert found["worst_group"]["attribute"].startswith("by_ward, Column ward")
+    assert found["interventions"] == []
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--model", "reader:nothing"], "gives every image the score 0"),
+        (["--model", "gone.onnx"], "There is no file gone.onnx"),
+        (["--model", "reader:corner", "--model-range", "0-2"], "There is no range '0-2'"),
+    ],
+)
+def test_a_classifier_that_cannot_be_audited_is_named(cxr, leaky, tmp_path, corner_reader, options, said):
+    command = ["audit", leaky, "--labels", leaky / "labels.csv", "--out", tmp_path / "out", *SIZE]
+    status, _, err = cxr(*command, *options)
+    assert status == 1 and said in err and "What to do:" in err
+
+
+def test_scores_that_are_no_probabilities_need_a_threshold(cxr, leaky, tmp_path):
+    table = pd.read_csv(leaky / "labels.csv")
+    pd.DataFrame({"image": table["image"], "logit": table["label"] * 4.0 - 2}).to_csv(
+        tmp_path / "s.csv", index=False
+    )
+    command = ["audit", leaky, "--labels", leaky / "labels.csv", "--out", tmp_path / "out", *SIZE]
+    status, _, err = cxr(*command, "--scores", tmp_path / "s.csv")
+    assert status == 1 and "no probabilities" in err and "--threshold" in err
+    assert cxr(*command, "--scores", tmp_path / "s.csv", "--threshold", 0)[0] == 2
