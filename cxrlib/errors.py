@@ -27,14 +27,9 @@ class CxrWarning(UserWarning):
 class CxrError(Exception):
     """A problem that the user can mend.
 
-    Parameters
-    ----------
-    message
-        What is wrong, naming the file or column.
-    remedy
-        What to do about it, as an instruction.
-    offenders
-        The files, rows or columns concerned. The first ten are listed, the rest counted.
+    - ``message``: what is wrong, naming the file or column.
+    - ``remedy``: what to do about it, as an instruction.
+    - ``offenders``: the files, rows or columns concerned. The first ten are listed, the rest counted.
     """
 
     def __init__(self, message: str, *, remedy: str = "", offenders: Iterable[object] = ()) -> None:

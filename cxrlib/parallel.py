@@ -90,10 +90,8 @@ def fan_out(function: Callable, jobs: Sequence[tuple]) -> None:
     same paths. With neither, or one job, nothing is done. What a job makes must be in a store where whoever
     needs it finds it; what it returns is dropped.
 
-    Raises
-    ------
-    ConfigError
-        ``CXRLIB_JOBS`` is no number, the scheduler does not answer, or ``distributed`` is not installed.
+    - Raises ConfigError: ``CXRLIB_JOBS`` is no number, the scheduler does not answer, or ``distributed`` is
+      not installed.
     """
     address, wanted = os.environ.get("CXRLIB_SCHEDULER"), os.environ.get("CXRLIB_JOBS") or "1"
     if not (wanted.isascii() and wanted.isdigit() and int(wanted)):

@@ -44,16 +44,10 @@ _TORCH = 'Install it: pip install "cxrlib[course]". An ONNX file needs no torch.
 class Feed:
     """What a network is given and what is taken of its answer.
 
-    Parameters
-    ----------
-    size
-        Pixels a side; None for what the file says, or else the images' own.
-    value_range
-        One of :data:`RANGES`.
-    channels
-        1 or 3 (the grey three times); None for what the file says, or else 1.
-    output
-        Column of the answer that means ill; None for the only one, or the last of two.
+    - ``size``: pixels a side; None for what the file says, or else the images' own.
+    - ``value_range``: one of :data:`RANGES`.
+    - ``channels``: 1 or 3 (the grey three times); None for what the file says, or else 1.
+    - ``output``: column of the answer that means ill; None for the only one, or the last of two.
     """
 
     size: int | None = None
@@ -110,15 +104,10 @@ class Scorer:
 def load_classifier(spec: str, feed: Feed | None = None) -> Scorer:
     """The classifier that ``spec`` names, as the table above says.
 
-    Returns
-    -------
-    A function of uint8 (N, H, W), bone bright, that gives float64 (N,): higher is more likely ill. It raises
-    a DataError where the answer has another shape, or a NaN.
-
-    Raises
-    ------
-    ConfigError
-        No such file, module or model; a package that it needs is not installed; no such kind of file.
+    - Returns: A function of uint8 (N, H, W), bone bright, that gives float64 (N,): higher is more likely ill.
+      It raises a DataError where the answer has another shape, or a NaN.
+    - Raises ConfigError: no such file, module or model; a package that it needs is not installed; no such
+      kind of file.
     """
     feed = feed or Feed()
     if spec.startswith("xrv:"):
@@ -158,10 +147,8 @@ def read_scores(path: str | Path, image_ids: np.ndarray) -> pd.DataFrame:
     The first column called ``image``, ``image_id``, ``file`` or ``path`` names the image, by its id or by its
     file's name; every other column is a classifier.
 
-    Raises
-    ------
-    DataError
-        An image without a score, one with two, a score that is no number, or no column of names.
+    - Raises DataError: an image without a score, one with two, a score that is no number, or no column of
+      names.
     """
     try:
         table = pd.read_csv(path, dtype=str, keep_default_na=False)

@@ -54,16 +54,11 @@ class Intervention:
 class Effect:
     """What an intervention did; intervals resample patients.
 
-    Parameters
-    ----------
-    touched
-        Images that it changes at all; shares below are of these.
-    flips, control_flips, excess
-        Share of calls that turn at the threshold; the same under the control; their difference.
-    auc, auc_change
-        After it, of all images, and less what it was before.
-    most_changed
-        Rows (in an audit: ids) of the images whose score moved most, the largest first.
+    - ``touched``: images that it changes at all; shares below are of these.
+    - ``flips``, ``control_flips``, ``excess``: share of calls that turn at the threshold; the same under the
+      control; their difference.
+    - ``auc``, ``auc_change``: after it, of all images, and less what it was before.
+    - ``most_changed``: rows (in an audit: ids) of the images whose score moved most, the largest first.
     """
 
     name: str

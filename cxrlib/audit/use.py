@@ -27,16 +27,10 @@ LEVELS = 6  # that are shown
 class Attribute:
     """What is asked about.
 
-    Parameters
-    ----------
-    features
-        float, (N, D), as the audit's probe has them.
-    value
-        float, (N,): one number an image, 0 or 1 where there are two levels.
-    levels
-        str, (N,): groups to report the classifier by.
-    in_pixels
-        Measured from the picture itself, so that whether pixels show it is no question.
+    - ``features``: float, (N, D), as the audit's probe has them.
+    - ``value``: float, (N,): one number an image, 0 or 1 where there are two levels.
+    - ``levels``: str, (N,): groups to report the classifier by.
+    - ``in_pixels``: measured from the picture itself, so that whether pixels show it is no question.
     """
 
     features: np.ndarray
@@ -49,17 +43,12 @@ class Attribute:
 class Told:
     """How well one thing goes with another among images of one class.
 
-    Parameters
-    ----------
-    concordance
-        Chance that of two images of one class the one with more of the attribute also scores higher, ties by
-        half: the AUC where the attribute has two levels. One half is nothing. Interval by patient.
-    p_value
-        By permutation within class and by patient, one-sided.
-    healthy, ill
-        The concordance in either class alone.
-    explained
-        Share of the ranks' variance within a class, on held-out patients; 0 where none.
+    - ``concordance``: chance that of two images of one class the one with more of the attribute also scores
+      higher, ties by half: the AUC where the attribute has two levels. One half is nothing. Interval by
+      patient.
+    - ``p_value``: by permutation within class and by patient, one-sided.
+    - ``healthy``, ``ill``: the concordance in either class alone.
+    - ``explained``: share of the ranks' variance within a class, on held-out patients; 0 where none.
     """
 
     concordance: Estimate

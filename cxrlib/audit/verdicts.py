@@ -58,14 +58,10 @@ class Use:
 class Asked:
     """One attribute and its verdict.
 
-    Parameters
-    ----------
-    finding
-        What the audit of the data says of it: whether it tells the label.
-    visible, p_visible
-        How well pixels tell it, and Holm's p; None where it is measured from the picture itself.
-    uses
-        Classifier -> how its score stands to it.
+    - ``finding``: what the audit of the data says of it: whether it tells the label.
+    - ``visible``, ``p_visible``: how well pixels tell it, and Holm's p; None where it is measured from the
+      picture itself.
+    - ``uses``: classifier -> how its score stands to it.
     """
 
     finding: Finding
@@ -131,14 +127,9 @@ def ask(
 ) -> tuple[Asked, ...]:
     """Verdicts, worst first.
 
-    Parameters
-    ----------
-    pixels
-        float, (N, D): what "the whole image" is to the audit.
-    scores
-        float, a column a classifier, rows as the cohort's; without columns nothing is called used.
-    threshold
-        Classifier -> the score from which on it calls ill.
+    - ``pixels``: float, (N, D): what "the whole image" is to the audit.
+    - ``scores``: float, a column a classifier, rows as the cohort's; without columns nothing is called used.
+    - ``threshold``: classifier -> the score from which on it calls ill.
     """
     labels, patients = cohort.labels, cohort.patients
     count = sum(not one.in_pixels for one in questions) + len(questions) * len(scores.columns)

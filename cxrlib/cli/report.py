@@ -87,10 +87,7 @@ def report(
 def axes_of(words: Sequence[str]) -> dict[str, list[object]]:
     """``["seed=0,1", "dataset=phantom,kermany"]`` as axis to values; words may also share a string.
 
-    Raises
-    ------
-    ConfigError
-        A word that is no axis, an axis given twice, or a value twice on an axis.
+    - Raises ConfigError: a word that is no axis, an axis given twice, or a value twice on an axis.
     """
     axes: dict[str, list[object]] = {}
     try:

@@ -67,50 +67,32 @@ def load(
 ) -> Cohort:
     """The images that a CSV lists.
 
-    Parameters
-    ----------
-    data_dir
-        The folder that the CSV's paths begin at.
-    labels
-        The CSV, with a header line, as :func:`cxrlib.io.tables.read_table` reads it. A relative path is
-        looked up from the working folder, then in ``data_dir``. None: the one CSV in ``data_dir``.
-    image_column
-        The file of each image: PNG, JPEG, TIFF, BMP or DICOM; relative to ``data_dir`` or absolute.
-    label_column
-        0 or 1 (also true and false); or anything, with ``positive``.
-    patient_column
-        Whose image it is; None: the column ``patient_id``. Where there is none, every image counts as a
-        patient of its own, with a warning: a patient with several may then be in training and test.
-    split_column
-        train, val (or validation) and test; None: the column ``split``. Where there is none: 70 / 10 / 20 %
-        of the patients, by a hash.
-    view_column, age_column, sex_column, site_column
-        What becomes ``view``, ``age``, ``sex`` and ``site``. All other columns are carried along as they are.
-    positive
-        The value, or values, of the label column that mean pneumonia, in any case; all others do not, and
-        a warning counts them where they are several. Of findings joined in a cell, one of these is enough.
-    negative, separator
-        Values that do not mean it though the positive word is in them; what stands between findings of a
-        cell (None: found). See :func:`cxrlib.datasets.labels.has_finding`.
-    uncertain
-        What −1 means, positive, negative or ignore; blank labels are then negative, or with ignore left
-        out. None: both are errors. See :func:`cxrlib.datasets.labels.settled`.
-    image_size, fit, seed, limit, decoding
-        As in :func:`cxrlib.datasets.kermany.load`.
-    allow_shared_patients
-        Let patients be in two splits instead of refusing such a CSV: for looking at it, not for training.
-
-    Returns
-    -------
-    Cohort with the further columns ``path``, ``original_height``, ``original_width``.
-
-    Raises
-    ------
-    ConfigError
-        No CSV is named, or two roles name one column.
-    DataError
-        A named column is not in the CSV, an image is listed twice or not there, a label is neither 0 nor 1, a
-        split is none, or a patient is in two splits.
+    - ``data_dir``: the folder that the CSV's paths begin at.
+    - ``labels``: the CSV, with a header line, as :func:`cxrlib.io.tables.read_table` reads it. A relative
+      path is looked up from the working folder, then in ``data_dir``. None: the one CSV in ``data_dir``.
+    - ``image_column``: the file of each image: PNG, JPEG, TIFF, BMP or DICOM; relative to ``data_dir`` or
+      absolute.
+    - ``label_column``: 0 or 1 (also true and false); or anything, with ``positive``.
+    - ``patient_column``: whose image it is; None: the column ``patient_id``. Where there is none, every image
+      counts as a patient of its own, with a warning: a patient with several may then be in training and test.
+    - ``split_column``: train, val (or validation) and test; None: the column ``split``. Where there is none:
+      70 / 10 / 20 % of the patients, by a hash.
+    - ``view_column``, ``age_column``, ``sex_column``, ``site_column``: what becomes ``view``, ``age``,
+      ``sex`` and ``site``. All other columns are carried along as they are.
+    - ``positive``: the value, or values, of the label column that mean pneumonia, in any case; all others do
+      not, and a warning counts them where they are several. Of findings joined in a cell, one of these is
+      enough.
+    - ``negative``, ``separator``: values that do not mean it though the positive word is in them; what stands
+      between findings of a cell (None: found). See :func:`cxrlib.datasets.labels.has_finding`.
+    - ``uncertain``: what −1 means, positive, negative or ignore; blank labels are then negative, or with
+      ignore left out. None: both are errors. See :func:`cxrlib.datasets.labels.settled`.
+    - ``image_size``, ``fit``, ``seed``, ``limit``, ``decoding``: as in :func:`cxrlib.datasets.kermany.load`.
+    - ``allow_shared_patients``: let patients be in two splits instead of refusing such a CSV: for looking at
+      it, not for training.
+    - Returns: Cohort with the further columns ``path``, ``original_height``, ``original_width``.
+    - Raises ConfigError: no CSV is named, or two roles name one column.
+    - Raises DataError: a named column is not in the CSV, an image is listed twice or not there, a label is
+      neither 0 nor 1, a split is none, or a patient is in two splits.
     """
     table, info = files(
         data_dir,

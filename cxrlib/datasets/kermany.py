@@ -56,28 +56,15 @@ def load(
 ) -> Cohort:
     """The radiographs in their official split.
 
-    Parameters
-    ----------
-    data_dir
-        The folder that holds ``chest_xray/``, or ``chest_xray`` itself.
-    image_size, fit
-        Pixels a side, and ``letterbox`` or ``stretch``; see :func:`cxrlib.io.decode.resize`.
-    seed
-        Of the hash that takes the validation patients.
-    limit
-        Load only this many images, drawn by a hash.
-    decoding
-        skip_bad, workers, progress, cache_dir: see :func:`cxrlib.io.cache.decode_files`.
-
-    Returns
-    -------
-    Cohort with the further columns ``subtype`` (normal, bacteria, virus), ``published_part`` (train, val,
-    test), ``path``, ``original_height``, ``original_width``.
-
-    Raises
-    ------
-    DataError
-        The layout is another, or a class folder is empty.
+    - ``data_dir``: the folder that holds ``chest_xray/``, or ``chest_xray`` itself.
+    - ``image_size``, ``fit``: pixels a side, and ``letterbox`` or ``stretch``; see
+      :func:`cxrlib.io.decode.resize`.
+    - ``seed``: of the hash that takes the validation patients.
+    - ``limit``: load only this many images, drawn by a hash.
+    - ``decoding``: skip_bad, workers, progress, cache_dir: see :func:`cxrlib.io.cache.decode_files`.
+    - Returns: Cohort with the further columns ``subtype`` (normal, bacteria, virus), ``published_part``
+      (train, val, test), ``path``, ``original_height``, ``original_width``.
+    - Raises DataError: the layout is another, or a class folder is empty.
     """
     table = files(data_dir)
     counts = table["published_part"].value_counts().reindex(list(PUBLISHED_COUNTS), fill_value=0).to_dict()
@@ -104,10 +91,8 @@ def load(
 def files(data_dir: str | Path | None) -> pd.DataFrame:
     """The files of the three published parts, without reading any.
 
-    Returns
-    -------
-    DataFrame: ``image_id`` (``train/NORMAL/IM-0115-0001.jpeg``), ``patient_id``, ``label``, ``subtype``,
-    ``published_part``, ``path``.
+    - Returns: DataFrame: ``image_id`` (``train/NORMAL/IM-0115-0001.jpeg``), ``patient_id``, ``label``,
+      ``subtype``, ``published_part``, ``path``.
     """
     root = find_root(existing_folder(data_dir, "kermany", _WANTED))
     rows, empty = [], []

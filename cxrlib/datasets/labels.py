@@ -51,21 +51,13 @@ def has_finding(
 ) -> pd.Series:
     """Which cells name a positive finding; bool, (N,). An empty cell does not.
 
-    Parameters
-    ----------
-    text
-        Texts, each a finding or several in one cell.
-    positive, negative
-        Findings, in any case; ``negative``: those that are healthy though the positive word is in them.
-    separator
-        Between findings of a cell; None: found. Lists such as ``['a', 'b']`` need none.
-    column
-        What messages call the column.
-
-    Raises
-    ------
-    DataError
-        A finding that is not positive contains the positive word ("viral pneumonia"): say which it is.
+    - ``text``: texts, each a finding or several in one cell.
+    - ``positive``, ``negative``: findings, in any case; ``negative``: those that are healthy though the
+      positive word is in them.
+    - ``separator``: between findings of a cell; None: found. Lists such as ``['a', 'b']`` need none.
+    - ``column``: what messages call the column.
+    - Raises DataError: a finding that is not positive contains the positive word ("viral pneumonia"): say
+      which it is.
     """
     wanted, denied = words(positive), words(negative)
     values = [str(value) for value in text.dropna().unique()]
@@ -99,9 +91,7 @@ def settled(numbers: pd.Series, uncertain: str | None) -> pd.Series:
     ``positive`` and ``negative`` say what −1 becomes; a blank (not mentioned) is then negative, as CheXpert's
     authors train. ``ignore`` leaves both out: only what a report says counts. None changes nothing.
 
-    References
-    ----------
-    Irvin et al., AAAI 2019, arXiv:1901.07031.
+    Reference: Irvin et al., AAAI 2019, arXiv:1901.07031.
     """
     if uncertain is None:
         return numbers

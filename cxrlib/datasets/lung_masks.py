@@ -43,23 +43,13 @@ def load(
 ) -> Cohort:
     """The radiographs that have a mask, split by patient.
 
-    Parameters
-    ----------
-    data_dir
-        The folder that holds ``images/`` and ``masks/``; a mask has its image's name, or that and ``_mask``.
-    image_size, fit, seed, limit, decoding
-        As in :func:`cxrlib.datasets.kermany.load`.
-
-    Returns
-    -------
-    Cohort with ``lung_masks``; ``label`` is 1 for tuberculosis; further columns ``site`` (Montgomery,
-    Shenzhen), ``path``, ``mask_path``, ``original_height``, ``original_width``.
-
-    Raises
-    ------
-    DataError
-        A folder is missing, a name is of another form, an image has no mask, or a mask is unreadable (also
-        with skip_bad: an image without its mask is of no use here).
+    - ``data_dir``: the folder that holds ``images/`` and ``masks/``; a mask has its image's name, or that and
+      ``_mask``.
+    - ``image_size``, ``fit``, ``seed``, ``limit``, ``decoding``: as in :func:`cxrlib.datasets.kermany.load`.
+    - Returns: Cohort with ``lung_masks``; ``label`` is 1 for tuberculosis; further columns ``site``
+      (Montgomery, Shenzhen), ``path``, ``mask_path``, ``original_height``, ``original_width``.
+    - Raises DataError: a folder is missing, a name is of another form, an image has no mask, or a mask is
+      unreadable (also with skip_bad: an image without its mask is of no use here).
     """
     table = files(data_dir)
     table["split"] = split_by_patient(table["patient_id"], seed=seed)
@@ -82,9 +72,7 @@ def load(
 def files(data_dir: str | Path | None) -> pd.DataFrame:
     """The pairs of image and mask, without reading any.
 
-    Returns
-    -------
-    DataFrame: ``image_id``, ``patient_id``, ``label``, ``site``, ``path``, ``mask_path``.
+    - Returns: DataFrame: ``image_id``, ``patient_id``, ``label``, ``site``, ``path``, ``mask_path``.
     """
     root = existing_folder(data_dir, "lung_masks", _WANTED)
     for part in ("images", "masks"):

@@ -53,31 +53,15 @@ def load(
 ) -> Cohort:
     """One of the two, in its published split.
 
-    Parameters
-    ----------
-    name
-        ``pneumoniamnist`` or ``chestmnist``.
-    data_dir
-        A folder with the package's ``.npz`` file, or to download it to.
-    image_size
-        One of the sizes that the package offers.
-    seed, limit
-        Load only ``limit`` images, drawn by a hash of the id and the seed.
-    cache_dir
-        Instead of :func:`cxrlib.io.cache.cache_root`.
-    progress
-        Show progress bars. None: on a terminal or in a notebook.
-
-    Returns
-    -------
-    Cohort. ``label`` is 1 for pneumonia; ChestMNIST has a bool column for each of its 14 findings.
-
-    Raises
-    ------
-    ConfigError
-        The size is not offered.
-    DataError
-        The file is not there and cannot be downloaded, or its checksum is wrong.
+    - ``name``: ``pneumoniamnist`` or ``chestmnist``.
+    - ``data_dir``: a folder with the package's ``.npz`` file, or to download it to.
+    - ``image_size``: one of the sizes that the package offers.
+    - ``seed``, ``limit``: load only ``limit`` images, drawn by a hash of the id and the seed.
+    - ``cache_dir``: instead of :func:`cxrlib.io.cache.cache_root`.
+    - ``progress``: show progress bars. None: on a terminal or in a notebook.
+    - Returns: Cohort. ``label`` is 1 for pneumonia; ChestMNIST has a bool column for each of its 14 findings.
+    - Raises ConfigError: the size is not offered.
+    - Raises DataError: the file is not there and cannot be downloaded, or its checksum is wrong.
     """
     about = package_info(name)
     suffix = _suffix(name, image_size)

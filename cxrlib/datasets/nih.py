@@ -35,23 +35,14 @@ def load(
 ) -> Cohort:
     """The images that the folder holds, with NIH's table.
 
-    Parameters
-    ----------
-    data_dir
-        A folder in NIH Box's layout (``images/``), Kaggle's (``images_001/images/`` … ``images_012/images/``)
-        or flat. It need not hold all images. ``train_val_list.txt`` and ``test_list.txt`` in it are used.
-    image_size, fit, seed, limit, decoding
-        As in :func:`cxrlib.datasets.kermany.load`.
-
-    Returns
-    -------
-    Cohort with all columns of :func:`cxrlib.datasets.nih_tables.metadata` and ``path``; ``label`` is the
-    text-mined finding Pneumonia. ``info`` counts what is missing: ``missing_images``, ``unknown_images``.
-
-    Raises
-    ------
-    DataError
-        The folder holds none of the dataset's images, or its lists leave some out.
+    - ``data_dir``: a folder in NIH Box's layout (``images/``), Kaggle's (``images_001/images/`` …
+      ``images_012/images/``) or flat. It need not hold all images. ``train_val_list.txt`` and
+      ``test_list.txt`` in it are used.
+    - ``image_size``, ``fit``, ``seed``, ``limit``, ``decoding``: as in :func:`cxrlib.datasets.kermany.load`.
+    - Returns: Cohort with all columns of :func:`cxrlib.datasets.nih_tables.metadata` and ``path``; ``label``
+      is the text-mined finding Pneumonia. ``info`` counts what is missing: ``missing_images``,
+      ``unknown_images``.
+    - Raises DataError: the folder holds none of the dataset's images, or its lists leave some out.
     """
     table, info = files(data_dir)
     assert data_dir is not None  # or there were no files

@@ -76,26 +76,15 @@ def tables_folder() -> Path:
 def metadata(csv: str | Path | None = None, *, check: bool = True) -> pd.DataFrame:
     """What NIH publishes of every image, one row an image, in the file's order.
 
-    Parameters
-    ----------
-    csv
-        A ``Data_Entry_2017*.csv``, gzipped or not; None reads the one that ships with torchxrayvision.
-    check
-        Require the published numbers of images, patients and pneumonia labels.
-
-    Returns
-    -------
-    DataFrame of 112,120 rows: ``image_id`` (the file name, ``00000001_000.png``), ``patient_id`` (the eight
-    digits that begin it), ``follow_up`` (0 = the patient's first image), ``age`` (years; NaN where the
-    recorded one is impossible), ``age_recorded`` (years, as in the file), ``sex`` (F or M), ``view`` (PA or
-    AP), ``findings`` (``"Effusion|Pneumonia"`` or ``"No Finding"``), a bool column for each of
-    :data:`FINDINGS` and for ``no_finding``, ``label`` (int, 1 = Pneumonia), ``original_width`` and
-    ``original_height`` (pixels before NIH reduced the image to 1024 × 1024), ``pixel_spacing`` (mm).
-
-    Raises
-    ------
-    DataError
-        A column is missing, a finding is unknown, or the counts are not the published ones.
+    - ``csv``: a ``Data_Entry_2017*.csv``, gzipped or not; None reads the one that ships with torchxrayvision.
+    - ``check``: require the published numbers of images, patients and pneumonia labels.
+    - Returns: DataFrame of 112,120 rows: ``image_id`` (the file name, ``00000001_000.png``), ``patient_id``
+      (the eight digits that begin it), ``follow_up`` (0 = the patient's first image), ``age`` (years; NaN
+      where the recorded one is impossible), ``age_recorded`` (years, as in the file), ``sex`` (F or M),
+      ``view`` (PA or AP), ``findings`` (``"Effusion|Pneumonia"`` or ``"No Finding"``), a bool column for each
+      of :data:`FINDINGS` and for ``no_finding``, ``label`` (int, 1 = Pneumonia), ``original_width`` and
+      ``original_height`` (pixels before NIH reduced the image to 1024 × 1024), ``pixel_spacing`` (mm).
+    - Raises DataError: a column is missing, a finding is unknown, or the counts are not the published ones.
     """
     path = Path(csv) if csv is not None else tables_folder() / "Data_Entry_2017_v2020.csv.gz"
     raw = read_table(path)
@@ -124,10 +113,8 @@ def metadata(csv: str | Path | None = None, *, check: bool = True) -> pd.DataFra
 def boxes() -> pd.DataFrame:
     """The 984 boxes that a radiologist drew round findings on 880 images.
 
-    Returns
-    -------
-    DataFrame: ``image_id``, ``finding`` (one of :data:`FINDINGS`), ``x``, ``y`` (left and top edge), ``w``,
-    ``h``, in pixels of the 1024 × 1024 image.
+    - Returns: DataFrame: ``image_id``, ``finding`` (one of :data:`FINDINGS`), ``x``, ``y`` (left and top
+      edge), ``w``, ``h``, in pixels of the 1024 × 1024 image.
     """
     path = tables_folder() / "BBox_List_2017.csv.gz"
     raw = read_table(path)
@@ -144,15 +131,11 @@ def expert_labels() -> pd.DataFrame:
     The images were selected, not drawn at random: they hold more AP views and more findings than the whole.
     What each reader said before the discussion does not ship, so their agreement cannot be computed.
 
-    Returns
-    -------
-    DataFrame: ``image_id``, ``patient_id``, ``expert_set`` (``val`` 2,414 or ``test`` 1,962), ``view``,
-    ``age`` and ``age_recorded`` (as in the first release of NIH's table; ``age`` is NaN where that one is
-    impossible), and a bool column for each of :data:`EXPERT_FINDINGS`.
+    - Returns: DataFrame: ``image_id``, ``patient_id``, ``expert_set`` (``val`` 2,414 or ``test`` 1,962),
+      ``view``, ``age`` and ``age_recorded`` (as in the first release of NIH's table; ``age`` is NaN where
+      that one is impossible), and a bool column for each of :data:`EXPERT_FINDINGS`.
 
-    References
-    ----------
-    Majkowska et al., Radiology 2020, doi:10.1148/radiol.2019191293.
+    Reference: Majkowska et al., Radiology 2020, doi:10.1148/radiol.2019191293.
     """
     path = tables_folder() / "google2019_nih-chest-xray-labels.csv.gz"
     raw = read_table(path)
@@ -178,15 +161,11 @@ def rsna_labels() -> pd.DataFrame:
     The challenge renamed its images, and the key to NIH's names does not ship: this table cannot be joined to
     :func:`metadata`, and which of its images share a patient is unknown.
 
-    Returns
-    -------
-    DataFrame: ``image_id`` (the challenge's), ``label`` (int, 1 = opacity suspicious of pneumonia), ``boxes``
-    (how many were drawn), ``view``, ``sex``, ``age`` (years, NaN where impossible), ``age_recorded``,
-    ``pixel_spacing`` (mm).
+    - Returns: DataFrame: ``image_id`` (the challenge's), ``label`` (int, 1 = opacity suspicious of
+      pneumonia), ``boxes`` (how many were drawn), ``view``, ``sex``, ``age`` (years, NaN where impossible),
+      ``age_recorded``, ``pixel_spacing`` (mm).
 
-    References
-    ----------
-    Shih et al., Radiology: Artificial Intelligence 2019, doi:10.1148/ryai.2019180041.
+    Reference: Shih et al., Radiology: Artificial Intelligence 2019, doi:10.1148/ryai.2019180041.
     """
     drawn = read_table(tables_folder() / "kaggle_stage_2_train_labels.csv.zip")
     headers = read_table(tables_folder() / "kaggle_stage_2_train_images_dicom_headers.csv.gz")
@@ -211,19 +190,10 @@ def rsna_labels() -> pd.DataFrame:
 def official_split(folder: str | Path) -> pd.Series | None:
     """NIH's own division of the images, where the folder has its two lists.
 
-    Parameters
-    ----------
-    folder
-        Where ``train_val_list.txt`` and ``test_list.txt`` may be; any ``.txt`` spelling of NIH Box or Kaggle.
-
-    Returns
-    -------
-    Series of ``train_val`` or ``test``, indexed by ``image_id``; None where neither list is there.
-
-    Raises
-    ------
-    DataError
-        Only one of the lists is there, or an image is on both.
+    - ``folder``: where ``train_val_list.txt`` and ``test_list.txt`` may be; any ``.txt`` spelling of NIH Box
+      or Kaggle.
+    - Returns: Series of ``train_val`` or ``test``, indexed by ``image_id``; None where neither list is there.
+    - Raises DataError: only one of the lists is there, or an image is on both.
     """
     folder = Path(folder)
     found: dict[str, Path | None] = {}

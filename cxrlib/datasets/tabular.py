@@ -34,21 +34,14 @@ _DRAWN_SHARE = 0.1
 class Published:
     """A public data set as its publishers give it.
 
-    Parameters
-    ----------
-    name, title, summary, licence, citation
-        As in :class:`cxrlib.datasets.Source`.
-    read
-        Folder of the data set, or None for what ships with torchxrayvision -> a row an image: ``image_id``,
-        ``patient_id`` (absent where unpublished), ``file`` (relative path), findings, and what else is known.
-    findings
-        The columns that can become the label, the default first.
-    folders
-        Where the files' paths may begin below the folder that the user names.
-    counts
-        Published numbers of ``images`` and ``patients``.
-    choices
-        Policy -> its values, the default first: ``uncertain``, ``blank``, ``readers``, ``views``.
+    - ``name``, ``title``, ``summary``, ``licence``, ``citation``: as in :class:`cxrlib.datasets.Source`.
+    - ``read``: folder of the data set, or None for what ships with torchxrayvision -> a row an image:
+      ``image_id``, ``patient_id`` (absent where unpublished), ``file`` (relative path), findings, and what
+      else is known.
+    - ``findings``: the columns that can become the label, the default first.
+    - ``folders``: where the files' paths may begin below the folder that the user names.
+    - ``counts``: published numbers of ``images`` and ``patients``.
+    - ``choices``: policy -> its values, the default first: ``uncertain``, ``blank``, ``readers``, ``views``.
     """
 
     name: str
@@ -67,17 +60,10 @@ class Published:
     ) -> tuple[pd.DataFrame, dict[str, object]]:
         """The rows with a label, and how they came by it. No image is needed.
 
-        Returns
-        -------
-        The columns of ``read`` with ``label`` (int, 0 or 1); and a dictionary with ``finding``, ``policy``,
-        ``labels`` (published value -> class -> rows) and ``left_out`` (reason -> rows).
-
-        Raises
-        ------
-        ConfigError
-            There is no such finding, policy or value of a policy.
-        DataError
-            A table is missing or is not as published.
+        - Returns: The columns of ``read`` with ``label`` (int, 0 or 1); and a dictionary with ``finding``,
+          ``policy``, ``labels`` (published value -> class -> rows) and ``left_out`` (reason -> rows).
+        - Raises ConfigError: there is no such finding, policy or value of a policy.
+        - Raises DataError: a table is missing or is not as published.
         """
         chosen = self._chosen(policy)
         raw = self.read(root)
@@ -148,18 +134,11 @@ class Published:
     ) -> Cohort:
         """The images that the folder holds, with the published table.
 
-        Parameters
-        ----------
-        finding
-            The column that becomes the label.
-        options
-            Policies, as ``choices`` lists them; and those of decoding.
-        image_size, fit, seed, limit
-            As in :func:`cxrlib.datasets.kermany.load`.
-
-        Returns
-        -------
-        Cohort whose ``info`` has that of :meth:`table`, ``missing_images`` and ``published_split``.
+        - ``finding``: the column that becomes the label.
+        - ``options``: policies, as ``choices`` lists them; and those of decoding.
+        - ``image_size``, ``fit``, ``seed``, ``limit``: as in :func:`cxrlib.datasets.kermany.load`.
+        - Returns: Cohort whose ``info`` has that of :meth:`table`, ``missing_images`` and
+          ``published_split``.
         """
         policy = {name: options.pop(name) for name in self.choices if name in options}
         table, info = self.files(data_dir, finding=finding, **policy)
@@ -184,14 +163,9 @@ def decide(
 ) -> pd.Series:
     """Labels from what was published: float, 0, 1, or NaN where a row is to be left out.
 
-    Parameters
-    ----------
-    values
-        Shares of readers from 0 to 1, −1 (uncertain), NaN (nothing said).
-    uncertain, blank
-        What −1 and NaN become: ``positive``, ``negative``, or ``ignore``, left out.
-    readers
-        How many must see a finding: ``any``, the ``majority`` (more than half) or ``all``.
+    - ``values``: shares of readers from 0 to 1, −1 (uncertain), NaN (nothing said).
+    - ``uncertain``, ``blank``: what −1 and NaN become: ``positive``, ``negative``, or ``ignore``, left out.
+    - ``readers``: how many must see a finding: ``any``, the ``majority`` (more than half) or ``all``.
     """
     below = {"any": 0.0, "majority": 0.5, "all": 1 - 1e-9}[readers]
     becomes = {"ignore": np.nan, "positive": 1.0, "negative": 0.0}

@@ -42,16 +42,10 @@ _ABSOLUTE_PATH = re.compile(r"(?<![\w.…/])(?:[A-Za-z]:\\|~?/(?!/))(?:[^\s'\"]*
 class Record:
     """A recorded figure's numbers and where they come from.
 
-    Parameters
-    ----------
-    name
-        The figure's name, such as ``official_test``.
-    numbers
-        Dotted name to Estimate, such as ``residual.test_auc``.
-    provenance
-        dataset, content_hash, preset, seed, command, git_commit, versions, hardware, seconds.
-    path
-        The JSON file.
+    - ``name``: the figure's name, such as ``official_test``.
+    - ``numbers``: dotted name to Estimate, such as ``residual.test_auc``.
+    - ``provenance``: dataset, content_hash, preset, seed, command, git_commit, versions, hardware, seconds.
+    - ``path``: the JSON file.
     """
 
     name: str
@@ -101,34 +95,18 @@ def record(
 
     Each file appears whole or not at all, the JSON last. The figure is closed afterwards.
 
-    Parameters
-    ----------
-    figure
-        A matplotlib figure or axis, or None for numbers alone.
-    numbers
-        Dotted name, such as ``residual.test_auc``, to an Estimate or a plain finite number.
-    notebook
-        Of the numbers of a notebook's run: they go to ``figures/<dataset>/<notebook>``.
-    figures, out_dir
-        The folder ``figures`` itself, or the one it is in; by default :func:`default_out_dir`.
-    seed
-        The seed, or one for each training run.
-    command
-        What makes this again; None for the notebook's papermill call. Absolute paths are shortened.
-    seconds
-        How long it took.
-
-    Returns
-    -------
-    Path
-        The JSON file.
-
-    Raises
-    ------
-    ConfigError
-        A name that cannot be part of a path, or a number's name with spaces.
-    DataError
-        A number that is not finite or not a number, by name.
+    - ``figure``: a matplotlib figure or axis, or None for numbers alone.
+    - ``numbers``: dotted name, such as ``residual.test_auc``, to an Estimate or a plain finite number.
+    - ``notebook``: of the numbers of a notebook's run: they go to ``figures/<dataset>/<notebook>``.
+    - ``figures``, ``out_dir``: the folder ``figures`` itself, or the one it is in; by default
+      :func:`default_out_dir`.
+    - ``seed``: the seed, or one for each training run.
+    - ``command``: what makes this again; None for the notebook's papermill call. Absolute paths are
+      shortened.
+    - ``seconds``: how long it took.
+    - Returns: ``Path``: the JSON file.
+    - Raises ConfigError: a name that cannot be part of a path, or a number's name with spaces.
+    - Raises DataError: a number that is not finite or not a number, by name.
     """
     for role, part in (("dataset", dataset), ("notebook", notebook), ("name", name)):
         if part is not None and not _PATH_PART.fullmatch(str(part)):

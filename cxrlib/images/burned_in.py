@@ -68,15 +68,10 @@ def _looked_at(paths: list[str]) -> dict[str, int]:
 def text_lines(image: np.ndarray) -> list[tuple[slice, slice]]:
     """Where lines of at least :data:`CHARACTERS` printed characters are.
 
-    Parameters
-    ----------
-    image
-        uint8, shape (H, W), at the file's own resolution where the longer side is at most :data:`LARGEST`.
-
-    Returns
-    -------
-    Rows and columns of each line; one may be found twice, as bright and as dark. Characters lower than 6
-    pixels or 0.8% of the longer side are not found, nor handwriting, nor single letters.
+    - ``image``: uint8, shape (H, W), at the file's own resolution where the longer side is at most
+      :data:`LARGEST`.
+    - Returns: Rows and columns of each line; one may be found twice, as bright and as dark. Characters lower
+      than 6 pixels or 0.8% of the longer side are not found, nor handwriting, nor single letters.
     """
     if min(image.shape) < 6:
         return []

@@ -60,20 +60,14 @@ _TODO, _DONE, _BAD = 0, 1, 2
 class Decoded:
     """What a build gives.
 
-    Parameters
-    ----------
-    images
-        Read-only memory map, uint8, shape (K, size, size): the files that could be decoded, in their order.
-    kept
-        bool, shape (N,), over the files asked for; K of them are True.
-    skipped
-        (path, reason) of the others.
-    shapes
-        int32, shape (K, 2): height and width of the files themselves.
-    folder
-        Where it lies on disk.
-    planes, values
-        What a :class:`Process` made beside the image: uint8 maps of K rows by name, and float64 (K, V).
+    - ``images``: read-only memory map, uint8, shape (K, size, size): the files that could be decoded, in
+      their order.
+    - ``kept``: bool, shape (N,), over the files asked for; K of them are True.
+    - ``skipped``: (path, reason) of the others.
+    - ``shapes``: int32, shape (K, 2): height and width of the files themselves.
+    - ``folder``: where it lies on disk.
+    - ``planes``, ``values``: what a :class:`Process` made beside the image: uint8 maps of K rows by name, and
+      float64 (K, V).
     """
 
     images: np.ndarray
@@ -125,32 +119,17 @@ def decode_files(
 ) -> Decoded:
     """Decode files to ``size`` × ``size``, or take them from the cache if that has been done.
 
-    Parameters
-    ----------
-    paths
-        N files.
-    size
-        Pixels a side.
-    fit
-        ``letterbox`` or ``stretch``, see :func:`cxrlib.io.decode.resize`.
-    skip_bad
-        Go on without files that cannot be decoded, and list them in ``skipped.csv``.
-    workers
-        Processes, each with one thread. None: as many as there are processors to use.
-    progress
-        Show a progress bar. None: on a terminal or in a notebook.
-    cache_dir
-        Instead of :func:`cache_root`.
-    process
-        Makes the image of each file, and more, where a plain resize (``fit``) will not do.
-
-    Raises
-    ------
-    DataError
-        Files cannot be decoded and ``skip_bad`` is False, or none can. What was decoded is kept, so that
-        calling again with ``skip_bad=True`` is quick.
-    CacheError
-        The cache cannot be written. Nothing half-written is left.
+    - ``paths``: N files.
+    - ``size``: pixels a side.
+    - ``fit``: ``letterbox`` or ``stretch``, see :func:`cxrlib.io.decode.resize`.
+    - ``skip_bad``: go on without files that cannot be decoded, and list them in ``skipped.csv``.
+    - ``workers``: processes, each with one thread. None: as many as there are processors to use.
+    - ``progress``: show a progress bar. None: on a terminal or in a notebook.
+    - ``cache_dir``: instead of :func:`cache_root`.
+    - ``process``: makes the image of each file, and more, where a plain resize (``fit``) will not do.
+    - Raises DataError: files cannot be decoded and ``skip_bad`` is False, or none can. What was decoded is
+      kept, so that calling again with ``skip_bad=True`` is quick.
+    - Raises CacheError: the cache cannot be written. Nothing half-written is left.
     """
     if fit not in FITS:
         raise ConfigError(f"There is no fit called {fit!r}.", remedy=f"Use one of {', '.join(FITS)}.")

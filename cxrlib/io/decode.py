@@ -82,25 +82,14 @@ logging.getLogger("PIL").setLevel(logging.INFO)  # below, it quotes descriptions
 def decode(path: str | Path, *, minimum: int | None = None) -> np.ndarray:
     """Read one radiograph.
 
-    Parameters
-    ----------
-    path
-        A PNG, JPEG, TIFF, BMP or DICOM file; what it is is read off its content, not its name.
-    minimum
-        The pixels a side that the caller needs. A JPEG may then be halved (again) while it is decoded, never
-        below this in either direction. At four times the size that it is resized to afterwards, the result
-        differs from a full decode by at most one grey level.
-
-    Returns
-    -------
-    uint8, shape (H, W), 0–255; bone is bright.
-
-    Raises
-    ------
-    DecodeError
-        The file is missing, empty, truncated, damaged, no image, of an unsupported kind, has more than
-        :data:`MAX_PIXELS` pixels or several pages or frames, holds NaN or infinity, or would lose nearly all
-        of its grey levels.
+    - ``path``: a PNG, JPEG, TIFF, BMP or DICOM file; what it is is read off its content, not its name.
+    - ``minimum``: the pixels a side that the caller needs. A JPEG may then be halved (again) while it is
+      decoded, never below this in either direction. At four times the size that it is resized to afterwards,
+      the result differs from a full decode by at most one grey level.
+    - Returns: uint8, shape (H, W), 0–255; bone is bright.
+    - Raises DecodeError: the file is missing, empty, truncated, damaged, no image, of an unsupported kind,
+      has more than :data:`MAX_PIXELS` pixels or several pages or frames, holds NaN or infinity, or would lose
+      nearly all of its grey levels.
     """
     return decode_with_shape(path, minimum=minimum)[0]
 
@@ -146,18 +135,11 @@ def resize(image: np.ndarray, size: int, fit: str = "letterbox") -> np.ndarray:
     The filter is Pillow's bilinear one, whose support widens with the reduction (a triangle filter, the same
     as torchvision's ``antialias=True``): it does not ring beside edges as Lanczos does.
 
-    Parameters
-    ----------
-    image
-        uint8, shape (H, W).
-    size
-        Pixels a side.
-    fit
-        ``letterbox`` keeps the aspect ratio, centres the image and pads with black; ``stretch`` does not.
-
-    Returns
-    -------
-    uint8, shape (size, size).
+    - ``image``: uint8, shape (H, W).
+    - ``size``: pixels a side.
+    - ``fit``: ``letterbox`` keeps the aspect ratio, centres the image and pads with black; ``stretch`` does
+      not.
+    - Returns: uint8, shape (size, size).
     """
     rows, columns = image.shape
     top, left, height, width = placed(rows, columns, size, fit)

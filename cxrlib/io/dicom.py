@@ -84,22 +84,11 @@ def silent() -> Iterator[None]:
 def read_dicom(path: Path, data: bytes) -> np.ndarray:
     """The one frame of a DICOM file, as :mod:`cxrlib.io.decode` says.
 
-    Parameters
-    ----------
-    path
-        Named in errors.
-    data
-        The file's bytes, with or without the 128-byte preamble.
-
-    Returns
-    -------
-    uint8, shape (H, W), bone bright.
-
-    Raises
-    ------
-    DecodeError
-        No pixels, several frames, too many pixels, or a photometric interpretation that is no greyscale,
-        palette or colour image.
+    - ``path``: named in errors.
+    - ``data``: the file's bytes, with or without the 128-byte preamble.
+    - Returns: uint8, shape (H, W), bone bright.
+    - Raises DecodeError: no pixels, several frames, too many pixels, or a photometric interpretation that is
+      no greyscale, palette or colour image.
     """
     dataset = read_header(path, data, stop_before_pixels=False)
     if "Rows" not in dataset or "Columns" not in dataset:

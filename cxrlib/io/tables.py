@@ -27,10 +27,8 @@ def read_table(path: Path) -> tuple[pd.DataFrame, list[str]]:
     comment (``#``) before the header, gzipped or not; and the first sheet of ``.xlsx``. ``None`` and ``NA``
     are text.
 
-    Raises
-    ------
-    DataError
-        It cannot be read, names a column twice, has longer lines than its header, or has no rows.
+    - Raises DataError: it cannot be read, names a column twice, has longer lines than its header, or has no
+      rows.
     """
     notes: list[str] = []
     try:

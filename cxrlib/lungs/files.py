@@ -45,29 +45,18 @@ def apply_to_files(
 
     Below ``out`` are the folders that the files have below the folder that holds them all.
 
-    Parameters
-    ----------
-    paths
-        PNG, JPEG, TIFF, BMP or DICOM files.
-    what
-        ``mask`` (0 and 255), ``crop``, ``keep``, ``remove`` or ``frame``; see :mod:`cxrlib.images.regions`.
-    margin
-        Of the region; None for the region's own.
-    skip_bad
-        No error for files that cannot be read; they are in the table either way.
-
-    Returns
-    -------
-    DataFrame: ``image``, ``file`` (what was written), ``plausible``, ``problem``, ``negative`` (bone dark:
-    the network saw it turned around, what is written keeps its greys), ``lung_area`` (share of the image),
-    ``top``, ``left``, ``bottom``, ``right`` (the lungs' box in pixels of the file, the last two exclusive).
-
-    Raises
-    ------
-    DataError
-        Files cannot be read, and ``skip_bad`` is False. The others have been done.
-    ConfigError
-        A region that does not exist, a margin it cannot have, or an output that would overwrite an input.
+    - ``paths``: PNG, JPEG, TIFF, BMP or DICOM files.
+    - ``what``: ``mask`` (0 and 255), ``crop``, ``keep``, ``remove`` or ``frame``; see
+      :mod:`cxrlib.images.regions`.
+    - ``margin``: of the region; None for the region's own.
+    - ``skip_bad``: no error for files that cannot be read; they are in the table either way.
+    - Returns: DataFrame: ``image``, ``file`` (what was written), ``plausible``, ``problem``, ``negative``
+      (bone dark: the network saw it turned around, what is written keeps its greys), ``lung_area`` (share of
+      the image), ``top``, ``left``, ``bottom``, ``right`` (the lungs' box in pixels of the file, the last two
+      exclusive).
+    - Raises DataError: files cannot be read, and ``skip_bad`` is False. The others have been done.
+    - Raises ConfigError: a region that does not exist, a margin it cannot have, or an output that would
+      overwrite an input.
     """
     if what not in WHAT:
         raise ConfigError(f"There is no region {what!r}.", remedy=f"Use one of {', '.join(WHAT)}.")

@@ -46,33 +46,19 @@ def segment(
 ) -> Cohort:
     """Find the lung fields of every image.
 
-    Parameters
-    ----------
-    cohort
-        Any; masks that it has are replaced.
-    weights
-        A file of ``cxr lungs train``, which needs torch; None for the network that ships, which does not.
-    segmenter
-        ``cxrlib``, or ``pspnet``: TorchXRayVision's PSPNet (Lian et al. 2021, doi:10.1109/TMI.2021.3070847),
-        slower, whose weights are downloaded once.
-    cache_dir, progress
-        As in :func:`cxrlib.load`. A segmentation that was cut off is taken up again.
-
-    Returns
-    -------
-    The cohort with ``lung_masks`` (uint8 0/1, (N, H, W); a read-only memory map) and the columns
-    ``lungs_plausible`` (bool) and ``lungs_problem`` (what is wrong, or ""). Implausible masks are empty.
-
-    Raises
-    ------
-    ConfigError
-        There is no such segmenter, or PSPNet's weights cannot be had.
-    MissingPackage
-        ``weights`` or ``pspnet`` is asked for, and torch is not installed.
-    CheckpointError
-        The weights file cannot be used.
-    DataError
-        There are no images.
+    - ``cohort``: any; masks that it has are replaced.
+    - ``weights``: a file of ``cxr lungs train``, which needs torch; None for the network that ships, which
+      does not.
+    - ``segmenter``: ``cxrlib``, or ``pspnet``: TorchXRayVision's PSPNet (Lian et al. 2021,
+      doi:10.1109/TMI.2021.3070847), slower, whose weights are downloaded once.
+    - ``cache_dir``, ``progress``: as in :func:`cxrlib.load`. A segmentation that was cut off is taken up
+      again.
+    - Returns: The cohort with ``lung_masks`` (uint8 0/1, (N, H, W); a read-only memory map) and the columns
+      ``lungs_plausible`` (bool) and ``lungs_problem`` (what is wrong, or ""). Implausible masks are empty.
+    - Raises ConfigError: there is no such segmenter, or PSPNet's weights cannot be had.
+    - Raises MissingPackage: ``weights`` or ``pspnet`` is asked for, and torch is not installed.
+    - Raises CheckpointError: the weights file cannot be used.
+    - Raises DataError: there are no images.
     """
     if not len(cohort):
         raise DataError(f"The cohort {cohort.name!r} is empty.", remedy="Give at least one image.")
@@ -99,18 +85,10 @@ def lung_masks(
 ) -> tuple[np.ndarray, list[str]]:
     """Masks from a network's probabilities: the two largest regions, holes filled, checked.
 
-    Parameters
-    ----------
-    probabilities
-        float32, (N, S, S): of lung.
-    shape
-        Height and width of the masks, in pixels; they cover the same field.
-    empty_implausible
-        Leave masks empty that :func:`problem_with` objects to.
-
-    Returns
-    -------
-    uint8 0/1, (N, *shape); and what is wrong with each, or "".
+    - ``probabilities``: float32, (N, S, S): of lung.
+    - ``shape``: height and width of the masks, in pixels; they cover the same field.
+    - ``empty_implausible``: leave masks empty that :func:`problem_with` objects to.
+    - Returns: uint8 0/1, (N, *shape); and what is wrong with each, or "".
     """
     cleaned = np.stack([_two_largest(p) for p in probabilities]) if len(probabilities) else probabilities
     problems = [

@@ -98,10 +98,7 @@ def _convolution(channels_in: int, channels: int) -> list[nn.Module]:
 def load_network(weights: str | Path | None = None) -> LungNet:
     """The segmenter with the weights that ship, or those of a file (safetensors, or of ``cxr lungs train``).
 
-    Raises
-    ------
-    CheckpointError
-        The file is missing, damaged, or holds another network.
+    - Raises CheckpointError: the file is missing, damaged, or holds another network.
     """
     path = SHIPPED_WEIGHTS if weights is None else Path(weights)
     try:
@@ -174,20 +171,13 @@ def lung_probabilities(
 class LungTraining:
     """How the segmenter is trained.
 
-    Parameters
-    ----------
-    images
-        How many images are shown in all, each as often as its turn comes.
-    batch_size, learning_rate, weight_decay
-        AdamW's, with a linear rise over the first twentieth and a cosine down to zero.
-    average_decay
-        Of the moving average of the weights that is kept.
-    augment
-        None shows every image as it is.
-    precision
-        "bf16" (autocast) or "32".
-    seed
-        Of weights, order and augmentation.
+    - ``images``: how many images are shown in all, each as often as its turn comes.
+    - ``batch_size``, ``learning_rate``, ``weight_decay``: AdamW's, with a linear rise over the first
+      twentieth and a cosine down to zero.
+    - ``average_decay``: of the moving average of the weights that is kept.
+    - ``augment``: None shows every image as it is.
+    - ``precision``: "bf16" (autocast) or "32".
+    - ``seed``: of weights, order and augmentation.
     """
 
     images: int = 30_000
@@ -212,17 +202,10 @@ def train_segmenter(
     Batches draw from all cohorts alike, however many images each has. A training that was cut off is resumed
     and ends with the same weights.
 
-    Parameters
-    ----------
-    cohorts
-        With ``lung_masks``, at :data:`SIDE` pixels; all their images are trained on, whatever their split.
-    store
-        A folder; None for ``models`` in the cache.
-
-    Raises
-    ------
-    DataError
-        A cohort has no lung masks, or images of another size.
+    - ``cohorts``: with ``lung_masks``, at :data:`SIDE` pixels; all their images are trained on, whatever
+      their split.
+    - ``store``: a folder; None for ``models`` in the cache.
+    - Raises DataError: a cohort has no lung masks, or images of another size.
     """
     cohorts = [cohorts] if isinstance(cohorts, Cohort) else list(cohorts)
     config = config or LungTraining()

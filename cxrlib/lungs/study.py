@@ -98,15 +98,10 @@ def measure(
 ) -> pd.DataFrame:
     """Dice of every image of a cohort with reference masks, before implausible masks are taken out.
 
-    Parameters
-    ----------
-    network
-        The one to measure; None for the one that :func:`.segment` takes by ``weights`` and
-        ``segmenter``.
-
-    Returns
-    -------
-    DataFrame: ``image_id``, ``patient_id``, ``dice``, ``problem`` ("" where the mask is plausible).
+    - ``network``: the one to measure; None for the one that :func:`.segment` takes by ``weights`` and
+      ``segmenter``.
+    - Returns: DataFrame: ``image_id``, ``patient_id``, ``dice``, ``problem`` ("" where the mask is
+      plausible).
     """
     if cohort.lung_masks is None:
         raise DataError(
@@ -128,9 +123,7 @@ def dice_study(
 ) -> pd.DataFrame:
     """Train and measure the networks of :data:`ROWS`; what is in the artefact store is not trained again.
 
-    Returns
-    -------
-    DataFrame: ``row``, ``seed``, and the columns of :func:`measure`.
+    - Returns: DataFrame: ``row``, ``seed``, and the columns of :func:`measure`.
     """
     parts = []
     for row in rows:

@@ -53,17 +53,10 @@ def training_curves(
 ) -> np.ndarray:
     """Loss and AUC on training and validation images, one line for each run, the best check-in starred.
 
-    Parameters
-    ----------
-    history
-        What ``Trainer.fit`` returns, or one for each seed: columns epoch, train_loss, val_loss, train_auc,
-        val_auc.
-    axes
-        Two axes, for the loss and the AUC.
-
-    Returns
-    -------
-    array of two axes
+    - ``history``: what ``Trainer.fit`` returns, or one for each seed: columns epoch, train_loss, val_loss,
+      train_auc, val_auc.
+    - ``axes``: two axes, for the loss and the AUC.
+    - Returns: array of two axes
     """
     runs = [history] if isinstance(history, pd.DataFrame) else list(history)
     if not runs or any(run.empty for run in runs):
@@ -97,13 +90,9 @@ def roc(
 ) -> Axes:
     """ROC curve with a 95% bootstrap band by patient; call again on the same axis for another model.
 
-    Parameters
-    ----------
-    labels, scores, patients
-        As for :func:`cxrlib.evaluation.metrics.bootstrap`.
-    look
-        ``label`` names the model, ``threshold`` marks its operating point, ``band=False`` leaves out the
-        band; ``replicates`` (500) and ``seed`` (0) are the bootstrap's.
+    - ``labels``, ``scores``, ``patients``: as for :func:`cxrlib.evaluation.metrics.bootstrap`.
+    - ``look``: ``label`` names the model, ``threshold`` marks its operating point, ``band=False`` leaves out
+      the band; ``replicates`` (500) and ``seed`` (0) are the bootstrap's.
     """
     ax, first = _curve_axis(ax, "ROC curve", "false-positive rate (1 − specificity)", "sensitivity")
     if first:
@@ -171,14 +160,10 @@ def differences(
 
     A circle is filled where Holm's p is below 0.05.
 
-    Parameters
-    ----------
-    estimates
-        A study's estimates: columns name, value, low, high, p_holm.
-    rows
-        Label of each row, and what its names begin with: a row and a panel meet at ``"prefix.measure"``.
-    panels
-        Measure to the panel's title.
+    - ``estimates``: a study's estimates: columns name, value, low, high, p_holm.
+    - ``rows``: label of each row, and what its names begin with: a row and a panel meet at
+      ``"prefix.measure"``.
+    - ``panels``: measure to the panel's title.
     """
     table = estimates.set_index("name")
     heights = np.arange(len(rows))[::-1]

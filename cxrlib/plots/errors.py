@@ -77,12 +77,8 @@ def operating_points(
 ) -> Figure:
     """What thresholds chosen on validation become on test, and the predictive values of one of them.
 
-    Parameters
-    ----------
-    values
-        :func:`cxrlib.evaluation.operating_points.predictive_values` over a range of prevalences.
-    settings
-        name -> prevalence, marked.
+    - ``values``: :func:`cxrlib.evaluation.operating_points.predictive_values` over a range of prevalences.
+    - ``settings``: name -> prevalence, marked.
     """
     figure, axes = plt.subplots(1, 3, figsize=(12, 4.3), width_ratios=(1, 1, 1.15))
     heights = np.arange(len(points))[::-1]
@@ -125,12 +121,8 @@ def calibration(
 ) -> Figure:
     """Reliability diagrams and the ECE with the floor that noise alone would give.
 
-    Parameters
-    ----------
-    diagrams
-        name -> :func:`cxrlib.evaluation.calibration.reliability`.
-    numbers
-        name -> :func:`cxrlib.evaluation.calibration.calibration`.
+    - ``diagrams``: name -> :func:`cxrlib.evaluation.calibration.reliability`.
+    - ``numbers``: name -> :func:`cxrlib.evaluation.calibration.calibration`.
     """
     figure, axes = plt.subplots(1, 2, figsize=(10.4, 4.7), width_ratios=(1.05, 1))
     ax = axes[0]
@@ -242,12 +234,8 @@ def attribution(
 ) -> Figure:
     """Shares of attribution in regions against chance, and how maps change as weights turn to noise.
 
-    Parameters
-    ----------
-    shares
-        region -> method -> :func:`cxrlib.studies.attribution.localisation`.
-    randomisation
-        :func:`cxrlib.studies.attribution.randomisation`.
+    - ``shares``: region -> method -> :func:`cxrlib.studies.attribution.localisation`.
+    - ``randomisation``: :func:`cxrlib.studies.attribution.randomisation`.
     """
     figure, axes = plt.subplots(
         1, 2, figsize=(11.5, 1.9 + 1.05 * max(len(shares), 2.6)), width_ratios=(1, 1.1)

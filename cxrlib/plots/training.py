@@ -24,14 +24,9 @@ def network_comparison(
 ) -> Figure:
     """Losses and AUCs over the epochs above test AUC and accuracy with intervals, a colour for each network.
 
-    Parameters
-    ----------
-    histories
-        Network → histories, one for each seed; thin lines are seeds.
-    numbers
-        ``<network>.test_auc`` and ``<network>.test_accuracy``, as :func:`.compare` gives.
-    references
-        Accuracies to draw as vertical lines.
+    - ``histories``: network → histories, one for each seed; thin lines are seeds.
+    - ``numbers``: ``<network>.test_auc`` and ``<network>.test_accuracy``, as :func:`.compare` gives.
+    - ``references``: accuracies to draw as vertical lines.
     """
     figure, axes = plt.subplots(
         2, 2, figsize=(9.5, 6.4), layout="constrained", height_ratios=(3, 0.6 + 0.55 * len(histories))

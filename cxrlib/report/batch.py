@@ -59,22 +59,14 @@ class Notebook:
 class Outcome:
     """How a notebook's run ended.
 
-    Parameters
-    ----------
-    name
-        The notebook's.
-    status
-        ``done``; ``failed``: a cell raised; ``died``: the kernel or the whole process was killed.
-    seconds
-        Wall-clock time of the run.
-    key
-        Hash of all that the outcome follows from.
-    error
-        For ``failed`` and ``died``: ``name``, ``message`` and ``cell`` (position among all cells, or None).
-    reused
-        True where the run is one of an earlier report.
-    files
-        What the run recorded, relative to ``out_dir``.
+    - ``name``: the notebook's.
+    - ``status``: ``done``; ``failed``: a cell raised; ``died``: the kernel or the whole process was killed.
+    - ``seconds``: wall-clock time of the run.
+    - ``key``: hash of all that the outcome follows from.
+    - ``error``: for ``failed`` and ``died``: ``name``, ``message`` and ``cell`` (position among all cells, or
+      None).
+    - ``reused``: True where the run is one of an earlier report.
+    - ``files``: what the run recorded, relative to ``out_dir``.
     """
 
     name: str
@@ -91,10 +83,8 @@ def find_notebooks(folder: str | Path, only: Iterable[str] | None = None) -> tup
 
     ``only`` holds names or their beginnings, such as ``03``; None selects all.
 
-    Raises
-    ------
-    ConfigError
-        No notebooks, an ``only`` that matches none, or needs that are unknown or go round in a circle.
+    - Raises ConfigError: no notebooks, an ``only`` that matches none, or needs that are unknown or go round
+      in a circle.
     """
     folder = Path(folder)
     notebooks = [_read(path) for path in sorted(folder.glob("[0-9][0-9]_*.ipynb"))]
@@ -152,20 +142,13 @@ def run_key(notebook: Notebook, parameters: Mapping[str, object], keys_of_needed
 class Batch:
     """Run notebooks and keep what they left.
 
-    Parameters
-    ----------
-    parameters
-        For every notebook: dataset, data_dir, image_size, preset, seed, out_dir.
-    extra
-        For those notebooks only that have such a parameter.
-    state_dir
-        Where executed notebooks, their states and their logs stay between calls.
-    jobs
-        Notebooks at a time.
-    fresh
-        Run again what has not changed.
-    on_start, on_cell, on_end
-        Called, from several threads, with (name), (name, cells done, cells), (outcome).
+    - ``parameters``: for every notebook: dataset, data_dir, image_size, preset, seed, out_dir.
+    - ``extra``: for those notebooks only that have such a parameter.
+    - ``state_dir``: where executed notebooks, their states and their logs stay between calls.
+    - ``jobs``: notebooks at a time.
+    - ``fresh``: run again what has not changed.
+    - ``on_start``, ``on_cell``, ``on_end``: called, from several threads, with (name), (name, cells done,
+      cells), (outcome).
     """
 
     parameters: Mapping[str, object]
@@ -188,10 +171,7 @@ class Batch:
 
         Notebooks that were not selected count where an earlier run of theirs is still valid.
 
-        Returns
-        -------
-        dict
-            Name to outcome, in the notebooks' order.
+        - Returns: ``dict``: name to outcome, in the notebooks' order.
         """
         self.state_dir.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(self.state_dir / _SCRATCH, ignore_errors=True)  # of a batch that was killed

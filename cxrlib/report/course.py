@@ -62,12 +62,9 @@ def keep_outputs(report: str | Path) -> list[Path]:
     The source cells stay the project's own: only outputs are taken over. No file is changed where one does
     not fit.
 
-    Raises
-    ------
-    CxrError
-        There is no report, it is of another dataset than the embedded one, a notebook is missing or did not
-        finish, or its cells are no longer those of the project's notebook; or the package is installed
-        without the notebooks.
+    - Raises CxrError: there is no report, it is of another dataset than the embedded one, a notebook is
+      missing or did not finish, or its cells are no longer those of the project's notebook; or the package is
+      installed without the notebooks.
     """
     report = Path(report)
     root = project_root()

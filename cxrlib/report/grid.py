@@ -38,18 +38,11 @@ MOST = 64
 class Point:
     """One combination of the axes' values, and how its report ended.
 
-    Parameters
-    ----------
-    values
-        Axis to value.
-    status
-        ``done`` or ``failed``.
-    said
-        What went wrong, for people.
-    seconds
-        Of its notebooks together.
-    numbers
-        (chapter, record, number) to estimate.
+    - ``values``: axis to value.
+    - ``status``: ``done`` or ``failed``.
+    - ``said``: what went wrong, for people.
+    - ``seconds``: of its notebooks together.
+    - ``numbers``: (chapter, record, number) to estimate.
     """
 
     values: Mapping[str, object]
@@ -80,28 +73,15 @@ def run_grid(
 
     A point whose report cannot be made, or whose notebooks do not all finish, is marked and stops no other.
 
-    Parameters
-    ----------
-    axes
-        Name of an option (dataset, seed, …) or of a notebook's parameter, to the values it takes.
-    out
-        Folder of the site; the points' reports are in ``out/runs``.
-    single_file
-        Also write the comparing site as one file.
-    parameters, only, notebooks_dir, console
-        As for :func:`cxrlib.report.report.run_report`.
-    options
-        More of them, for all points. ``data_dir`` is given to those datasets only that need one.
-
-    Returns
-    -------
-    int
-        Exit status: 0, or 1 where a point did not finish.
-
-    Raises
-    ------
-    ConfigError
-        An axis that is no parameter, too many points, or two whose folders would have one name.
+    - ``axes``: name of an option (dataset, seed, …) or of a notebook's parameter, to the values it takes.
+    - ``out``: folder of the site; the points' reports are in ``out/runs``.
+    - ``single_file``: also write the comparing site as one file.
+    - ``parameters``, ``only``, ``notebooks_dir``, ``console``: as for
+      :func:`cxrlib.report.report.run_report`.
+    - ``options``: more of them, for all points. ``data_dir`` is given to those datasets only that need one.
+    - Returns: int, exit status: 0, or 1 where a point did not finish.
+    - Raises ConfigError: an axis that is no parameter, too many points, or two whose folders would have one
+      name.
     """
     console = console or Console(stderr=True)
     folder = notebooks_folder(notebooks_dir)

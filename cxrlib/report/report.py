@@ -61,51 +61,27 @@ def run_report(
     A notebook is not run again while its source, parameters, package and data stay as they were. After an
     interruption, the next call goes on from what was finished.
 
-    Parameters
-    ----------
-    dataset
-        A source that ``cxr data list`` shows.
-    preset
-        ``smoke``, ``course`` or ``full``: how much each notebook does.
-    jobs
-        Notebooks to run side by side, each with its share of the cores.
-    out
-        Folder of the report; made if it is not there.
-    seed
-        Of everything random.
-    data_dir
-        Folder of the images, for sources that need one.
-    image_size
-        Side of the square images in pixels; None for the notebooks' own default.
-    only
-        Names of notebooks, or their beginnings (``["03"]``). The others stay in the report where
-        an earlier run of theirs is still valid.
-    fresh
-        Run again what has not changed.
-    parameters
-        More papermill parameters, for those notebooks that have them; before ``dataset`` and the like.
-    compare_with
-        An earlier report, or a folder with ``figures/``: what moved since then is printed, written to
-        ``comparison.json`` and shown on a page.
-    single_file
-        Also write the whole site as one file, ``report.html``.
-    notebooks_dir
-        Folder of the notebooks; None for the project's own.
-    console
-        Where progress goes; None for standard error.
-
-    Returns
-    -------
-    int
-        Exit status: 0, or 1 where a notebook did not finish. The site is there in both cases.
-
-    Raises
-    ------
-    ConfigError
-        An unknown preset, notebook or parameter, a folder that is not there or, to compare with, without
-        numbers, or ``out`` that holds something else.
-    CxrError
-        Sphinx could not render the site.
+    - ``dataset``: a source that ``cxr data list`` shows.
+    - ``preset``: ``smoke``, ``course`` or ``full``: how much each notebook does.
+    - ``jobs``: notebooks to run side by side, each with its share of the cores.
+    - ``out``: folder of the report; made if it is not there.
+    - ``seed``: of everything random.
+    - ``data_dir``: folder of the images, for sources that need one.
+    - ``image_size``: side of the square images in pixels; None for the notebooks' own default.
+    - ``only``: names of notebooks, or their beginnings (``["03"]``). The others stay in the report where an
+      earlier run of theirs is still valid.
+    - ``fresh``: run again what has not changed.
+    - ``parameters``: more papermill parameters, for those notebooks that have them; before ``dataset`` and
+      the like.
+    - ``compare_with``: an earlier report, or a folder with ``figures/``: what moved since then is printed,
+      written to ``comparison.json`` and shown on a page.
+    - ``single_file``: also write the whole site as one file, ``report.html``.
+    - ``notebooks_dir``: folder of the notebooks; None for the project's own.
+    - ``console``: where progress goes; None for standard error.
+    - Returns: int, exit status: 0, or 1 where a notebook did not finish. The site is there in both cases.
+    - Raises ConfigError: an unknown preset, notebook or parameter, a folder that is not there or, to compare
+      with, without numbers, or ``out`` that holds something else.
+    - Raises CxrError: sphinx could not render the site.
     """
     console = console or Console(stderr=True)
     started = time.monotonic()
@@ -181,18 +157,11 @@ def render(
 ) -> None:
     """Render executed notebooks as the site in ``out``; the committed evidence lies beside ``notebooks_dir``.
 
-    Parameters
-    ----------
-    outcomes, executed
-        Notebook's name to how its run ended, and to the executed file.
-    given
-        The notebooks' parameters.
-    command
-        What makes this report again.
-    comparison
-        With an earlier report.
-    single_file
-        Also write ``report.html``.
+    - ``outcomes``, ``executed``: Notebook's name to how its run ended, and to the executed file.
+    - ``given``: the notebooks' parameters.
+    - ``command``: what makes this report again.
+    - ``comparison``: with an earlier report.
+    - ``single_file``: also write ``report.html``.
     """
     work = out / ".build"
     data = Path(str(given["data_dir"])) if given.get("data_dir") else None

@@ -46,25 +46,17 @@ def attribute(
 ) -> np.ndarray:
     """Attribution of the logit to the pixels.
 
-    Parameters
-    ----------
-    images
-        uint8, (N, H, W).
-    method
-        ``grad_cam`` (Selvaraju et al. 2017, doi:10.1109/ICCV.2017.74), without the final rectifier, so that
-        evidence against shows as negative; ``integrated_gradients`` (Sundararajan et al. 2017,
-        arXiv:1703.01365) from an image of the training pixels' mean grey; ``occlusion`` (Zeiler and Fergus
-        2014, doi:10.1007/978-3-319-10590-1_53): the loss of logit when a window is painted in that grey.
-    layer
-        For Grad-CAM, a module's name; None for :func:`grad_cam_layer`.
-    steps
-        Of the integral from grey to image.
-    window
-        Side of the occluding window in pixels, moved by half its side; None for an eighth of the image.
-
-    Returns
-    -------
-    float32, (N, H, W), in logits (a pixel's share for integrated gradients; for Grad-CAM in no unit).
+    - ``images``: uint8, (N, H, W).
+    - ``method``: ``grad_cam`` (Selvaraju et al. 2017, doi:10.1109/ICCV.2017.74), without the final rectifier,
+      so that evidence against shows as negative; ``integrated_gradients`` (Sundararajan et al. 2017,
+      arXiv:1703.01365) from an image of the training pixels' mean grey; ``occlusion`` (Zeiler and Fergus
+      2014, doi:10.1007/978-3-319-10590-1_53): the loss of logit when a window is painted in that grey.
+    - ``layer``: for Grad-CAM, a module's name; None for :func:`grad_cam_layer`.
+    - ``steps``: of the integral from grey to image.
+    - ``window``: side of the occluding window in pixels, moved by half its side; None for an eighth of the
+      image.
+    - Returns: float32, (N, H, W), in logits (a pixel's share for integrated gradients; for Grad-CAM in no
+      unit).
     """
     if method not in METHODS:
         raise ConfigError(f"There is no method {method!r}.", remedy=f"Use one of {', '.join(METHODS)}.")
@@ -177,9 +169,7 @@ def pointing(maps: np.ndarray, masks: np.ndarray, tolerance: int = 0) -> np.ndar
 
     Returns float64 (N,): 1 for a hit, 0 for a miss, NaN for a map that is constant.
 
-    References
-    ----------
-    Zhang et al., International Journal of Computer Vision 126:1084–1102, 2018,
+    Reference: Zhang et al., International Journal of Computer Vision 126:1084–1102, 2018,
     doi:10.1007/s11263-017-1059-x.
     """
     flat = np.asarray(maps).reshape(len(maps), -1)
@@ -201,12 +191,11 @@ def localisation(
 
     Images whose mask is empty or whose map has nothing positive are left out.
 
-    Returns
-    -------
-    Means over images with intervals by patient: ``share`` (:func:`inside_share`), ``area`` (the region's
-    share of the image: where a map knows nothing), ``other`` (the share in other images' masks: where a map
-    knows only where such regions usually are), ``excess`` (share − area), ``beyond_place`` (share − other),
-    ``pointing`` (:func:`pointing`) and ``pointing_chance`` (the widened region's share of the image).
+    - Returns: Means over images with intervals by patient: ``share`` (:func:`inside_share`), ``area`` (the
+      region's share of the image: where a map knows nothing), ``other`` (the share in other images' masks:
+      where a map knows only where such regions usually are), ``excess`` (share − area), ``beyond_place``
+      (share − other), ``pointing`` (:func:`pointing`) and ``pointing_chance`` (the widened region's share of
+      the image).
     """
     if maps.shape != masks.shape:
         raise DataError(f"Maps are {maps.shape}, masks {masks.shape}.", remedy="Give a mask for each map.")
@@ -239,9 +228,7 @@ def localisation(
 def randomised(model: Classifier, seed: int = 0) -> list[tuple[str, Classifier]]:
     """Copies of the network with ever more of its blocks re-initialised, from the logit down to the pixels.
 
-    Returns
-    -------
-    Pairs of (name of the block added last, network in evaluation mode), the last one all noise.
+    - Returns: Pairs of (name of the block added last, network in evaluation mode), the last one all noise.
     """
     noisy = copy.deepcopy(model).eval()
     cascade = []
@@ -270,19 +257,12 @@ def randomisation(
 ) -> pd.DataFrame:
     """Spearman's correlation of maps with those of networks whose weights are ever more random.
 
-    Parameters
-    ----------
-    absolute
-        Compare absolute values, so that a mere change of sign counts as no change.
-    options
-        method -> keyword arguments of :func:`attribute`.
-
-    Returns
-    -------
-    DataFrame, a row a method and block, in the order of randomisation: ``method``, ``step`` (1, 2, …),
-    ``block``, ``correlation`` (mean over images), ``low``, ``high`` (by patient), ``n``. Step 0, block
-    ``another image``, is the correlation with the trained network's map of the next image: what two maps
-    share without sharing a picture.
+    - ``absolute``: compare absolute values, so that a mere change of sign counts as no change.
+    - ``options``: method -> keyword arguments of :func:`attribute`.
+    - Returns: DataFrame, a row a method and block, in the order of randomisation: ``method``, ``step`` (1, 2,
+      …), ``block``, ``correlation`` (mean over images), ``low``, ``high`` (by patient), ``n``. Step 0, block
+      ``another image``, is the correlation with the trained network's map of the next image: what two maps
+      share without sharing a picture.
     """
     cascade = randomised(model, seed)
     owners = np.arange(len(images)) if patients is None else np.asarray(patients)
@@ -341,16 +321,10 @@ def box_masks(
 ) -> np.ndarray:
     """NIH's boxes as masks on square images.
 
-    Parameters
-    ----------
-    image_ids
-        Shape (N,).
-    boxes
-        From :func:`cxrlib.datasets.nih_tables.boxes`, all or some findings; in pixels of ``original``.
-
-    Returns
-    -------
-    uint8 0/1, (N, image_size, image_size): the union of an image's boxes; empty where it has none.
+    - ``image_ids``: shape (N,).
+    - ``boxes``: from :func:`cxrlib.datasets.nih_tables.boxes`, all or some findings; in pixels of
+      ``original``.
+    - Returns: uint8 0/1, (N, image_size, image_size): the union of an image's boxes; empty where it has none.
     """
     masks = np.zeros((len(image_ids), image_size, image_size), dtype=np.uint8)
     rows = {image_id: row for row, image_id in enumerate(image_ids)}

@@ -28,20 +28,11 @@ VIEWS = ("PA", "AP")
 def load(folder: str | Path) -> pd.DataFrame:
     """The published scores, joined with NIH's table.
 
-    Parameters
-    ----------
-    folder
-        Holds ``preds.csv``: ``Image Index`` and ``prob_<finding>`` for each finding.
-
-    Returns
-    -------
-    DataFrame, a row an image: the columns of :func:`cxrlib.datasets.nih_tables.metadata` and
-    ``score_<finding>``, 0–1.
-
-    Raises
-    ------
-    DataError
-        The file or a column is missing, a score is no probability, or an image is not one of NIH's.
+    - ``folder``: holds ``preds.csv``: ``Image Index`` and ``prob_<finding>`` for each finding.
+    - Returns: DataFrame, a row an image: the columns of :func:`cxrlib.datasets.nih_tables.metadata` and
+      ``score_<finding>``, 0–1.
+    - Raises DataError: the file or a column is missing, a score is no probability, or an image is not one of
+      NIH's.
     """
     path = Path(folder).expanduser() / "preds.csv"
     if not path.is_file():
@@ -80,13 +71,12 @@ def by_view(
     An AUC is the share of pairs, one image with the finding and one without, that the score puts in the right
     order. In some pairs both images are of one view; in the others the view alone can decide.
 
-    Returns
-    -------
-    ``all.auc``; ``PA.auc``, ``AP.auc`` and ``AP_minus_PA.auc``; ``same_view.auc`` (pairs within a view,
-    together) and ``all_minus_same_view.auc``; ``AP_with_PA_without.auc`` and ``PA_with_AP_without.auc``
-    (pairs across views), each with its ``….share`` of all pairs; ``view.auc`` (images without the
-    finding: how well its score tells AP from PA); ``<view>.sensitivity`` and ``<view>.specificity`` at the
-    one threshold that finds 80% of the finding in all images, with ``AP_minus_PA.…``. All by patient.
+    - Returns: ``all.auc``; ``PA.auc``, ``AP.auc`` and ``AP_minus_PA.auc``; ``same_view.auc`` (pairs within a
+      view, together) and ``all_minus_same_view.auc``; ``AP_with_PA_without.auc`` and
+      ``PA_with_AP_without.auc`` (pairs across views), each with its ``….share`` of all pairs; ``view.auc``
+      (images without the finding: how well its score tells AP from PA); ``<view>.sensitivity`` and
+      ``<view>.specificity`` at the one threshold that finds 80% of the finding in all images, with
+      ``AP_minus_PA.…``. All by patient.
     """
     _check(table, finding)
     labels, scores = table[finding].to_numpy().astype(int), table[f"score_{finding}"].to_numpy(dtype=float)
@@ -136,11 +126,9 @@ def findings_by_view(
 ) -> pd.DataFrame:
     """Each finding's AUC in all images and in each view, with intervals by patient.
 
-    Returns
-    -------
-    DataFrame indexed by finding: for ``all``, ``PA`` and ``AP``, ``<view>``, ``<view>_low``, ``<view>_high``;
-    ``gap`` (AP − PA) with ``gap_low`` and ``gap_high``; ``PA_positives``, ``AP_positives``. Limits are NaN
-    where a view has fewer than five images with the finding.
+    - Returns: DataFrame indexed by finding: for ``all``, ``PA`` and ``AP``, ``<view>``, ``<view>_low``,
+      ``<view>_high``; ``gap`` (AP − PA) with ``gap_low`` and ``gap_high``; ``PA_positives``,
+      ``AP_positives``. Limits are NaN where a view has fewer than five images with the finding.
     """
     rows = {}
     ap = (table["view"] == "AP").to_numpy()
@@ -177,11 +165,8 @@ def suspected_labels(table: pd.DataFrame, words: Sequence[str] = OPACITY_WORDS) 
     The label is whether the report has any of the words; its probability is that any of these findings is
     there, were they independent. Confident learning sees all images; the experts relabelled some of them.
 
-    Returns
-    -------
-    DataFrame as of :func:`.suspects` with ``image_id``, ``patient_id``, and of the
-    relabelled ones ``opacity`` (1, 0; NaN where no expert looked) and ``wrong`` (the experts disagree with
-    the label).
+    - Returns: DataFrame as of :func:`.suspects` with ``image_id``, ``patient_id``, and of the relabelled ones
+      ``opacity`` (1, 0; NaN where no expert looked) and ``wrong`` (the experts disagree with the label).
     """
     mined = table[list(words)].any(axis=1).astype(int)
     absent = np.prod([1 - table[f"score_{word}"].to_numpy(dtype=float) for word in words], axis=0)

@@ -105,22 +105,15 @@ def crop_study(
 ) -> Study:  # fmt: skip
     """Whole, cropped and masked images, each against whole on the same patients; and images without lungs.
 
-    Parameters
-    ----------
-    cohort
-        Loaded at about twice the pixels that the preset shows. Lungs are found where it has no masks.
-    arms
-        Some of :data:`ARMS`; None for the preset's. ``whole`` is always there.
-
-    Returns
-    -------
-    Study. ``runs`` has a row for each network: ``arm``, ``seed``, ``val_auc``, ``test_auc``,
-    ``test_accuracy`` (at ½) and ``test_accuracy_at_val`` (at the validation images' Youden threshold).
-    ``estimates`` are these as ``<arm>.…``, and for every arm with lungs ``<arm>_minus_whole.…``, paired by
-    patient and seed, with Holm's p over the arms; ``crop_frame_minus_whole_frame.…`` and
-    ``crop_lungs_removed_minus_whole_lungs_removed.…``, a family of their own, say what cropping takes
-    from the shortcuts.
-    ``<label>.lungs_found`` is the share of images with a mask, ``healthy`` and ``ill``.
+    - ``cohort``: loaded at about twice the pixels that the preset shows. Lungs are found where it has no
+      masks.
+    - ``arms``: some of :data:`ARMS`; None for the preset's. ``whole`` is always there.
+    - Returns: Study. ``runs`` has a row for each network: ``arm``, ``seed``, ``val_auc``, ``test_auc``,
+      ``test_accuracy`` (at ½) and ``test_accuracy_at_val`` (at the validation images' Youden threshold).
+      ``estimates`` are these as ``<arm>.…``, and for every arm with lungs ``<arm>_minus_whole.…``, paired by
+      patient and seed, with Holm's p over the arms; ``crop_frame_minus_whole_frame.…`` and
+      ``crop_lungs_removed_minus_whole_lungs_removed.…``, a family of their own, say what cropping takes from
+      the shortcuts. ``<label>.lungs_found`` is the share of images with a mask, ``healthy`` and ``ill``.
     """
     spend = budget(preset)
     names = list(dict.fromkeys(["whole", *(spend.arms if arms is None else arms)]))

@@ -38,16 +38,11 @@ _LARGE = replace(_SMALL, learning_rate=2e-3, epochs=8, check_ins=1)
 class Doses:
     """What a preset spends.
 
-    Parameters
-    ----------
-    phantoms
-        Images of :func:`unconfounded`.
-    agreements
-        Of :func:`dose_response`.
-    network
-        The settings of every training; :func:`order_of_learning` changes what follows.
-    epochs, check_ins
-        Of :func:`order_of_learning`, at a constant rate, and its measurements an epoch.
+    - ``phantoms``: images of :func:`unconfounded`.
+    - ``agreements``: of :func:`dose_response`.
+    - ``network``: the settings of every training; :func:`order_of_learning` changes what follows.
+    - ``epochs``, ``check_ins``: of :func:`order_of_learning`, at a constant rate, and its measurements an
+      epoch.
     """
 
     phantoms: int
@@ -78,21 +73,15 @@ def dose_response(
 ) -> Study:  # fmt: skip
     """A confounder whose agreement with the disease rises in training and validation, tested three ways.
 
-    Parameters
-    ----------
-    cohort
-        Phantoms, best :func:`unconfounded`. Patients, lesions and everything else stay as they are at every
-        dose.
-    agreements
-        Shares of ill images that have the confounder, and of healthy ones that do not; None for the preset's.
-
-    Returns
-    -------
-    Study: ``runs`` with ``agreement``, ``seed``, ``val_auc``, ``auc_holds``, ``auc_absent``, ``auc_reversed``
-    (1 − agreement), ``flips`` (threshold ½), ``flips_at_val_threshold`` (Youden's on validation images);
-    ``estimates`` of the same, named ``<confounder>_95.auc_reversed`` for an agreement of 0.95, with
-    ``<confounder>_95.flips_towards_ill`` and, against the lowest agreement, ``<confounder>_95.cost``: what
-    ``auc_absent`` has lost (p-values are Holm's over the agreements).
+    - ``cohort``: phantoms, best :func:`unconfounded`. Patients, lesions and everything else stay as they are
+      at every dose.
+    - ``agreements``: shares of ill images that have the confounder, and of healthy ones that do not; None for
+      the preset's.
+    - Returns: Study: ``runs`` with ``agreement``, ``seed``, ``val_auc``, ``auc_holds``, ``auc_absent``,
+      ``auc_reversed`` (1 − agreement), ``flips`` (threshold ½), ``flips_at_val_threshold`` (Youden's on
+      validation images); ``estimates`` of the same, named ``<confounder>_95.auc_reversed`` for an agreement
+      of 0.95, with ``<confounder>_95.flips_towards_ill`` and, against the lowest agreement,
+      ``<confounder>_95.cost``: what ``auc_absent`` has lost (p-values are Holm's over the agreements).
     """
     spend = of_preset(DOSES, preset)
     agreements = sorted(spend.agreements if agreements is None else agreements)
@@ -141,10 +130,7 @@ def _tested(
 class Probe(Callback):
     """Keeps what the network says of some images at every check-in, also across a resume.
 
-    Parameters
-    ----------
-    images
-        Name to uint8 (N, H, W).
+    - ``images``: name to uint8 (N, H, W).
     """
 
     def __init__(self, images: Mapping[str, np.ndarray]):
@@ -191,14 +177,12 @@ def order_of_learning(
     correlation holds minus that where it is reversed, between patients who are otherwise the same: 0 for a
     network that does not look at the confounder.
 
-    Returns
-    -------
-    Study: ``runs`` with a row for each check-in: ``confounder``, ``seed``, ``step``, ``epoch``, ``flips``
-    (threshold ½), ``auc_holds``, ``auc_reversed``, ``pull``; ``estimates``: ``<confounder>.flips``,
-    ``.auc_reversed`` and ``.pull`` at the last step; ``<confounder>.mean_pull`` over all check-ins;
-    ``<confounder>.steps_to_half``: the first check-in at which the pull reached half of the largest possible,
-    where every seed's did; and ``<confounder>.rank``, by those steps (1: learned first), and by the mean pull
-    among those of the same step and those that never got there.
+    - Returns: Study: ``runs`` with a row for each check-in: ``confounder``, ``seed``, ``step``, ``epoch``,
+      ``flips`` (threshold ½), ``auc_holds``, ``auc_reversed``, ``pull``; ``estimates``:
+      ``<confounder>.flips``, ``.auc_reversed`` and ``.pull`` at the last step; ``<confounder>.mean_pull``
+      over all check-ins; ``<confounder>.steps_to_half``: the first check-in at which the pull reached half of
+      the largest possible, where every seed's did; and ``<confounder>.rank``, by those steps (1: learned
+      first), and by the mean pull among those of the same step and those that never got there.
     """
     spend, test = of_preset(DOSES, preset), cohort.split("test")
     # A constant rate: with one that falls, what comes late would be learned slowly because it comes late.

@@ -48,24 +48,13 @@ def other_hospital(
 ) -> Study:  # fmt: skip
     """Train on one hospital; test on its own test patients and on all images of others.
 
-    Parameters
-    ----------
-    cohort
-        The hospital to train on; its validation images choose when to stop.
-    external
-        Name to Cohort; all their images are tested, whatever split they are in.
-
-    Returns
-    -------
-    Study: ``runs`` with ``tested_on``, ``seed``, ``auc``, ``images``, ``ill``, ``patients``; ``estimates``
-    ``internal.test_auc``, ``<name>.auc`` and ``<name>.minus_internal`` (p-values are Holm's over the
-    externals), blanks and punctuation in names written as ``_``.
-
-    Raises
-    ------
-    DataError
-        There is no external cohort; one has images of another size or another preprocessing, holds one class
-        only, or shares patients with the training.
+    - ``cohort``: the hospital to train on; its validation images choose when to stop.
+    - ``external``: name to Cohort; all their images are tested, whatever split they are in.
+    - Returns: Study: ``runs`` with ``tested_on``, ``seed``, ``auc``, ``images``, ``ill``, ``patients``;
+      ``estimates`` ``internal.test_auc``, ``<name>.auc`` and ``<name>.minus_internal`` (p-values are Holm's
+      over the externals), blanks and punctuation in names written as ``_``.
+    - Raises DataError: there is no external cohort; one has images of another size or another preprocessing,
+      holds one class only, or shares patients with the training.
     """
     config = network(preset)
     _check(cohort, external)
@@ -107,10 +96,8 @@ def phantom_hospitals(
 ) -> tuple[Cohort, dict[str, Cohort]]:
     """Hospital A, where illness goes along with bedside images, and hospitals that differ in one thing each.
 
-    Returns
-    -------
-    A, and ``other machines`` (another exposure, stored by another archive), ``other habits`` (illness has
-    nothing to do with where the image is taken), and ``hospital B`` (both).
+    - Returns: A, and ``other machines`` (another exposure, stored by another archive), ``other habits``
+      (illness has nothing to do with where the image is taken), and ``hospital B`` (both).
     """
     at_a, elsewhere = of_preset(PHANTOMS, preset)
     free = replace(PhantomConfig().unconfounded(), exposure=Confounder(0.0, 0.5))
@@ -133,10 +120,7 @@ def by_site(
 ) -> dict[str, Cohort]:
     """The cohort's sites as cohorts of their own, each divided by patient anew; site to Cohort.
 
-    Raises
-    ------
-    DataError
-        The table has no ``site``.
+    - Raises DataError: the table has no ``site``.
     """
     if "site" not in cohort.table:
         raise DataError(

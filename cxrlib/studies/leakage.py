@@ -58,9 +58,7 @@ def leaky_phantom(
     faint: to recognise a ribcage pays more than to find an opacity. The fresh cohort has the same disease in
     other patients, one image each. No confounder depends on the label in either.
 
-    Returns
-    -------
-    (cohort of ``n`` images, fresh cohort of ``fresh`` images; None for twice as many)
+    - Returns: (cohort of ``n`` images, fresh cohort of ``fresh`` images; None for twice as many)
     """
     from cxrlib.datasets import load
     from cxrlib.phantom.latents import PhantomConfig
@@ -80,12 +78,10 @@ def leakage(
     Both networks of a split have the same seed, steps, and numbers of ill and healthy images in each part,
     and are taken at their last step. ``fresh`` holds patients whom neither has seen: the truth.
 
-    Returns
-    -------
-    Study: ``runs`` with ``split_seed``, ``arm`` (by image, by patient), ``test_auc``, ``train_auc``,
-    ``shared`` (share of test images whose patient is in train), and with ``fresh`` ``true_auc`` and
-    ``optimism``; ``estimates`` with ``by_image.…``, ``by_patient.…``, ``inflation`` (by image − by patient).
-    Intervals are Nadeau and Bengio's, over splits.
+    - Returns: Study: ``runs`` with ``split_seed``, ``arm`` (by image, by patient), ``test_auc``,
+      ``train_auc``, ``shared`` (share of test images whose patient is in train), and with ``fresh``
+      ``true_auc`` and ``optimism``; ``estimates`` with ``by_image.…``, ``by_patient.…``, ``inflation`` (by
+      image − by patient). Intervals are Nadeau and Bengio's, over splits.
     """
     spend = budget(preset)
     cohort = _whole_patients(cohort, spend.split_images, seed)
@@ -144,18 +140,11 @@ def selection_optimism(
     ``fresh``. The mean over all choices of k of the K models is computed exactly. A gain is over the mean
     of all models on the same images, so that an easy half does not count as one.
 
-    Parameters
-    ----------
-    scores
-        Shape (K, N): one row for each model.
-    ks
-        How many models there are to pick from; None for 1, 2, 4, … and K.
-    fresh
-        (labels, scores of shape (K, M)) of images that no choice has seen.
-
-    Returns
-    -------
-    DataFrame: ``draw``, ``k``, ``gain_selected`` (where the choice was made), ``gain_fresh``, ``optimism``.
+    - ``scores``: shape (K, N): one row for each model.
+    - ``ks``: how many models there are to pick from; None for 1, 2, 4, … and K.
+    - ``fresh``: (labels, scores of shape (K, M)) of images that no choice has seen.
+    - Returns: DataFrame: ``draw``, ``k``, ``gain_selected`` (where the choice was made), ``gain_fresh``,
+      ``optimism``.
     """
     labels, scores = checked(labels, scores)
     codes, n_patients = patient_codes(labels, scores, patients)
@@ -192,10 +181,8 @@ def selection(
 ) -> Study:  # fmt: skip
     """Pick the best of :func:`cxrlib.studies.overfitting.regularisers`' networks on half the test patients.
 
-    Returns
-    -------
-    Study: ``runs`` as :func:`selection_optimism`; ``estimates`` with the gains and the optimism of the best
-    of k, means over the halvings with the range of the middle 95% of them.
+    - Returns: Study: ``runs`` as :func:`selection_optimism`; ``estimates`` with the gains and the optimism of
+      the best of k, means over the halvings with the range of the middle 95% of them.
     """
     test = cohort.split("test")
     on_test, on_fresh = [], []

@@ -47,11 +47,9 @@ def gap(
 ) -> Study:  # fmt: skip
     """Training against validation over the epochs, without regularisers; early stopping's answer.
 
-    Returns
-    -------
-    Study: ``runs`` has a row for each check-in (the history and ``seed``); ``estimates`` the epoch at which
-    each training accuracy of ``MEMORISED`` is reached, the gap at the end, the epoch of the lowest
-    validation loss, and the test AUC and accuracy there and at the end, with the difference.
+    - Returns: Study: ``runs`` has a row for each check-in (the history and ``seed``); ``estimates`` the epoch
+      at which each training accuracy of ``MEMORISED`` is reached, the gap at the end, the epoch of the lowest
+      validation loss, and the test AUC and accuracy there and at the end, with the difference.
     """
     spend = budget(preset)
     small = cut(cohort, spend.images)
@@ -96,10 +94,9 @@ def dataset_size(
     lowest validation loss, since small sets overfit within the steps that large ones need. The power law is
     fitted to 1 − AUC of all but the ``held_out`` largest sizes and then asked about those.
 
-    Returns
-    -------
-    Study: ``runs`` with a row for each training: ``size`` (asked for), ``images``, ``seed``, ``best_epoch``,
-    ``train_auc``, ``val_auc``, ``test_auc``, ``error`` (1 − AUC of ``part``), ``fitted`` (bool).
+    - Returns: Study: ``runs`` with a row for each training: ``size`` (asked for), ``images``, ``seed``,
+      ``best_epoch``, ``train_auc``, ``val_auc``, ``test_auc``, ``error`` (1 − AUC of ``part``), ``fitted``
+      (bool).
     """
     spend = budget(preset)
     total = int((cohort.table["split"] == "train").sum())
@@ -144,10 +141,8 @@ def capacity(
 ) -> Study:  # fmt: skip
     """Training and test AUC against the width of the network, every width with the same steps.
 
-    Returns
-    -------
-    Study: ``runs`` with a row for each training: ``width``, ``parameters``, ``seed``, ``train_auc``,
-    ``train_accuracy``, ``val_auc``, ``val_loss``, ``test_auc``, all at the last step.
+    - Returns: Study: ``runs`` with a row for each training: ``width``, ``parameters``, ``seed``,
+      ``train_auc``, ``train_accuracy``, ``val_auc``, ``val_loss``, ``test_auc``, all at the last step.
     """
     spend = budget(preset)
     small = cut(cohort, spend.images)
@@ -218,11 +213,9 @@ def regularisers(
     ``none`` on the same resampled patients, seed by seed. p-values are Holm's over all arms, for the test
     AUC and for the gap apart; the spread over seeds is that of all arms (:func:`study_stats.pooled`).
 
-    Returns
-    -------
-    Study: ``runs`` with ``arm``, ``seed``, ``train_auc``, ``test_auc``, ``gap``, ``train_accuracy``,
-    ``test_accuracy``; ``estimates`` named ``<arm>.test_auc``, ``<arm>.gap``, ``<arm>.test_auc_gain`` and
-    ``<arm>.gap_closed``, blanks in arms written as ``_``.
+    - Returns: Study: ``runs`` with ``arm``, ``seed``, ``train_auc``, ``test_auc``, ``gap``,
+      ``train_accuracy``, ``test_accuracy``; ``estimates`` named ``<arm>.test_auc``, ``<arm>.gap``,
+      ``<arm>.test_auc_gain`` and ``<arm>.gap_closed``, blanks in arms written as ``_``.
     """
     small = cut(cohort, budget(preset).images)
     seen, test = small.split("train"), small.split("test")
@@ -274,10 +267,8 @@ def random_labels(
     Zhang et al., Understanding deep learning requires rethinking generalization, doi:10.1145/3446776.
     A training ends at 99% training accuracy or after the preset's epochs.
 
-    Returns
-    -------
-    Study: ``runs`` with the histories, ``labels`` (true, random) and ``seed``; ``estimates`` with the steps
-    to each of ``MEMORISED``, the share of seeds that reached it, and the test AUC at the end.
+    - Returns: Study: ``runs`` with the histories, ``labels`` (true, random) and ``seed``; ``estimates`` with
+      the steps to each of ``MEMORISED``, the share of seeds that reached it, and the test AUC at the end.
     """
     spend = budget(preset)
     small = cut(cohort, spend.noise_images)

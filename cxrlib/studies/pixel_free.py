@@ -79,13 +79,10 @@ _COLUMNS = {
 class Without:
     """What was measured.
 
-    Parameters
-    ----------
-    numbers
-        ``<data set>.<finding>.auc`` (trees, all columns), ``….linear.auc``, ``….<column>.auc`` (trees, that
-        column alone), ``….<policy>.auc``; ``<trained on>_to_<tested on>.pneumonia.auc``, shared columns only.
-    policies
-        Data set -> how its labels were made.
+    - ``numbers``: ``<data set>.<finding>.auc`` (trees, all columns), ``….linear.auc``, ``….<column>.auc``
+      (trees, that column alone), ``….<policy>.auc``; ``<trained on>_to_<tested on>.pneumonia.auc``, shared
+      columns only.
+    - ``policies``: data set -> how its labels were made.
     """
 
     numbers: dict[str, Estimate] = field(default_factory=dict)
@@ -127,14 +124,10 @@ def study(
 ) -> Without:
     """Pneumonia and the findings that the tables share, from their columns alone, on held-out patients.
 
-    Parameters
-    ----------
-    names
-        Of the data sets: NIH, CheXpert, PadChest, RSNA, Open-i.
-    others
-        Findings besides pneumonia; a table that has none of a finding is passed over.
-    folds, replicates, seed
-        As in :func:`cxrlib.studies.shortcuts.pixel_free`; intervals resample patients.
+    - ``names``: of the data sets: NIH, CheXpert, PadChest, RSNA, Open-i.
+    - ``others``: findings besides pneumonia; a table that has none of a finding is passed over.
+    - ``folds``, ``replicates``, ``seed``: as in :func:`cxrlib.studies.shortcuts.pixel_free`; intervals
+      resample patients.
     """
     found, tables = Without(), {}
     options: dict[str, Any] = {"folds": folds, "replicates": replicates, "seed": seed}
@@ -172,9 +165,7 @@ def transfer(
 
     On the diagonal, held-out patients of the same table. RSNA's images are a part of NIH's.
 
-    Returns
-    -------
-    ``<trained on>_to_<tested on>.pneumonia.auc`` for each pair.
+    - Returns: ``<trained on>_to_<tested on>.pneumonia.auc`` for each pair.
     """
     numbers = {}
     for source, train in tables.items():

@@ -69,12 +69,8 @@ def flags(cohort: Cohort, agreement: float, seed: int = 0) -> np.ndarray:
 def planted(cohort: Cohort, confounder: str, present: np.ndarray) -> Cohort:
     """The phantoms with the confounder where ``present`` (bool, (N,)) says; only what changes is rendered.
 
-    Raises
-    ------
-    ConfigError
-        The cohort is no phantom, or there is no such confounder.
-    DataError
-        ``present`` has not one value a row.
+    - Raises ConfigError: the cohort is no phantom, or there is no such confounder.
+    - Raises DataError: ``present`` has not one value a row.
     """
     _check(confounder)
     present = np.asarray(present, dtype=bool)
@@ -110,16 +106,11 @@ def twins(cohort: Cohort, confounder: str) -> tuple[np.ndarray, np.ndarray]:
 class Twins:
     """What networks of several seeds say of test images without and with a confounder.
 
-    Parameters
-    ----------
-    labels, patients
-        Shape (N,).
-    without, present
-        Probabilities, float, shape (S, N): of the images without, and with it.
-    flags
-        bool, (N,): where the confounder is when its correlation with the disease holds as in training.
-    replicates
-        Resamplings of patients for the intervals.
+    - ``labels``, ``patients``: shape (N,).
+    - ``without``, ``present``: probabilities, float, shape (S, N): of the images without, and with it.
+    - ``flags``: bool, (N,): where the confounder is when its correlation with the disease holds as in
+      training.
+    - ``replicates``: resamplings of patients for the intervals.
     """
 
     labels: np.ndarray
@@ -159,18 +150,12 @@ class Twins:
 class Pairs:
     """One set of patients, rendered with and without a confounder.
 
-    Parameters
-    ----------
-    off, on
-        Without it in any image, and with it in every image: the same rows, else identical to the bit.
-    external
-        Patients of another hospital, where it is independent of the disease.
-    column
-        Which confounder.
-    present
-        bool (N,): in which images of the confounded cohort it is.
-    unrelated
-        bool (N,): the same, drawn without a look at the label.
+    - ``off``, ``on``: without it in any image, and with it in every image: the same rows, else identical to
+      the bit.
+    - ``external``: patients of another hospital, where it is independent of the disease.
+    - ``column``: which confounder.
+    - ``present``: bool (N,): in which images of the confounded cohort it is.
+    - ``unrelated``: bool (N,): the same, drawn without a look at the label.
     """
 
     off: Cohort
@@ -231,17 +216,11 @@ def pairs(
 ) -> Pairs:
     """Render patients with and without a confounder.
 
-    Parameters
-    ----------
-    n, external
-        Images here and at the other hospital.
-    agreement
-        Share of the ill who have it, and of the healthy who have not; see :func:`flags`.
-    find_lungs
-        Find the lungs as one has to on real images (:func:`cxrlib.lungs.masks.segment`, on images without
-        their letters); else take the phantom's own masks.
-    loading
-        As for :func:`cxrlib.load`: ``cache_dir``, ``workers``.
+    - ``n``, ``external``: images here and at the other hospital.
+    - ``agreement``: share of the ill who have it, and of the healthy who have not; see :func:`flags`.
+    - ``find_lungs``: find the lungs as one has to on real images (:func:`cxrlib.lungs.masks.segment`, on
+      images without their letters); else take the phantom's own masks.
+    - ``loading``: as for :func:`cxrlib.load`: ``cache_dir``, ``workers``.
     """
     _check(column)
 
@@ -266,10 +245,7 @@ def pairs(
 def seen(cohort: Cohort, steps: Sequence[str]) -> Cohort:
     """A cohort through some of :data:`STEPS`: letters filled, cropped to the lungs' box, the rest black.
 
-    Raises
-    ------
-    ConfigError
-        An unknown step.
+    - Raises ConfigError: an unknown step.
     """
     unknown = [step for step in steps if step not in STEPS]
     if unknown:

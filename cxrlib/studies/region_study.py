@@ -64,27 +64,16 @@ def regions(
     Every training is taken at its lowest validation loss. Views are compared with ``whole`` on the same
     resampled patients, seed by seed.
 
-    Parameters
-    ----------
-    cohort
-        Without lung masks it gets those of :func:`cxrlib.lungs.masks.segment` if a view needs them.
-    views
-        Some of :data:`cxrlib.images.regions.VIEWS`; ``whole`` is always among them.
-
-    Returns
-    -------
-    Study: ``runs`` with ``view``, ``seed``, ``best_epoch``, ``val_auc``, ``test_auc``, ``test_accuracy``
-    (threshold ½); ``estimates`` named ``<view>.test_auc``, ``<view>.test_accuracy``,
-    ``<view>.auc_minus_whole`` and ``<view>.accuracy_minus_whole`` (p-values are Holm's over the views), and
-    ``<view>.share_of_whole``: the part of the whole image's AUC above ½ that the view reaches, left out
-    where the whole image's interval holds ½. ``larger_class.test_accuracy`` is what calling every test image
-    the same reaches at best. ``frame.lung_share``, ``corners.lung_share``: how much of what is shown of the
-    test images is lung, by the masks.
-
-    Raises
-    ------
-    ConfigError
-        There is no such view or preset.
+    - ``cohort``: without lung masks it gets those of :func:`cxrlib.lungs.masks.segment` if a view needs them.
+    - ``views``: some of :data:`cxrlib.images.regions.VIEWS`; ``whole`` is always among them.
+    - Returns: Study: ``runs`` with ``view``, ``seed``, ``best_epoch``, ``val_auc``, ``test_auc``,
+      ``test_accuracy`` (threshold ½); ``estimates`` named ``<view>.test_auc``, ``<view>.test_accuracy``,
+      ``<view>.auc_minus_whole`` and ``<view>.accuracy_minus_whole`` (p-values are Holm's over the views), and
+      ``<view>.share_of_whole``: the part of the whole image's AUC above ½ that the view reaches, left out
+      where the whole image's interval holds ½. ``larger_class.test_accuracy`` is what calling every test
+      image the same reaches at best. ``frame.lung_share``, ``corners.lung_share``: how much of what is shown
+      of the test images is lung, by the masks.
+    - Raises ConfigError: there is no such view or preset.
     """
     views = tuple(dict.fromkeys(("whole", *views)))
     unknown = [view for view in views if view not in VIEWS]

@@ -47,20 +47,13 @@ FEW_FLIPS = 0.02
 class Remedy:
     """One way to train.
 
-    Parameters
-    ----------
-    title
-        For figures.
-    steps
-        What is done to every image, in training and after: some of :data:`cxrlib.studies.planting.STEPS`.
-    settings
-        Of :class:`~cxrlib.training.config.TrainConfig` that differ.
-    changes
-        Confounder -> what changes in the training itself.
-    last_layer
-        Take the naive network and retrain its last layer on the validation images, balanced.
-    knows
-        Whether one has to know, image by image, where the confounder is.
+    - ``title``: for figures.
+    - ``steps``: what is done to every image, in training and after: some of
+      :data:`cxrlib.studies.planting.STEPS`.
+    - ``settings``: of :class:`~cxrlib.training.config.TrainConfig` that differ.
+    - ``changes``: confounder -> what changes in the training itself.
+    - ``last_layer``: take the naive network and retrain its last layer on the validation images, balanced.
+    - ``knows``: whether one has to know, image by image, where the confounder is.
     """
 
     title: str
@@ -159,31 +152,20 @@ def remedies(
 ) -> Study:  # fmt: skip
     """Each remedy against the naive network and the one that never met the shortcut.
 
-    Parameters
-    ----------
-    planted
-        Of :func:`planted_for`.
-    arms
-        Some of :data:`REMEDIES`; None for the preset's. ``naive`` and ``reference`` are always there.
-
-    Returns
-    -------
-    Study. ``runs`` has a row for each network: ``arm``, ``seed``, ``knows``, ``chosen`` (the best on
-    validation patients), and, for the test patients (and as ``val_…`` for the others):
-
-    - ``in_distribution_auc``, the confounder going along with the disease as in training;
-    - ``uncorrelated_auc``, on all patients with it and without it;
-    - ``worst_group``, the lowest accuracy at ½ of ill and healthy with and without it;
-    - ``flip_rate``, the share of patients whose call at ½ changes when it is put in or taken out;
-    - ``external_auc`` at the other hospital;
-    - ``inside_lungs``, the share of what speaks for disease (integrated gradients) that lies in the lungs of
-      ill patients with the confounder.
-
-    ``estimates`` are these as ``<arm>.…``, and ``<arm>.gap_closed`` (of the worst group's distance between
-    naive and reference), ``<arm>.auc_cost`` (naive minus arm, in distribution),
-    ``<arm>.auc_cost_to_reference`` (reference minus arm, uncorrelated); for the chosen one as ``best.…`` too.
-    Where naive and reference do not differ at all there is no ``gap_closed``.
-    p-values of the gain in the worst group and of the cost in AUC are Holm's over the arms.
+    - ``planted``: of :func:`planted_for`.
+    - ``arms``: some of :data:`REMEDIES`; None for the preset's. ``naive`` and ``reference`` are always there.
+    - Returns: Study. ``runs`` has a row for each network: ``arm``, ``seed``, ``knows``, ``chosen`` (the best
+      on validation patients), and, for the test patients (and as ``val_…`` for the others): -
+      ``in_distribution_auc``, the confounder going along with the disease as in training; -
+      ``uncorrelated_auc``, on all patients with it and without it; - ``worst_group``, the lowest accuracy at
+      ½ of ill and healthy with and without it; - ``flip_rate``, the share of patients whose call at ½ changes
+      when it is put in or taken out; - ``external_auc`` at the other hospital; - ``inside_lungs``, the share
+      of what speaks for disease (integrated gradients) that lies in the lungs of ill patients with the
+      confounder. ``estimates`` are these as ``<arm>.…``, and ``<arm>.gap_closed`` (of the worst group's
+      distance between naive and reference), ``<arm>.auc_cost`` (naive minus arm, in distribution),
+      ``<arm>.auc_cost_to_reference`` (reference minus arm, uncorrelated); for the chosen one as ``best.…``
+      too. Where naive and reference do not differ at all there is no ``gap_closed``. p-values of the gain in
+      the worst group and of the cost in AUC are Holm's over the arms.
     """
     names = ["naive", "reference", *(budget(preset).arms if arms is None else arms)]
     names = list(dict.fromkeys(names))

@@ -31,15 +31,10 @@ SCALES = ("logit", "rank")
 class Explained:
     """A score predicted from columns, for patients that the model has not seen.
 
-    Parameters
-    ----------
-    columns
-        What the model saw.
-    predicted
-        Name of the scale to float64 (N,): out of fold.
-    r2
-        Name of the scale to the share of the score's variance that the columns explain; intervals from
-        resampling patients.
+    - ``columns``: what the model saw.
+    - ``predicted``: name of the scale to float64 (N,): out of fold.
+    - ``r2``: name of the scale to the share of the score's variance that the columns explain; intervals from
+      resampling patients.
     """
 
     columns: tuple[str, ...]
@@ -60,18 +55,11 @@ def explained(
 ) -> Explained:
     """Predict a score from columns of the table, by cross-validation over patients (boosted trees).
 
-    Parameters
-    ----------
-    table
-        ``patient_id`` and the columns: numbers, booleans or categories, missing values allowed.
-    scores
-        Probabilities, shape (N,). Predicted are their logit, and their rank from 0 to 1, which no monotone
-        change of the score alters.
-
-    Raises
-    ------
-    DataError
-        A column is missing, lengths differ, a score is no probability, or all scores are equal.
+    - ``table``: ``patient_id`` and the columns: numbers, booleans or categories, missing values allowed.
+    - ``scores``: probabilities, shape (N,). Predicted are their logit, and their rank from 0 to 1, which no
+      monotone change of the score alters.
+    - Raises DataError: a column is missing, lengths differ, a score is no probability, or all scores are
+      equal.
     """
     columns, scores = tuple(columns), np.asarray(scores, dtype=float)
     _check(table, scores, columns)
@@ -125,19 +113,13 @@ def chexnet_metadata(
 ) -> dict[str, Estimate]:
     """What view, age, sex and follow-up number say of CheXNet's score, and of the label through it.
 
-    Parameters
-    ----------
-    table
-        Of :func:`cxrlib.studies.chexnet.load`, or any with the columns, ``patient_id``, ``<finding>`` and
-        ``score_<finding>``.
-
-    Returns
-    -------
-    ``metadata.r2_logit`` and ``metadata.r2_rank``, the same of each column alone (``view.r2_rank``, …).
-    AUCs for the label of: ``score`` (CheXNet's), ``predicted_score`` (the part of it that the columns
-    predict), ``rest_of_score`` (what is left of it), ``metadata`` (the columns fitted to the label itself);
-    all ``….auc``. By view: ``PA.auc``, ``AP.auc``, ``same_view.auc`` (pairs matched for view) and
-    ``all_minus_same_view.auc``, as :func:`cxrlib.studies.chexnet.by_view` defines them.
+    - ``table``: of :func:`cxrlib.studies.chexnet.load`, or any with the columns, ``patient_id``,
+      ``<finding>`` and ``score_<finding>``.
+    - Returns: ``metadata.r2_logit`` and ``metadata.r2_rank``, the same of each column alone
+      (``view.r2_rank``, …). AUCs for the label of: ``score`` (CheXNet's), ``predicted_score`` (the part of it
+      that the columns predict), ``rest_of_score`` (what is left of it), ``metadata`` (the columns fitted to
+      the label itself); all ``….auc``. By view: ``PA.auc``, ``AP.auc``, ``same_view.auc`` (pairs matched for
+      view) and ``all_minus_same_view.auc``, as :func:`cxrlib.studies.chexnet.by_view` defines them.
     """
     options: dict[str, Any] = {"replicates": replicates, "seed": seed}
     views = chexnet.by_view(table, finding, **options)  # which checks the finding and the views

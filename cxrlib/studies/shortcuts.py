@@ -29,21 +29,14 @@ NIH_COLUMNS = ("view", "age", "sex", "follow_up")
 class PixelFree:
     """What the columns of a table say of its label, on patients the model has not seen.
 
-    Parameters
-    ----------
-    columns
-        What the classifier saw.
-    scores
-        float64, shape (N,): out-of-fold log-odds over those of the training folds' prevalence, so that
-        scores of different folds compare. Above 0 is likelier than average.
-    folds
-        int64, shape (N,): the fold in which each row was held out.
-    auc
-        Over all out-of-fold scores, with an interval from resampling patients.
-    chosen
-        The kind of classifier that each fold's training part chose.
-    importance
-        Column -> loss of AUC when its values are shuffled among the held-out rows; empty unless asked for.
+    - ``columns``: what the classifier saw.
+    - ``scores``: float64, shape (N,): out-of-fold log-odds over those of the training folds' prevalence, so
+      that scores of different folds compare. Above 0 is likelier than average.
+    - ``folds``: int64, shape (N,): the fold in which each row was held out.
+    - ``auc``: over all out-of-fold scores, with an interval from resampling patients.
+    - ``chosen``: the kind of classifier that each fold's training part chose.
+    - ``importance``: column -> loss of AUC when its values are shuffled among the held-out rows; empty unless
+      asked for.
     """
 
     columns: tuple[str, ...]
@@ -75,27 +68,17 @@ def pixel_free(
     refitted to all of them and scores the held-out patients, who take no part in the choice. Patients are
     dealt to folds by a hash of their id, so the order of rows has no influence.
 
-    Parameters
-    ----------
-    table
-        One row an image: ``columns``, ``label`` (0/1), and ``patient_id`` (else each row is a patient).
-    columns
-        Numbers, booleans or categories; missing values are allowed and are a level of their own.
-    kind
-        ``logistic`` or ``trees`` in every fold; None lets each fold choose.
-    smallest_leaf
-        Of the trees, in distinct rows: 1 where the columns have few values, or no leaf is large enough.
-    folds
-        At least 2.
-    replicates
-        Resamplings of patients for the interval.
-    shuffles
-        How often to shuffle each column for ``importance``.
-
-    Raises
-    ------
-    DataError
-        A column is missing, no columns were given, or a fold's training part holds one class only.
+    - ``table``: one row an image: ``columns``, ``label`` (0/1), and ``patient_id`` (else each row is a
+      patient).
+    - ``columns``: numbers, booleans or categories; missing values are allowed and are a level of their own.
+    - ``kind``: ``logistic`` or ``trees`` in every fold; None lets each fold choose.
+    - ``smallest_leaf``: of the trees, in distinct rows: 1 where the columns have few values, or no leaf is
+      large enough.
+    - ``folds``: at least 2.
+    - ``replicates``: resamplings of patients for the interval.
+    - ``shuffles``: how often to shuffle each column for ``importance``.
+    - Raises DataError: a column is missing, no columns were given, or a fold's training part holds one class
+      only.
     """
     columns = tuple(columns)
     _check(table, columns, label)

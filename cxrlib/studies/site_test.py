@@ -36,18 +36,11 @@ _LEVELS = np.linspace(0.01, 0.99, 15)
 class SiteTest:
     """How well sites can be told apart.
 
-    Parameters
-    ----------
-    auc
-        Each site against all others, averaged over sites; interval from resampling patients.
-    pairs
-        "A – B" -> AUC of the log-odds of A over B among the images of these two.
-    scores
-        float64, (N, S): out-of-fold probabilities, columns as ``sites``.
-    sites
-        The S sites' names, sorted.
-    region
-        What the classifier saw.
+    - ``auc``: each site against all others, averaged over sites; interval from resampling patients.
+    - ``pairs``: "A – B" -> AUC of the log-odds of A over B among the images of these two.
+    - ``scores``: float64, (N, S): out-of-fold probabilities, columns as ``sites``.
+    - ``sites``: the S sites' names, sorted.
+    - ``region``: what the classifier saw.
     """
 
     auc: Estimate
@@ -72,24 +65,15 @@ def site_test(
 ) -> SiteTest:
     """Tell sites apart by appearance, by cross-validation over patients.
 
-    Parameters
-    ----------
-    images
-        uint8, shape (N, S, S).
-    sites, patients
-        Shape (N,): where each was taken, and of whom.
-    masks
-        uint8 0/1 of the images' shape: the lungs. Needed for the regions "lungs" and "outside".
-    region
-        "whole"; "lungs": only greys and texture inside the mask count, and everything else is one grey;
-        "outside": the reverse. The mask's shape is kept out of greys and quantiles, and out of the thumbnail
-        and the spectrum as far as the fill (the region's own mean) allows; the frame counts for "whole" and
-        "outside".
-
-    Raises
-    ------
-    ConfigError, DataError
-        An unknown region; lengths differ, masks are missing, or there is a single site.
+    - ``images``: uint8, shape (N, S, S).
+    - ``sites``, ``patients``: shape (N,): where each was taken, and of whom.
+    - ``masks``: uint8 0/1 of the images' shape: the lungs. Needed for the regions "lungs" and "outside".
+    - ``region``: "whole"; "lungs": only greys and texture inside the mask count, and everything else is one
+      grey; "outside": the reverse. The mask's shape is kept out of greys and quantiles, and out of the
+      thumbnail and the spectrum as far as the fill (the region's own mean) allows; the frame counts for
+      "whole" and "outside".
+    - Raises ConfigError, DataError: an unknown region; lengths differ, masks are missing, or there is a
+      single site.
     """
     images, sites, patients = np.asanyarray(images), np.asarray(sites).astype(str), np.asarray(patients)
     names = tuple(sorted(set(sites.tolist())))
@@ -118,15 +102,9 @@ def site_test(
 def appearance(image: np.ndarray, mask: np.ndarray | None = None, region: str = "whole") -> np.ndarray:
     """What an image looks like, whatever it shows.
 
-    Parameters
-    ----------
-    image
-        uint8, shape (S, S); mask: uint8 0/1, or None for the region "whole".
-
-    Returns
-    -------
-    float64, 1-D: 32 shares of greys, 15 quantiles, a 16 × 16 blur, 16 rings of the log power spectrum, and
-    for the regions with a frame its mean, spread, and shares of black and white.
+    - ``image``: uint8, shape (S, S); mask: uint8 0/1, or None for the region "whole".
+    - Returns: float64, 1-D: 32 shares of greys, 15 quantiles, a 16 × 16 blur, 16 rings of the log power
+      spectrum, and for the regions with a frame its mean, spread, and shares of black and white.
     """
     if region == "whole" or mask is None:
         inside = np.ones(image.shape, bool)
@@ -163,20 +141,11 @@ def second_archive(
 ) -> Cohort:
     """The same radiographs as another archive would store some of them; for showing what has to be undone.
 
-    Parameters
-    ----------
-    rows
-        bool, shape (N,): which images are stored that way.
-    window
-        The greys that 0 and 255 become.
-    padding
-        Width of a black bar on every side, as a share of the image's.
-    negatives
-        Share of these images that is stored with bone dark.
-
-    Returns
-    -------
-    Cohort with the masks moved along.
+    - ``rows``: bool, shape (N,): which images are stored that way.
+    - ``window``: the greys that 0 and 255 become.
+    - ``padding``: width of a black bar on every side, as a share of the image's.
+    - ``negatives``: share of these images that is stored with bone dark.
+    - Returns: Cohort with the masks moved along.
     """
     rows = np.flatnonzero(rows)
     size = cohort.images.shape[1]

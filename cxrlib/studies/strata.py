@@ -58,15 +58,10 @@ _SMALL_SIZES = ((14, 13), (12, 11), (10, 9))
 def read_labels(path: str | Path) -> pd.DataFrame:
     """The table of what was seen, checked.
 
-    Returns
-    -------
-    DataFrame: ``image_id``, ``split``, ``label``, ``reading``, a column for each of :data:`ATTRIBUTES`, and
-    ``second_<attribute>``, empty where an image was read once.
-
-    Raises
-    ------
-    DataError
-        The file, a column or a value is not there or not one of those allowed; or an image stands twice.
+    - Returns: DataFrame: ``image_id``, ``split``, ``label``, ``reading``, a column for each of
+      :data:`ATTRIBUTES`, and ``second_<attribute>``, empty where an image was read once.
+    - Raises DataError: the file, a column or a value is not there or not one of those allowed; or an image
+      stands twice.
     """
     try:
         table = pd.read_csv(path, dtype=str, keep_default_na=False)
@@ -147,10 +142,8 @@ def detect(
 ) -> tuple[np.ndarray, dict[str, Estimate]]:
     """Whose letter is the second machine's, by a logistic regression taught on training images alone.
 
-    Returns
-    -------
-    bool (N,), and ``detector.sensitivity`` and ``detector.specificity`` on the labelled images of the test,
-    with Wilson's intervals.
+    - Returns: bool (N,), and ``detector.sensitivity`` and ``detector.specificity`` on the labelled images of
+      the test, with Wilson's intervals.
     """
     read = labels.set_index("image_id").reindex(list(image_ids))
     known, tall = read["letter"].notna().to_numpy(), (read["letter"] == "tall").to_numpy()
@@ -204,20 +197,13 @@ def explain(
 ) -> dict[str, Estimate]:
     """Specificity and sensitivity by stratum at ½, and what of the fall from validation to test is whose.
 
-    Parameters
-    ----------
-    labels
-        Of every healthy child of the validation and the test part, and of some ill ones.
-    patients, scores
-        Aligned with ``labels``: patient ids, and probabilities (seeds, N).
-
-    Returns
-    -------
-    Means over the seeds with 95% bootstrap intervals by patient. ``false_alarms.machine`` is the share of the
-    test's false alarms that are the machine's; ``false_alarms.explained`` leaves out those that it would have
-    had at the others' specificity. ``fall.composition`` is the share of the fall of specificity that is gone
-    once the machine's images are left out of both parts; ``fall.within`` is the rest. ``fall.mix`` is the
-    share that is gone when the test's strata have the validation's weights.
+    - ``labels``: of every healthy child of the validation and the test part, and of some ill ones.
+    - ``patients``, ``scores``: aligned with ``labels``: patient ids, and probabilities (seeds, N).
+    - Returns: Means over the seeds with 95% bootstrap intervals by patient. ``false_alarms.machine`` is the
+      share of the test's false alarms that are the machine's; ``false_alarms.explained`` leaves out those
+      that it would have had at the others' specificity. ``fall.composition`` is the share of the fall of
+      specificity that is gone once the machine's images are left out of both parts; ``fall.within`` is the
+      rest. ``fall.mix`` is the share that is gone when the test's strata have the validation's weights.
     """
     split, label = labels["split"].to_numpy(), labels["label"].to_numpy()
     right = ((np.asarray(scores) >= 0.5) == label).mean(axis=0)
@@ -349,16 +335,11 @@ def strata(
 ) -> Mapping[str, Estimate]:
     """All numbers of the study, by dotted name.
 
-    Parameters
-    ----------
-    table
-        Of Kermany's Cohort: ``image_id``, ``patient_id``, ``split``, ``label``.
-    features, scores
-        Of :func:`letter_features` at 224 pixels and of :func:`networks`, aligned with ``table``.
-    labels
-        Of :func:`read_labels`.
-    without_first
-        As ``scores``, by networks taught without the images of :func:`first_numbers`.
+    - ``table``: of Kermany's Cohort: ``image_id``, ``patient_id``, ``split``, ``label``.
+    - ``features``, ``scores``: of :func:`letter_features` at 224 pixels and of :func:`networks`, aligned with
+      ``table``.
+    - ``labels``: of :func:`read_labels`.
+    - ``without_first``: as ``scores``, by networks taught without the images of :func:`first_numbers`.
     """
     where = pd.Series(np.arange(len(table)), index=table["image_id"])
     if missing := sorted(set(labels["image_id"]) - set(where.index)):

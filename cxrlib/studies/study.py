@@ -50,24 +50,16 @@ MEMORISED = (0.95, 0.99)
 class Budget:
     """How much a preset spends.
 
-    Parameters
-    ----------
-    images
-        Training images of ``gap``, ``capacity`` and ``regularisers``, whole patients; None for all.
-    gap_epochs, regulariser_epochs
-        Passes over them.
-    steps
-        Of each training in ``dataset_size`` and ``capacity``.
-    halvings
-        Sizes of ``dataset_size``: all training images, half of them, …; so many times halved.
-    widths
-        Of ``capacity``.
-    noise_images, noise_epochs
-        Of ``random_labels``: images, and the most epochs they are given.
-    splits, split_images, split_steps
-        Of ``leakage``: random splits, images in all (None for all), steps of each training.
-    weight_decay, augment, average_decay
-        Of ``regularisers``, of a strength that shows within the steps there are.
+    - ``images``: training images of ``gap``, ``capacity`` and ``regularisers``, whole patients; None for all.
+    - ``gap_epochs``, ``regulariser_epochs``: passes over them.
+    - ``steps``: of each training in ``dataset_size`` and ``capacity``.
+    - ``halvings``: sizes of ``dataset_size``: all training images, half of them, …; so many times halved.
+    - ``widths``: of ``capacity``.
+    - ``noise_images``, ``noise_epochs``: of ``random_labels``: images, and the most epochs they are given.
+    - ``splits``, ``split_images``, ``split_steps``: of ``leakage``: random splits, images in all (None for
+      all), steps of each training.
+    - ``weight_decay``, ``augment``, ``average_decay``: of ``regularisers``, of a strength that shows within
+      the steps there are.
     """
 
     images: int | None
@@ -97,13 +89,9 @@ BUDGETS = {
 class Study:
     """What a study found.
 
-    Parameters
-    ----------
-    runs
-        A row for each training, or each check-in of one.
-    estimates
-        A row for each number: ``name``, ``value``, ``low``, ``high``, ``n``, ``seeds``, and where it was
-        tested ``p`` and ``p_holm``.
+    - ``runs``: a row for each training, or each check-in of one.
+    - ``estimates``: a row for each number: ``name``, ``value``, ``low``, ``high``, ``n``, ``seeds``, and
+      where it was tested ``p`` and ``p_holm``.
     """
 
     runs: pd.DataFrame
@@ -167,9 +155,7 @@ def nested_subsets(cohort: Cohort, sizes: Iterable[int], seed: int = 0) -> dict[
     about their usual shares, and taken from its start. So patients stay whole, smaller subsets lie inside
     larger ones, and the order of the rows has no influence.
 
-    Returns
-    -------
-    Actual number of training images to cohort, smallest first.
+    - Returns: Actual number of training images to cohort, smallest first.
     """
     in_train = (cohort.table["split"] == "train").to_numpy()
     table = cohort.table[in_train].sort_values("patient_id")

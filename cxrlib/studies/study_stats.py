@@ -24,21 +24,13 @@ from cxrlib.evaluation.resampling import Ranked, checked, draw_patients, patient
 class Draws:
     """A metric of S trained networks on the same images, and on resampled patients.
 
-    Parameters
-    ----------
-    values
-        float64, shape (S,): one for each seed.
-    replicates
-        float64, shape (R, S): the same in each resampling of patients; NaN where undefined.
-    n
-        Images.
-    shared
-        Of :func:`pooled`: a variance over seeds, and its degrees of freedom.
-    bounds
-        What the metric cannot pass; intervals end there.
-    cases
-        Of a share: its patients. Where all came out alike, resampling gives no width, and Wilson's
-        interval of so many stands there.
+    - ``values``: float64, shape (S,): one for each seed.
+    - ``replicates``: float64, shape (R, S): the same in each resampling of patients; NaN where undefined.
+    - ``n``: images.
+    - ``shared``: of :func:`pooled`: a variance over seeds, and its degrees of freedom.
+    - ``bounds``: what the metric cannot pass; intervals end there.
+    - ``cases``: of a share: its patients. Where all came out alike, resampling gives no width, and Wilson's
+      interval of so many stands there.
 
     ``a - b`` is the difference of two sets of networks seed by seed. It is paired over patients too where
     both were drawn on the same images with the same seed.
@@ -163,16 +155,11 @@ def over_splits(
 class PowerLaw:
     """``error = a · n ** -b``, fitted as a straight line in the logarithms.
 
-    Parameters
-    ----------
-    a, b
-        The fit.
-    b_error
-        Standard error of b.
-    residual
-        Standard deviation of log error around the line.
-    mean_log, spread_log, points
-        Of log n: mean, sum of squares around it, and how many runs were fitted; for intervals.
+    - ``a``, ``b``: the fit.
+    - ``b_error``: standard error of b.
+    - ``residual``: standard deviation of log error around the line.
+    - ``mean_log``, ``spread_log``, ``points``: of log n: mean, sum of squares around it, and how many runs
+      were fitted; for intervals.
     """
 
     a: float
@@ -207,10 +194,8 @@ def fit_power_law(n: ArrayLike, error: ArrayLike) -> PowerLaw:
     off against each other and the fit is whatever it was started from. A floor that matters shows in the
     extrapolation, whose errors then lie above the line.
 
-    Parameters
-    ----------
-    n, error
-        Training images and error (1 − AUC, say) of each run, shape (R,), at least three runs, two sizes.
+    - ``n``, ``error``: training images and error (1 − AUC, say) of each run, shape (R,), at least three runs,
+      two sizes.
     """
     n, error = np.asarray(n, dtype=float), np.asarray(error, dtype=float)
     if len(n) < 3 or len(np.unique(n)) < 2 or not (error > 0).all():

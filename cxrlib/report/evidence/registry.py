@@ -26,18 +26,11 @@ FOLDERS = ("data_dir", "nih_dir", "chexnet_dir")
 class Run:
     """What a study is given.
 
-    Parameters
-    ----------
-    dataset, data_dir
-        The source, and the folder of its images where it needs one.
-    preset
-        smoke, course or full.
-    seeds
-        One for each training; the first is that of the split and of the resampling.
-    image_size
-        Pixels a side.
-    nih_dir, chexnet_dir
-        The folder of NIH's images, and the one with CheXNet's ``preds.csv``.
+    - ``dataset``, ``data_dir``: the source, and the folder of its images where it needs one.
+    - ``preset``: smoke, course or full.
+    - ``seeds``: one for each training; the first is that of the split and of the resampling.
+    - ``image_size``: pixels a side.
+    - ``nih_dir``, ``chexnet_dir``: the folder of NIH's images, and the one with CheXNet's ``preds.csv``.
     """
 
     dataset: str
@@ -81,24 +74,14 @@ class Made:
 class Entry:
     """A study that ``cxr study`` runs.
 
-    Parameters
-    ----------
-    name
-        Of the study and of its files, ``figures/<dataset>/<name>.png`` and ``.json``.
-    answers
-        What it answers, in one line.
-    recorded
-        The data sets of which the project records it.
-    function
-        ``module:function`` in this package; the function takes a Run and returns a Made.
-    image_size
-        Pixels a side, where none are asked for; 0 for a study of tables alone.
-    anywhere
-        Whether it runs on any source, and not on ``recorded`` alone.
-    seeded
-        Whether it takes several seeds.
-    folders
-        Data set to the folders that it needs there besides the source's own.
+    - ``name``: of the study and of its files, ``figures/<dataset>/<name>.png`` and ``.json``.
+    - ``answers``: what it answers, in one line.
+    - ``recorded``: the data sets of which the project records it.
+    - ``function``: ``module:function`` in this package; the function takes a Run and returns a Made.
+    - ``image_size``: pixels a side, where none are asked for; 0 for a study of tables alone.
+    - ``anywhere``: whether it runs on any source, and not on ``recorded`` alone.
+    - ``seeded``: whether it takes several seeds.
+    - ``folders``: data set to the folders that it needs there besides the source's own.
     """
 
     name: str
@@ -237,11 +220,8 @@ def checked(
 ) -> Run:
     """What a study is to be given, with its defaults filled in.
 
-    Raises
-    ------
-    ConfigError
-        No such study, a data set that it does not run on, several seeds where it takes one, or a folder that
-        it needs and was not given, or does not use and was.
+    - Raises ConfigError: no such study, a data set that it does not run on, several seeds where it takes one,
+      or a folder that it needs and was not given, or does not use and was.
     """
     entry = study_named(name)
     dataset = dataset or entry.recorded[0]

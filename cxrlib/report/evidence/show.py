@@ -24,19 +24,10 @@ MOST = 24
 def evidence(place: str, keys: Sequence[str] | None = None) -> None:
     """Show what is recorded: the figure with its caption, and folded, its numbers and the command.
 
-    Parameters
-    ----------
-    place
-        ``<dataset>/<study>``, such as ``kermany/official_test``.
-    keys
-        The numbers to show, by name; None for the first of them.
-
-    Raises
-    ------
-    ConfigError
-        There is no such study.
-    DataError
-        It has no such number.
+    - ``place``: ``<dataset>/<study>``, such as ``kermany/official_test``.
+    - ``keys``: the numbers to show, by name; None for the first of them.
+    - Raises ConfigError: there is no such study.
+    - Raises DataError: it has no such number.
     """
     dataset, _, name = place.rpartition("/")
     answers = study_named(name).answers

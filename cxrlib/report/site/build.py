@@ -63,14 +63,9 @@ def write_sources(
 ) -> list[Chapter]:
     """Write the chapters: cleaned to ``out/notebooks`` for readers, decorated to ``source`` for Sphinx.
 
-    Parameters
-    ----------
-    executed
-        Notebook's name to the file that papermill left.
-    names
-        Folders to what stands for them; see :func:`cxrlib.report.site.chapters.clean`.
-    rerun
-        Notebook's name to the command that runs it alone.
+    - ``executed``: Notebook's name to the file that papermill left.
+    - ``names``: folders to what stands for them; see :func:`cxrlib.report.site.chapters.clean`.
+    - ``rerun``: Notebook's name to the command that runs it alone.
     """
     listed = []
     _empty(source, "*.ipynb", keep=outcomes)
@@ -144,10 +139,7 @@ def write_pages(
 def build(source: Path, out: Path, work: Path, *, single_file: bool = False) -> None:
     """Run Sphinx, unless the site is already that of these sources; with ``single_file`` also write one file.
 
-    Raises
-    ------
-    CxrError
-        Sphinx failed; its last words and the log are named.
+    - Raises CxrError: sphinx failed; its last words and the log are named.
     """
     marker, digest = work / MARKER, _digest(source)
     if not ((out / "index.html").is_file() and marker.is_file() and marker.read_text() == digest):

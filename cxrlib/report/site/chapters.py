@@ -33,17 +33,11 @@ _TITLE = re.compile(r"^# +(.+?)\s*#*$", re.MULTILINE)
 def clean(notebook: nbformat.NotebookNode, names: Mapping[str, str]) -> nbformat.NotebookNode:
     """The executed notebook without what belongs to this machine or this minute.
 
-    Parameters
-    ----------
-    notebook
-        As papermill left it; changed in place.
-    names
-        Folder to what stands for it in the text, such as ``{"/home/me/project": ""}``. Longest first wins.
-
-    Returns
-    -------
-    The same notebook: no papermill cells and times, no widgets, progress bars, memory addresses or reprs of
-    figures, no ``out_dir``.
+    - ``notebook``: as papermill left it; changed in place.
+    - ``names``: folder to what stands for it in the text, such as ``{"/home/me/project": ""}``. Longest first
+      wins.
+    - Returns: The same notebook: no papermill cells and times, no widgets, progress bars, memory addresses or
+      reprs of figures, no ``out_dir``.
     """
     notebook.metadata.pop("papermill", None)
     notebook.metadata.pop("widgets", None)

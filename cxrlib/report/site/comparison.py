@@ -77,10 +77,7 @@ class Comparison:
 def recorded_numbers(report: str | Path) -> dict[Key, Estimate]:
     """The numbers of a report's own run, or of a folder with ``figures/<dataset>/<study>.json``.
 
-    Raises
-    ------
-    ConfigError
-        There is no such folder, or nothing recorded in it.
+    - Raises ConfigError: there is no such folder, or nothing recorded in it.
     """
     report = Path(report).expanduser()
     places = [report / "artifacts" / "figures"]

@@ -51,10 +51,7 @@ def setup(app: Sphinx) -> dict[str, object]:
 def svg(tex: str) -> str:
     """One line of TeX as an ``<svg>`` that sits on the baseline of the text around it.
 
-    Raises
-    ------
-    ValueError
-        Mathtext does not know a command in it.
+    - Raises ValueError: mathtext does not know a command in it.
     """
     from matplotlib import rc_context, rcParamsDefault
     from matplotlib.font_manager import FontProperties

@@ -18,17 +18,11 @@ log = logging.getLogger(__name__)
 class Evidence:
     """A recorded JSON as the site shows it.
 
-    Parameters
-    ----------
-    dataset, notebook
-        From its place, ``figures/<dataset>/<name>.json``, or of a run's notebook,
-        ``figures/<dataset>/<notebook>/<name>.json``; ``notebook`` is empty otherwise.
-    record
-        Its numbers and their provenance.
-    href
-        The JSON, relative to the site's pages.
-    from_run
-        True where this report's run made it, False where it is committed.
+    - ``dataset``, ``notebook``: from its place, ``figures/<dataset>/<name>.json``, or of a run's notebook,
+      ``figures/<dataset>/<notebook>/<name>.json``; ``notebook`` is empty otherwise.
+    - ``record``: its numbers and their provenance.
+    - ``href``: the JSON, relative to the site's pages.
+    - ``from_run``: True where this report's run made it, False where it is committed.
     """
 
     dataset: str
@@ -67,14 +61,9 @@ class Row:
 def collect(folder: Path, href: str, *, from_run: bool, files: Iterable[str] | None = None) -> list[Evidence]:
     """Every readable record under a ``figures`` folder; one that is damaged is logged and left out.
 
-    Parameters
-    ----------
-    folder
-        Holds ``<dataset>/<name>.json`` and ``<dataset>/<notebook>/<name>.json``.
-    href
-        The same folder as the site's pages see it.
-    files
-        Only these, relative to ``folder``; None for all.
+    - ``folder``: holds ``<dataset>/<name>.json`` and ``<dataset>/<notebook>/<name>.json``.
+    - ``href``: the same folder as the site's pages see it.
+    - ``files``: only these, relative to ``folder``; None for all.
     """
     chosen = None if files is None else set(files)
     evidence = []

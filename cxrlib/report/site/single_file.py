@@ -24,10 +24,7 @@ def one_file(site: Path) -> str:
     Links between pages become anchors; styles, fonts and pictures become part of the file; so do the recorded
     numbers that a link leads to, but not the notebooks. No script of the theme is needed.
 
-    Parameters
-    ----------
-    site
-        The folder with ``index.html``.
+    - ``site``: the folder with ``index.html``.
     """
     index = _read(site / "index.html")
     links = index.select("nav.bd-links a.internal")
