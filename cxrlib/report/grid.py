@@ -181,7 +181,7 @@ def _render(
     site_build.write_text(work / "source" / "index.md", site_build.fill("grid.md.j2", **values))
     values |= {"tables": tables, "chapters": chapters, "show": site_build.shown}
     site_build.write_text(work / "source" / "numbers.md", site_build.fill("grid_numbers.md.j2", **values))
-    site_build.write_reference(work / "source")
+    site_build.write_reference(work / "source", api=False)
     facts = {
         "schema": 1,
         "axes": axes,

@@ -24,6 +24,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cxrlib.errors import ConfigError, printable
+from cxrlib.evaluation.results import project_root
 from cxrlib.io.storage import cache_root, locked
 from cxrlib.report.batch import Batch, Notebook, Outcome, find_notebooks
 from cxrlib.report.site import build as site_build
@@ -175,7 +176,11 @@ def render(
     evidence += collect(out / "figures", "figures", from_run=False)
     manifest = _manifest(given, listed, outcomes, evidence, command)
     site_build.write_manifest(out / "manifest.json", manifest)
-    site_build.write_pages(work / "source", listed, evidence, manifest, comparison, single_file=single_file)
+    root = project_root()
+    own = root is not None and notebooks_dir == root / "notebooks"  # the reference is of these
+    site_build.write_pages(
+        work / "source", listed, evidence, manifest, comparison, single_file=single_file, api=own
+    )
     for add in (add_to_report, add_reliability):
         add(work / "source" / "numbers.md", notebooks_dir.parent, out)
     site_build.write_text(out / "comparison.json", None if comparison is None else comparison.as_json())
@@ -258,8 +263,6 @@ def notebooks_folder(given: str | Path | None) -> Path:
     if given is not None:
         folder = Path(given).resolve()
     else:
-        from cxrlib.evaluation.results import project_root
-
         root = project_root()
         if root is None:
             raise ConfigError(

@@ -21,7 +21,7 @@ from cxrlib.evaluation.metrics import Estimate
 from cxrlib.evaluation.results import Record, project_root
 from cxrlib.report.batch import Batch, Notebook, find_notebooks, run_key
 from cxrlib.report.report import run_report
-from cxrlib.report.site import chapters
+from cxrlib.report.site import build, chapters
 from cxrlib.report.site.build import WORDS
 from cxrlib.report.site.math_svg import lines, svg
 from cxrlib.report.site.scoreboard import Evidence, scoreboard
@@ -119,12 +119,25 @@ def test_the_pages_ask_nothing_of_the_network(toy):
         )
 
 
-def test_each_name_that_a_room_hands_on_stands_in_the_reference_with_what_it_does(toy):
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory):
+    """The site of the pages that are the same in every report."""
+    out = tmp_path_factory.mktemp("reference")
+    (out / ".build").mkdir()
+    build.write_reference(out / "source")
+    build.write_text(
+        out / "source" / "index.md", "# T\n\n```{toctree}\nreference\nglossary\nbibliography\n```\n"
+    )
+    build.build(out / "source", out / "site", out / ".build")
+    return (out / "site",)
+
+
+def test_each_name_that_a_room_hands_on_stands_in_the_reference_with_what_it_does(reference):
     rooms = re.findall(r"{room} (\S+)", (PAGES / "reference.md").read_text(encoding="utf-8"))
     assert set(rooms) >= {f"cxrlib.{path.parent.name}" for path in PAGES.parents[2].glob("*/__init__.py")} - {
         "cxrlib.cli"
     }
-    soup = BeautifulSoup(page(toy, "reference"), "html.parser")
+    soup = BeautifulSoup(page(reference, "reference"), "html.parser")
     entries = {term["id"]: term.find_next_sibling("dd") for term in soup.select("dt.sig[id]")}
     assert entries["cxrlib.cohort.Cohort"].get_text(strip=True)
     for room in map(importlib.import_module, rooms):
@@ -143,9 +156,9 @@ def is_public(name: str, value: object, module: str) -> bool:
     return ours and not name.startswith("_") and bool(value.__doc__)
 
 
-def test_the_reference_is_in_the_contents_and_in_the_search(toy):
-    assert 'href="reference.html"' in page(toy, "index")
-    words = (toy[0] / "searchindex.js").read_text(encoding="utf-8")
+def test_the_reference_is_in_the_contents_and_in_the_search(reference):
+    assert 'href="reference.html"' in page(reference, "index")
+    words = (reference[0] / "searchindex.js").read_text(encoding="utf-8")
     assert '"reference"' in words and "nonfiniterecovery" in words.lower()
 
 

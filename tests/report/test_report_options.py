@@ -230,7 +230,7 @@ def test_a_section_that_several_chapters_have_keeps_its_own_anchor(single):
 def test_the_one_file_goes_when_it_is_out_of_date(tmp_path):
     source, out = tmp_path / "source", tmp_path / "out"
     (out / ".build").mkdir(parents=True)
-    build.write_reference(source)
+    build.write_reference(source, api=False)
     toctree = "# T\n\n```{toctree}\nglossary\nbibliography\n```\n"
     for text, single in ((toctree, True), (toctree, False), (toctree + "\nMore.\n", False)):
         build.write_text(source / "index.md", text)

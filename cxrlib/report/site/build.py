@@ -94,10 +94,14 @@ def fill(template: str, **values: object) -> str:
     return templates.get_template(template).render(values)
 
 
-def write_reference(source: Path) -> None:
-    """Write the pages that are the same in every report: scaling out, glossary and bibliography."""
+def write_reference(source: Path, *, api: bool = True) -> None:
+    """Write the pages that are the same in every report: scaling out, glossary, bibliography.
+
+    ``api``: also the reference of the package, which takes a dozen seconds to render.
+    """
     for path in (HERE / "pages").glob("*.md"):
-        write_text(source / path.name, path.read_text(encoding="utf-8"))
+        text = None if path.stem == "reference" and not api else path.read_text(encoding="utf-8")
+        write_text(source / path.name, text)
 
 
 def write_pages(
@@ -108,6 +112,7 @@ def write_pages(
     comparison: Comparison | None = None,
     *,
     single_file: bool = False,
+    api: bool = True,
 ) -> None:
     """Write the landing page and the other pages that are no chapters for Sphinx."""
     names = {chapter.name for chapter in listed}
@@ -115,6 +120,7 @@ def write_pages(
     index = fill(
         "index.md.j2",
         compared=comparison is not None,
+        api=api,
         single_file=SINGLE_FILE if single_file else None,
         chapters=listed,
         stopped=[chapter for chapter in listed if chapter.status != "done"],
@@ -133,7 +139,7 @@ def write_pages(
         values = {"comparison": comparison, "show": shown, "words": STATUSES, "rule": RULE}
         changed = fill("comparison.md.j2", **values)
     write_text(source / "comparison.md", changed)
-    write_reference(source)
+    write_reference(source, api=api)
 
 
 def build(source: Path, out: Path, work: Path, *, single_file: bool = False) -> None:
