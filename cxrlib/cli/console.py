@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -25,6 +25,15 @@ DataDir = Annotated[
 ]
 SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave unreadable files out, and list them.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for a script instead of text for a person.")]
+Labels = Annotated[Path | None, typer.Option("--labels", help="CSV of labels (for --dataset folder).")]
+Columns = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", help="An option of the source as name=value, such as label_column=finding. Repeatable."
+    ),
+]
+ImageSize = Annotated[int, typer.Option("--image-size", help="Side of the square images, in pixels.")]
+Limit = Annotated[int | None, typer.Option("--limit", help="Use only so many images, for a quick look.")]
 
 
 def named(options: list[str] | None, option: str = "--set") -> dict[str, object]:
@@ -78,3 +87,18 @@ def print_table(header: list[str], rows: list[list[str]], styles: Mapping[str, s
     for row in rows:
         table.add_row(*(Text(printable(cell), (styles or {}).get(cell, "")) for cell in row))
     Console().print(table)
+
+
+def source_options(
+    data_dir: Path | None,
+    labels: Path | None,
+    image_size: int,
+    limit: int | None,
+    skip_bad: bool,
+    options: list[str] | None,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """The keyword arguments of ``load`` that a command was given."""
+    asked = {"data_dir": data_dir, "labels": labels, "limit": limit}
+    given = {name: value for name, value in asked.items() if value is not None}
+    return {"image_size": image_size, "skip_bad": skip_bad, "seed": seed, **given, **named(options)}

@@ -12,23 +12,27 @@ import sys
 import warnings
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cxrlib.cli import audit as cli_audit
+from cxrlib.cli import data as cli_data
 from cxrlib.cli import lungs as cli_lungs
 from cxrlib.cli.console import (
+    Columns,
     DataDir,
     Dataset,
+    ImageSize,
     Json,
+    Labels,
+    Limit,
     Preset,
     SkipBad,
     echo,
-    named,
-    plain,
     print_json,
     print_table,
+    source_options,
 )
 from cxrlib.cli.report import report
 from cxrlib.cli.study import study
@@ -46,8 +50,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-data_app = typer.Typer(help="See, fetch and check the data sources.", no_args_is_help=True)
-app.add_typer(data_app, name="data")
+app.add_typer(cli_data.app, name="data")
 app.add_typer(cli_lungs.app, name="lungs")
 app.command(cls=cli_audit.Command)(cli_audit.audit)
 
@@ -56,94 +59,6 @@ class Split(StrEnum):
     train = "train"
     val = "val"
     test = "test"
-
-
-Labels = Annotated[Path | None, typer.Option("--labels", help="CSV of labels (for --dataset folder).")]
-Columns = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set", help="An option of the source as name=value, such as label_column=finding. Repeatable."
-    ),
-]
-ImageSize = Annotated[int, typer.Option("--image-size", help="Side of the square images, in pixels.")]
-Limit = Annotated[int | None, typer.Option("--limit", help="Use only so many images, for a quick look.")]
-
-
-@data_app.command("list")
-def data_list(as_json: Json = False) -> None:
-    """List the data sources and what each of them needs."""
-    from cxrlib.datasets import SOURCES
-
-    if as_json:
-        return print_json({name: {"title": s.title, "needs": s.needs} for name, s in SOURCES.items()})
-    print_table(["name", "needs", "what"], [[name, s.needs, s.title] for name, s in SOURCES.items()])
-
-
-@data_app.command("show")
-def data_show(
-    name: Annotated[str, typer.Argument(help="A source that `cxr data list` shows.")],
-    data_dir: DataDir = None,
-    labels: Labels = None,
-    image_size: ImageSize = 128,
-    limit: Limit = None,
-    skip_bad: SkipBad = False,
-    options: Columns = None,
-    as_json: Json = False,
-) -> None:
-    """Describe a source: what it is, its terms and, where its images are at hand, what is in them."""
-    from cxrlib.datasets import describe, load
-
-    facts = describe(name)
-    if data_dir is not None or facts["needs"] == "nothing":
-        cohort = load(name, **_source_options(data_dir, labels, image_size, limit, skip_bad, options))
-        counts = cohort.table.groupby(["split", "label"], observed=True).size().unstack(fill_value=0)
-        facts |= {
-            "images": len(cohort),
-            "patients": int(cohort.table["patient_id"].nunique()),
-            "splits": {split: {str(k): int(v) for k, v in row.items()} for split, row in counts.iterrows()},
-            "columns": list(cohort.table.columns),
-            "skipped": len(cohort.info.get("skipped", ())),
-        }
-    if as_json:
-        return print_json(facts)
-    print_table(["", ""], [[key, plain(value)] for key, value in facts.items()])
-
-
-@data_app.command("fetch")
-def data_fetch(
-    name: Annotated[str, typer.Argument(help="A source that `cxr data list` shows.")],
-    data_dir: DataDir = None,
-    image_size: ImageSize = 128,
-) -> None:
-    """Download a source's images (MedMNIST's own; NIH and Kermany through kagglehub)."""
-    from cxrlib.datasets import fetch
-
-    typer.echo(str(fetch(name, data_dir=data_dir, image_size=image_size)))
-
-
-@data_app.command("verify")
-def data_verify(
-    name: Annotated[str, typer.Argument(help="A source that `cxr data list` shows.")],
-    data_dir: DataDir = None,
-    labels: Labels = None,
-    options: Columns = None,
-    as_json: Json = False,
-) -> None:
-    """Check a source's files: counts, readability, duplicates. Exit status 1 where a check fails."""
-    from cxrlib.datasets import verify
-
-    checks = verify(name, data_dir=data_dir, **named(options), **({"labels": labels} if labels else {}))
-    if as_json:
-        print_json(checks)
-    else:
-        marks = {True: "ok", False: "FAILED"}
-        print_table(
-            ["check", "", "found", "expected"],
-            [[str(c["name"]), marks[bool(c["ok"])], plain(c["found"]), plain(c["expected"])] for c in checks],
-            {"ok": "green", "FAILED": "red"},
-        )
-    if not all(check["ok"] for check in checks):
-        raise typer.Exit(1)
 
 
 @app.command()
@@ -212,7 +127,7 @@ def train(
             f"{out} already holds a training (last.pt).",
             remedy="Add --resume to go on with it, or give another --out.",
         )
-    cohort = load(dataset, **_source_options(data_dir, labels, image_size, limit, skip_bad, options, seed))
+    cohort = load(dataset, **source_options(data_dir, labels, image_size, limit, skip_bad, options, seed))
     callbacks = default_callbacks(out) + ([EarlyStopping(patience)] if patience else [])
     history = Trainer(config, callbacks, out).fit(cohort, resume=resume)
     if not is_main_process():
@@ -272,7 +187,7 @@ def evaluate(
     seed = facts["config"]["seed"] if seed is None else seed
     trained = facts["cohort"]
     dataset = dataset or str(trained["name"])
-    cohort = load(dataset, **_source_options(data_dir, labels, size, limit, skip_bad, options, seed))
+    cohort = load(dataset, **source_options(data_dir, labels, size, limit, skip_bad, options, seed))
     _list_skipped(cohort)
     if cohort.name == trained["name"] and size == trained["image_size"] and limit is None:
         seen = [cohort.split(name, lazy=True).content_hash() for name in ("train", "val")]
@@ -356,21 +271,6 @@ def predict(
 
 app.command()(report)
 app.command()(study)
-
-
-def _source_options(
-    data_dir: Path | None,
-    labels: Path | None,
-    image_size: int,
-    limit: int | None,
-    skip_bad: bool,
-    options: list[str] | None,
-    seed: int = 0,
-) -> dict[str, Any]:
-    """The keyword arguments of ``load`` that a command was given."""
-    asked = {"data_dir": data_dir, "labels": labels, "limit": limit}
-    given = {name: value for name, value in asked.items() if value is not None}
-    return {"image_size": image_size, "skip_bad": skip_bad, "seed": seed, **given, **named(options)}
 
 
 def _list_skipped(cohort: Cohort) -> None:
