@@ -697,11 +697,12 @@ def read_labels(path: Path) -> None:
 def read_numbers(path: Path) -> None:
     """A record, as notebooks, comparisons and the site show it."""
     from cxrlib.evaluation.results import read_record
+    from cxrlib.report.evidence.show import folded
     from cxrlib.report.site.build import shown
     from cxrlib.report.site.comparison import compare
 
     record = read_record(path)
-    record._repr_html_(), record._repr_markdown_(), str(record.estimate), record.image_path
+    folded(record), str(record.estimate), record.image_path
     keyed = {("d", "n", record.name, key): estimate for key, estimate in record.numbers.items()}
     compare(keyed, {key: estimate for key, estimate in list(keyed.items())[::2]}, "old").as_json()
     for estimate in record.numbers.values():

@@ -70,7 +70,9 @@ def read_table(path: Path) -> tuple[pd.DataFrame, list[str]]:
 
 
 def _text(data: bytes, path: Path, notes: list[str]) -> pd.DataFrame:
-    text, separator, skipped = data.decode("utf-8-sig"), None, 0
+    text = re.sub(r"\r\n?", "\n", data.decode("utf-8-sig"))  # also as old spreadsheets end their lines
+    separator: str | None = None
+    skipped = 0
     while True:
         header, _, below = text[:_LONGEST_HEADER].partition("\n")
         if declared := re.fullmatch(r'"?sep=(.)"?\s*', header, re.IGNORECASE):

@@ -15,7 +15,7 @@ from cxrlib.audit.probes import _kept
 from cxrlib.audit.tables import levels_by_label
 from cxrlib.cli.report import axes_of
 from cxrlib.datasets import folder
-from cxrlib.errors import ConfigError, DataError, DecodeError
+from cxrlib.errors import ConfigError, CxrWarning, DataError, DecodeError
 from cxrlib.evaluation.results import project_root
 from cxrlib.io.cache import _resumed
 from cxrlib.io.decode import decode
@@ -110,7 +110,8 @@ def test_an_infinite_number_in_a_column_is_no_number(tmp_path):
     (tmp_path / "a.png").write_bytes(b"x")
     (tmp_path / "b.png").write_bytes(b"x")
     (tmp_path / "labels.csv").write_text("image,label,age,dose\na.png,1,inf,1e999\nb.png,0,30,2\n")
-    table, _ = folder.files(tmp_path, labels="labels.csv", age_column="age", patient_column="image")
+    with pytest.warns(CxrWarning, match="1 of 2 values are not that and are lost: 'inf'"):
+        table, _ = folder.files(tmp_path, labels="labels.csv", age_column="age", patient_column="image")
     assert table["age"].isna().tolist() == [True, False] and table["dose"].tolist() == ["1e999", "2"]
     values = pd.Series([*np.arange(20.0), np.inf])
     assert len(levels_by_label(values, np.zeros(21, int))) == 5

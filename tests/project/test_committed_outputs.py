@@ -3,6 +3,7 @@
 Chapter 00 is run again, and compared with what is committed, in ``browser/test_lab.py``.
 """
 
+import html
 import re
 from functools import cache
 
@@ -63,19 +64,20 @@ def test_quotations_are_found_where_there_are_many():
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_record_shown_as_a_table_is_the_committed_one(name):
-    tables = {
-        committed.shown({"data": {"text/html": record._repr_html_()}})
-        for path in (project_root() / "figures").rglob("*.json")
-        for record in [read_record(path)]
-    }
+def test_recorded_evidence_is_shown_as_it_is_committed(name):
+    """Every number with its interval in a folded table stands in a record, and so does its command."""
+    records = [read_record(path) for path in (project_root() / "figures").rglob("*.json")]
+    commands = {record.command for record in records}
     shown = [
-        committed.shown({"data": {"text/html": output["data"]["text/html"]}})
+        output["data"]["text/html"]
         for cell in committed.code_cells(executed(name))
         for output in cell.outputs
-        if "Reproduce with" in output.get("data", {}).get("text/html", "")
+        if "<details" in output.get("data", {}).get("text/html", "")
     ]
-    assert [table[:80] for table in shown if table not in tables] == []
+    for text in shown:
+        assert set(re.findall(r"cxr study [^<]+", html.unescape(text))) <= commands
+        found = set(committed.ESTIMATE.findall(html.unescape(text)))
+        assert found <= committed.recorded_estimates(), found - committed.recorded_estimates()
 
 
 @pytest.mark.parametrize("name", NAMES)

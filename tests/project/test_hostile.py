@@ -29,6 +29,7 @@ from cxrlib.datasets import folder, image_files
 from cxrlib.errors import CheckpointError, CxrError, CxrWarning, DataError, DecodeError
 from cxrlib.evaluation.results import read_record
 from cxrlib.io.decode import decode
+from cxrlib.report.evidence.show import folded
 from cxrlib.training.checkpoints import load_checkpoint, load_state_dict, save_checkpoint
 from cxrlib.training.inference import load_model
 from cxrlib.training.models import build
@@ -218,6 +219,7 @@ def test_a_byte_order_mark_is_no_part_of_a_name(tmp_path):
     assert _labels(tmp_path, "\ufeffimage,label,p\na.png,1,ä\n".encode())["label"].tolist() == [1]
 
 
+@pytest.mark.filterwarnings("ignore::cxrlib.errors.CxrWarning")  # blank rows are left out, and it is said
 @QUICK
 @given(st.binary(max_size=80), st.sampled_from([b",", b"\n", b'"', b"\0", b"\xff", b";"]))
 def test_any_bytes_as_labels_end_in_a_table_or_an_error(tmp_path, data, more):
@@ -253,12 +255,11 @@ def test_a_record_that_is_none_is_named(tmp_path, text):
         read_record(tmp_path / "r.json")
 
 
-def test_a_records_command_cannot_leave_its_code_span(tmp_path):
+def test_a_records_command_is_shown_as_text(tmp_path):
     record = {"schema": 1, "numbers": {}, "provenance": {"command": "`\n\n<script>x</script>"}}
     (tmp_path / "r.json").write_text(json.dumps(record))
     told = read_record(tmp_path / "r.json")
-    assert "<script>" not in told._repr_html_()
-    assert told._repr_markdown_().splitlines()[-1].count("`") == 2
+    assert "<script>" not in folded(told) and "&lt;script&gt;" in folded(told)
 
 
 class _Evil:
@@ -427,6 +428,8 @@ def test_nothing_in_the_package_can_execute_what_it_reads():
                 assert not names & {"pickle", "dill", "marshal", "shelve", "tarfile"}, path
             if not isinstance(node, ast.Call):
                 continue
+            if path.name == "classifiers.py" and ast.unparse(node.func) == "torch.jit.load":
+                continue  # the user's own network, which cxr audit --model is asked to run
             called, given_ = ast.unparse(node.func), {k.arg: ast.unparse(k.value) for k in node.keywords}
             assert called not in banned and not called.endswith(".extractall"), (path, called)
             assert (
