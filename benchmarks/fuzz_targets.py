@@ -703,7 +703,7 @@ def read_numbers(path: Path) -> None:
 
     record = read_record(path)
     folded(record), str(record.estimate), record.image_path
-    keyed = {("d", "n", record.name, key): estimate for key, estimate in record.numbers.items()}
+    keyed = {("d", record.name, key): estimate for key, estimate in record.numbers.items()}
     compare(keyed, {key: estimate for key, estimate in list(keyed.items())[::2]}, "old").as_json()
     for estimate in record.numbers.values():
         shown(estimate)

@@ -10,6 +10,7 @@ from pathlib import Path
 from benchmarks.speed.rows import ROWS, Setting
 from cxrlib.errors import ConfigError, DataError
 from cxrlib.io.storage import atomic_path
+from cxrlib.report.site.speed import read
 
 
 def run(
@@ -83,14 +84,3 @@ def run(
     finally:
         torch.set_num_threads(before)
     return record, left
-
-
-def read(path: Path) -> dict:
-    """A record that :func:`run` wrote; a DataError where the file is none."""
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        if record["schema"] == 1 and all("name" in row for row in record["rows"]):
-            return record
-    except (OSError, ValueError, KeyError, TypeError):
-        pass
-    raise DataError(f"{path} is no record of the benchmark.", remedy="Name another --out, or remove it.")

@@ -7,7 +7,19 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
+from cxrlib.errors import DataError
 from cxrlib.report.site.build import fill
+
+
+def read(path: Path) -> dict:
+    """A record that :func:`run` wrote; a DataError where the file is none."""
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        if record["schema"] == 1 and all("name" in row for row in record["rows"]):
+            return record
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    raise DataError(f"{path} is no record of the benchmark.", remedy="Name another --out, or remove it.")
 
 
 def measured(record: dict) -> list[dict]:
@@ -35,8 +47,6 @@ def add_to_report(page: Path, root: Path, out: Path) -> None:
 
     The JSON and its figure are copied to ``out/benchmarks``.
     """
-    from benchmarks.speed.run import read
-
     path = root / "benchmarks" / "results.json"
     if path.is_file():
         record, figure = read(path), path.with_suffix(".png")
