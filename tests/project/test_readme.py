@@ -14,7 +14,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 CARDS = sorted([ROOT / "cxrlib" / "lungs" / "data" / "lungs.md", *(ROOT / "cards").glob("*.md")])
 PROSE = {path.stem: path.read_text(encoding="utf-8") for path in CARDS} | {"README": README}
 ESTIMATE = r"([+−]?\d[\d.]*%?(?: \([+−\d.%]+(?:–| to )[+−\d.%]+\))?)"
-MARKED = re.compile(ESTIMATE + r"<!-- ([\w-]+/[\w-]+):([\w.]+?)(?::(\+?\.\d[f%]))? -->")
+MARKED = re.compile(ESTIMATE + r"<!-- ([\w-]+/[\w-]+):([\w.-]+?)(?::(\+?\.\d[f%]))? -->")
 
 
 @pytest.mark.parametrize(
