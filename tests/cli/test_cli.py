@@ -1,6 +1,7 @@
 """``cxr`` as a user types it: what it prints, what it writes, and its exit status."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -191,3 +192,11 @@ def test_ctrl_c_says_that_what_was_finished_is_kept(cxr, monkeypatch):
     monkeypatch.setattr("cxrlib.cli.main.app", interrupted)
     status, _, err = cxr("audit")
     assert status == 130 and "What was finished is kept for the next run." in err
+
+
+def test_a_terminal_that_cannot_print_a_dash_is_no_failure():
+    environment = os.environ | {"PYTHONIOENCODING": "ascii"}
+    command = [sys.executable, "-m", "cxrlib.cli", "study", "list"]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert "pixel_free" in done.stdout and "?" in done.stdout and done.stdout.isascii()
