@@ -53,6 +53,7 @@ def test_what_a_chapter_quotes_is_what_is_recorded(name):
         for number, cell in enumerate(committed.code_cells(executed(name)))
         if committed.quotes(cell)
         for output in cell.outputs
+        if "evidence(" not in cell.source or "<details" in str(output.get("data"))  # beside it, the run's own
         for estimate in committed.ESTIMATE.findall(committed.shown(output))
     ]
     assert [(number, estimate) for number, estimate in quoted if estimate not in known] == []
