@@ -30,6 +30,7 @@ def one_file(site: Path) -> str:
     links = index.select("nav.bd-links a.internal")
     titles = {"index": "What was found"}
     titles |= {Path(str(link["href"])).stem: link.get_text(" ", strip=True) for link in links}
+    titles.pop("reference", None)  # of the package: it is in the report's folder
     soups = {name: index if name == "index" else _read(site / f"{name}.html") for name in titles}
     styles = {
         urlsplit(str(link["href"])).path: None
