@@ -1,5 +1,6 @@
 """What the committed notebooks show, as text that can be compared."""
 
+import html
 import re
 from pathlib import Path
 
@@ -35,7 +36,7 @@ def shown(output) -> str:
     if not text and "image/png" not in data:
         text = data.get("text/plain", "")
     text = re.sub(r"<style.*?</style>|<[^>]+>", " ", text, flags=re.DOTALL)
-    return " ".join(text.split())
+    return " ".join(html.unescape(text).split())
 
 
 def recorded_estimates() -> set[str]:
