@@ -31,7 +31,7 @@ from cxrlib.report.notebook_worker import violent_end
 
 # What draws the report has no say in a notebook's numbers; all else in the package may have.
 _NO_INFLUENCE = ("report/", "cli/")
-_INFLUENCE = ("report/site/scoreboard", "report/course.py")  # chapter 00 shows its table
+_INFLUENCE = ("report/site/scoreboard", "report/course.py", "report/evidence/show", "report/quiz/")  # shown
 _KEYED_PACKAGES = ("numpy", "pandas", "matplotlib", "scikit-learn", "scikit-image", "torch", "torchvision")
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 _SCRATCH = "scratch"  # where notebooks run, in a folder each

@@ -8,9 +8,11 @@ from html.parser import HTMLParser
 
 _TAGS = {
     "table", "caption", "thead", "tbody", "tfoot", "tr", "th", "td", "div", "p", "pre", "code", "span", "br",
-    "details", "summary",
+    "details", "summary", "strong",
 }  # fmt: skip
-_ATTRIBUTES = {"class", "id", "border", "rowspan", "colspan", "scope", "valign"}
+_ATTRIBUTES = {
+    "class", "id", "border", "rowspan", "colspan", "scope", "valign", "name", "role", "aria-labelledby",
+}  # fmt: skip
 _ALIGN = re.compile(r"text-align: ?(left|right|center);?")
 _STYLE = re.compile(r"\s*(<div>\s*)?<style\b[^>]*>([^<]*)</style>", re.IGNORECASE)
 _FETCHES = re.compile(r"url|@import|\\|expression", re.IGNORECASE)
