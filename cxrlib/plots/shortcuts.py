@@ -71,12 +71,16 @@ def what_is_seen(
     return figure
 
 
-def regions(study: Study, *, references: Mapping[str, float] | None = None, title: str = "") -> Figure:
-    """Test AUC and accuracy of each view, with intervals; views with lungs filled, those without hollow.
+def regions(
+    found: Study | Mapping[str, Estimate], *, references: Mapping[str, float] | None = None, title: str = ""
+) -> Figure:
+    """Test AUC and accuracy of each view, with intervals; hollow below, by the recipe that shifts nothing.
 
+    ``found``: of :func:`.region_study.regions`, or the numbers of :func:`.region_study.both_recipes`.
     ``references``: vertical lines among the accuracies, such as a published one.
     """
-    numbers = study.numbers
+    numbers = found.numbers if isinstance(found, Study) else found
+    both = "still.whole.test_auc" in numbers
     views = [view for view in TITLES if f"{view}.test_auc" in numbers]
     heights = np.arange(len(views))[::-1].astype(float)
     figure, axes = plt.subplots(
@@ -91,6 +95,9 @@ def regions(study: Study, *, references: Mapping[str, float] | None = None, titl
         for view, height in zip(views, heights, strict=True):
             _dot(ax, numbers[f"{view}.test_{metric}"], height, BLUE if TITLES[view][1] else VERMILLION,
                  "o" if TITLES[view][1] else "D", ".3f" if metric == "auc" else ".1%")  # fmt: skip
+            if both:
+                ax.plot(numbers[f"still.{view}.test_{metric}"].value, height - 0.25, "s", markersize=5,
+                        color=GREY, markerfacecolor="white", zorder=4)  # fmt: skip
         _lines(ax, lines[metric])
         ax.set(xlabel=f"test {name} (95% interval)", ylim=(-0.6, len(views) - 0.2))
         ax.grid(axis="y", visible=False)
@@ -104,7 +111,12 @@ def regions(study: Study, *, references: Mapping[str, float] | None = None, titl
             ("o", BLUE, "lung tissue is in it"), ("D", VERMILLION, "hardly any, or none"),
         )
     ]  # fmt: skip
-    figure.legend(handles=marks, loc="outside lower center", ncols=2)
+    if both:
+        still = "another recipe: images neither turned nor shifted"
+        marks.append(
+            Line2D([], [], marker="s", linestyle="", color=GREY, markerfacecolor="white", label=still)
+        )
+    figure.legend(handles=marks, loc="outside lower center", ncols=3)
     return figure
 
 

@@ -12,6 +12,8 @@ from matplotlib.ticker import PercentFormatter
 from cxrlib.evaluation.metrics import Estimate
 from cxrlib.plots.common import image_grid
 from cxrlib.plots.style import BLUE, GREY, ORANGE, VERMILLION, limits
+from cxrlib.studies.harmonised import ARMS
+from cxrlib.studies.study import Study
 
 _PARTS = {"train": "training", "val": "validation", "test": "official test"}
 _GROUPS = {
@@ -90,4 +92,65 @@ def pictures(images: np.ndarray, answers: Sequence[float], rows: Sequence[str]) 
         fontweight="bold",
         fontsize=12.5,
     )
+    return figure
+
+
+def missing(study: Study) -> Figure:
+    """Right calls in the stratum and among the others, against the share of its healthy that is missing."""
+    numbers, at = study.numbers, [100 * share for share in sorted(study.runs["share"].unique())]
+    figure, axes = plt.subplots(1, 2, figsize=(10, 3.9), layout="constrained")
+    panels = (
+        ("healthy.stratum.specificity", "healthy, in the stratum", VERMILLION, "o-"),
+        ("healthy.others.specificity", "healthy, others", BLUE, "s--"),
+        ("ill.stratum.sensitivity", "ill, in the stratum", GREY, "^:"),
+    ), (
+        ("stratum.test_auc", "within the stratum", VERMILLION, "o-"),
+        ("others.test_auc", "among the others", BLUE, "s--"),
+    )  # fmt: skip
+    for ax, lines in zip(axes, panels, strict=True):
+        for key, label, colour, style in lines:
+            found = [numbers[f"missing_{percent:.0f}.{key}"] for percent in at]
+            values = [e.value for e in found]
+            ax.errorbar(at, values, yerr=_arms(found), fmt=style, color=colour, label=label)
+        ax.set(xlabel="of the stratum's healthy, missing from training", xticks=at)
+        ax.xaxis.set_major_formatter(PercentFormatter(100, decimals=0))
+        ax.legend(loc="lower left")
+    axes[0].set(title="Called right at ½", ylabel="share (95% interval)", ylim=(0, 1.03))
+    axes[0].yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    axes[1].set(title="AUC", ylabel="AUC (95% interval)")
+    return figure
+
+
+def harmonised(study: Study) -> Figure:
+    """Each arm where the stratum's healthy are missing (left), and the best on the official test (right)."""
+    numbers = study.numbers
+    arms = sorted(study.runs["arm"].unique(), key=lambda arm: numbers[f"{arm}.score"].value)
+    titles = {name: arm.title for name, arm in ARMS.items()} | {"together": "the best two together"}
+    best = next(arm for arm in arms if numbers[f"{arm}.chosen"].value)
+    figure, (left, right) = plt.subplots(
+        1, 2, figsize=(11, 1.8 + 0.36 * len(arms)), layout="constrained", width_ratios=(1.7, 1)
+    )
+    places = np.arange(len(arms))
+    for key, label, colour, marker, shift in (
+        ("healthy.stratum.specificity", "healthy called healthy", BLUE, "o", 0.13),
+        ("ill.stratum.sensitivity", "ill called ill", VERMILLION, "D", -0.13),
+    ):
+        found = [numbers[f"{arm}.{key}"] for arm in arms]
+        values = [e.value for e in found]
+        left.errorbar(values, places + shift, xerr=_arms(found), fmt=marker, color=colour, label=label)
+    left.set_yticks(places, [titles[arm] for arm in arms])
+    left.set(
+        title="The stratum whose healthy are missing", xlabel="share at ½ (95% interval)", xlim=(0, 1.03)
+    )
+    for key, label, colour, marker, shift in (
+        ("plain", titles["plain"], GREY, "s", 0.12), ("best", titles[best], BLUE, "o", -0.12),
+    ):  # fmt: skip
+        found = [numbers[f"{key}.test_{measure}"] for measure in ("specificity", "sensitivity", "auc")]
+        values = [e.value for e in found]
+        heights = np.array([2, 1, 0]) + shift
+        right.errorbar(values, heights, xerr=_arms(found), fmt=marker, color=colour, label=label)
+    right.set_yticks([2, 1, 0], ["specificity", "sensitivity", "AUC"])
+    right.set(title="Official test", xlabel="value (95% interval)", ylim=(-0.6, 2.6))
+    figure.legend(*left.get_legend_handles_labels(), loc="outside lower left", ncols=2)
+    figure.legend(*right.get_legend_handles_labels(), loc="outside lower right")
     return figure

@@ -50,19 +50,22 @@ def smaller(cohort: Cohort, size: int) -> Cohort:
     return cohort.with_images(images, lung_masks=masks, lesion_masks=None)
 
 
-#: How an image may be shown: name -> function of a cohort with lung masks and the size in pixels.
-ARMS: dict[str, Callable[[Cohort, int], Cohort]] = {
-    "whole": smaller,
-    "crop": lambda cohort, size: crop_to_lungs(cohort, 0.0, size=size),
-    "crop_05": lambda cohort, size: crop_to_lungs(cohort, 0.05, size=size),
-    "crop_15": lambda cohort, size: crop_to_lungs(cohort, 0.15, size=size),
-    "mask": lambda cohort, size: smaller(keep_lungs(cohort), size),
-    "mask_box": lambda cohort, size: smaller(keep_lungs(cohort, box=True), size),
-    "whole_frame": lambda cohort, size: shown(smaller(cohort, size), "frame"),
+#: How an image may be shown: name -> function of a cohort with lung masks, large, and of the same cohort at
+#: the size that the network sees.
+ARMS: dict[str, Callable[[Cohort, Cohort], Cohort]] = {
+    "whole": lambda large, small: small,
+    "crop": lambda large, small: crop_to_lungs(large, 0.0, size=_side(small)),
+    "crop_05": lambda large, small: crop_to_lungs(large, 0.05, size=_side(small)),
+    "crop_15": lambda large, small: crop_to_lungs(large, 0.15, size=_side(small)),
+    "mask": lambda large, small: keep_lungs(small),
+    "mask_box": lambda large, small: keep_lungs(small, box=True),
+    "whole_frame": lambda large, small: shown(small, "frame"),
     # A margin of 15% is wider than a tenth of that image: no lung lies in its outer tenth.
-    "crop_frame": lambda cohort, size: shown(crop_to_lungs(cohort, 0.15, size=size), "frame"),
-    "whole_lungs_removed": lambda cohort, size: shown(smaller(cohort, size), "lungs_removed"),
-    "crop_lungs_removed": lambda cohort, size: shown(crop_to_lungs(cohort, 0.05, size=size), "lungs_removed"),
+    "crop_frame": lambda large, small: shown(crop_to_lungs(large, 0.15, size=_side(small)), "frame"),
+    "whole_lungs_removed": lambda large, small: shown(small, "lungs_removed"),
+    "crop_lungs_removed": lambda large, small: shown(
+        crop_to_lungs(large, 0.05, size=_side(small)), "lungs_removed"
+    ),
 }
 TITLES = {
     "whole": "whole image",
@@ -82,8 +85,12 @@ LEFT = ("whole_frame", "crop_frame", "whole_lungs_removed", "crop_lungs_removed"
 BUDGETS = {
     "smoke": Budget(100, 32, 1, 32, ("whole", "crop", "crop_frame")),
     "course": Budget(1000, 48, 8, 32, ("whole", "crop", "mask", "whole_frame", "crop_frame")),
-    "full": Budget(None, 64, 12, 64, tuple(ARMS)),
+    "full": Budget(None, 64, 16, 64, tuple(ARMS)),
 }
+
+
+def _side(cohort: Cohort) -> int:
+    return int(cohort.images.shape[1])
 
 
 def budget(preset: str) -> Budget:
@@ -92,7 +99,9 @@ def budget(preset: str) -> Budget:
 
 
 def settings(preset: str, seed: int) -> TrainConfig:
-    """The compact residual network's own recipe, with fewer epochs."""
+    """The compact residual network's own recipe; with fewer epochs below ``full``."""
+    if preset == "full":
+        return recipe("residual", preset, seed=seed)
     spend = budget(preset)
     plain = recipe("residual", preset, epochs=spend.epochs, batch_size=spend.batch_size, seed=seed)
     return replace(plain, check_ins=min(1, 4 / spend.epochs))
@@ -100,14 +109,16 @@ def settings(preset: str, seed: int) -> TrainConfig:
 
 def crop_study(
     cohort: Cohort, preset: str = "course", seeds: Sequence[int] = (0,), *,
-    arms: Sequence[str] | None = None, store: str | Path | None = None, progress: bool | None = None,
-    replicates: int = 1000,
+    arms: Sequence[str] | None = None, small: Cohort | None = None,
+    store: str | Path | None = None, progress: bool | None = None, replicates: int = 1000,
 ) -> Study:  # fmt: skip
     """Whole, cropped and masked images, each against whole on the same patients; and images without lungs.
 
     - ``cohort``: loaded at about twice the pixels that the preset shows. Lungs are found where it has no
       masks.
     - ``arms``: some of :data:`ARMS`; None for the preset's. ``whole`` is always there.
+    - ``small``: the same images as they are when loaded at the preset's pixels, so that ``whole`` is the same
+      network as elsewhere; None to make them from ``cohort``.
     - Returns: Study. ``runs`` has a row for each network: ``arm``, ``seed``, ``val_auc``, ``test_auc``,
       ``test_accuracy`` (at ½) and ``test_accuracy_at_val`` (at the validation images' Youden threshold).
       ``estimates`` are these as ``<arm>.…``, and for every arm with lungs ``<arm>_minus_whole.…``, paired by
@@ -123,11 +134,13 @@ def crop_study(
     cohort = cut(cohort, spend.images)
     if cohort.lung_masks is None:
         cohort = segment(cohort, progress=progress)
+    made = smaller(cohort, spend.size)
+    small = made if small is None else made.with_images(small.images, lung_masks=made.lung_masks)
     measured = {}
     with progress_bar(len(names) * len(seeds), "crop", progress, "training") as bar:
         for name in names:
-            view = ARMS[name](cohort, spend.size)
-            runs = train_all([(view, settings(preset, seed)) for seed in seeds], store, bar)
+            view = ARMS[name](cohort, small)
+            runs = train_all([(view, settings(preset, seed)) for seed in seeds], store, bar, shelf=None)
             measured[name] = _measure([run.last for run in runs], view, replicates)
     assert cohort.lung_masks is not None
     rows, numbers = [], _found(cohort.labels, cohort.lung_masks)

@@ -25,6 +25,7 @@ from cxrlib.studies.region_study import network
 from cxrlib.studies.site_test import second_archive
 from cxrlib.studies.study import Study, for_steps, of_preset, study_of, train_all
 from cxrlib.studies.study_stats import Draws, draws
+from cxrlib.training.config import TrainConfig
 from cxrlib.training.inference import predict
 
 #: Phantoms of hospital A, all splits, and of each of the others.
@@ -44,11 +45,14 @@ def alike(cohorts: Mapping[str, Cohort], image_size: int, **options: Any) -> dic
 
 def other_hospital(
     cohort: Cohort, external: Mapping[str, Cohort], preset: str = "course", seeds: Sequence[int] = (0,), *,
-    store: str | Path | None = None, progress: bool | None = None, replicates: int = 1000,
+    config: TrainConfig | None = None, store: str | Path | None = None, progress: bool | None = None,
+    replicates: int = 1000,
 ) -> Study:  # fmt: skip
     """Train on one hospital; test on its own test patients and on all images of others.
 
     - ``cohort``: the hospital to train on; its validation images choose when to stop.
+    - ``config``: another recipe, whose last network is tested; None for the preset's of
+      :mod:`~cxrlib.studies.region_study`, as it was at its lowest validation loss.
     - ``external``: name to Cohort; all their images are tested, whatever split they are in.
     - Returns: Study: ``runs`` with ``tested_on``, ``seed``, ``auc``, ``images``, ``ill``, ``patients``;
       ``estimates`` ``internal.test_auc``, ``<name>.auc`` and ``<name>.minus_internal`` (p-values are Holm's
@@ -56,20 +60,21 @@ def other_hospital(
     - Raises DataError: there is no external cohort; one has images of another size or another preprocessing,
       holds one class only, or shares patients with the training.
     """
-    config = network(preset)
+    last, shelf = config is not None, "shortcuts" if config is None else None
+    config = network(preset) if config is None else config
     _check(cohort, external)
     images = int((cohort.table["split"] == "train").sum())
     if config.epochs * (images // config.batch_size) < STEPS[preset]:
         config = for_steps(config, images, STEPS[preset])
     with progress_bar(len(seeds), "hospitals", progress, unit="training") as bar:
         trainings = [(cohort, replace(config, seed=seed)) for seed in seeds]
-        runs = train_all(trainings, store, bar, shelf="shortcuts")
+        runs = train_all(trainings, store, bar, shelf=shelf)
     rows: list[dict[str, object]] = []
     numbers: dict[str, Estimate] = {}
     p: dict[str, float] = {}
     inside: Draws | None = None
     for place, (name, one) in enumerate({"internal": cohort.split("test"), **external}.items()):
-        scores = [predict(run.best, one.images) for run in runs]
+        scores = [predict(run.last if last else run.best, one.images) for run in runs]
         # Other patients: other draws, so that the difference is not taken for a paired one.
         drawn = draws(one.labels, scores, one.patients, replicates=replicates, seed=place)
         for seed, value in zip(seeds, drawn.values, strict=True):

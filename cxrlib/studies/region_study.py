@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
 
 from cxrlib.cohort import Cohort
 from cxrlib.errors import ConfigError
@@ -56,17 +57,18 @@ def network(preset: str) -> TrainConfig:
 
 def regions(
     cohort: Cohort, preset: str = "course", seeds: Sequence[int] = (0,), *,
-    views: Sequence[str] = tuple(VIEWS), store: str | Path | None = None, progress: bool | None = None,
-    replicates: int = 1000,
+    views: Sequence[str] = tuple(VIEWS), config: TrainConfig | None = None, store: str | Path | None = None,
+    progress: bool | None = None, replicates: int = 1000,
 ) -> Study:  # fmt: skip
     """Train and test the same network on each view of the same images.
 
-    Every training is taken at its lowest validation loss. Views are compared with ``whole`` on the same
-    resampled patients, seed by seed.
+    Views are compared with ``whole`` on the same resampled patients, seed by seed.
 
     - ``cohort``: without lung masks it gets those of :func:`cxrlib.lungs.masks.segment` if a view needs them.
     - ``views``: some of :data:`cxrlib.images.regions.VIEWS`; ``whole`` is always among them.
-    - Returns: Study: ``runs`` with ``view``, ``seed``, ``best_epoch``, ``val_auc``, ``test_auc``,
+    - ``config``: another recipe, whose last network is tested; None for the preset's, tested as it was at its
+      lowest validation loss.
+    - Returns: Study: ``runs`` with ``view``, ``seed``, ``epoch``, ``val_auc``, ``test_auc``,
       ``test_accuracy`` (threshold ½); ``estimates`` named ``<view>.test_auc``, ``<view>.test_accuracy``,
       ``<view>.auc_minus_whole`` and ``<view>.accuracy_minus_whole`` (p-values are Holm's over the views), and
       ``<view>.share_of_whole``: the part of the whole image's AUC above ½ that the view reaches, left out
@@ -79,7 +81,8 @@ def regions(
     unknown = [view for view in views if view not in VIEWS]
     if unknown:
         raise ConfigError(f"There is no view {unknown[0]!r}.", remedy=f"Use some of {', '.join(VIEWS)}.")
-    config = network(preset)
+    last, shelf = config is not None, "shortcuts" if config is None else None
+    config = network(preset) if config is None else config
     cohort = cut(cohort, IMAGES[preset])
     if cohort.lung_masks is None and set(views) & set(MASKED):
         cohort = segment(cohort, progress=progress)
@@ -89,30 +92,22 @@ def regions(
             seen = shown(cohort, view)
             test = seen.split("test")
             trainings = [(seen, replace(config, seed=seed)) for seed in seeds]
-            runs = train_all(trainings, store, bar, shelf="shortcuts")
-            scores = [predict(run.best, test.images) for run in runs]
+            runs = train_all(trainings, store, bar, shelf=shelf)
+            scores = [predict(run.last if last else run.best, test.images) for run in runs]
             found[view] = {
                 metric: draws(test.labels, scores, test.patients, metric, replicates=replicates)
                 for metric in ("auc", "accuracy")
             }
             for k, (seed, run) in enumerate(zip(seeds, runs, strict=True)):
-                best = run.best_row
+                taken = run.history.iloc[-1] if last else run.best_row
                 rows.append(
-                    {"view": view, "seed": seed, "best_epoch": best["epoch"], "val_auc": best["val_auc"]}
+                    {"view": view, "seed": seed, "epoch": taken["epoch"], "val_auc": taken["val_auc"]}
                     | {f"test_{metric}": drawn.values[k] for metric, drawn in found[view].items()}
                 )
     share_ill = float(test.labels.mean())
-    # How much lung is in what is shown of the margin: masks may miss some, above all in the ill.
-    lung_shares = {}
-    if cohort.lung_masks is not None:
-        part = cohort.split("test")
-        assert part.lung_masks is not None
-        white = part.with_images(np.full_like(part.images, 255))
-        for view in (one for one in ("frame", "corners") if one in views):
-            area = shown(white, view).images > 0
-            lung_shares[f"{view}.lung_share"] = Estimate(float(part.lung_masks[area].astype(bool).mean()))
     numbers, families = {"larger_class.test_accuracy": Estimate(max(share_ill, 1 - share_ill))}, []
-    numbers |= lung_shares
+    if cohort.lung_masks is not None:
+        numbers |= lung_shares(cohort.split("test"), [v for v in ("frame", "corners") if v in views], config)
     whole = found["whole"]
     for metric in ("auc", "accuracy"):
         numbers |= {f"{view}.test_{metric}": drawn[metric].estimate() for view, drawn in found.items()}
@@ -128,3 +123,41 @@ def regions(
             share = ratio_draws(found[view]["auc"], whole["auc"], nothing=0.5)
             numbers[f"{view}.share_of_whole"] = share.estimate()
     return study_of(pd.DataFrame(rows), numbers, families)
+
+
+def lung_shares(part: Cohort, views: Sequence[str], config: TrainConfig) -> dict[str, Estimate]:
+    """How much of what a view shows is lung, by the masks, which may miss some, above all in the ill.
+
+    ``<view>.lung_share`` as painted; ``<view>.lung_share_augmented`` after the recipe has turned, shifted and
+    zoomed the painted image, as it does in training.
+    """
+    assert part.lung_masks is not None and config.augment is not None
+    move, numbers = replace(config.augment, brightness=0, contrast=0, gamma=0, noise=0, erase=0), {}
+    for view in views:
+        area = shown(part.with_images(np.full_like(part.images, 255)), view).images
+        lungs = area * (part.lung_masks > 0)
+        numbers[f"{view}.lung_share"] = Estimate(float(lungs.sum() / area.sum()))
+        seen, lung = (
+            float(move(torch.tensor(each).float()[:, None], torch.Generator().manual_seed(0)).sum())
+            for each in (area, lungs)
+        )
+        numbers[f"{view}.lung_share_augmented"] = Estimate(lung / seen)
+    return numbers
+
+
+def both_recipes(shifted: Study, still: Study) -> dict[str, Estimate]:
+    """What each view tells at least: the better of two recipes, by the mean validation AUC over the seeds.
+
+    - ``shifted``, ``still``: of :func:`regions` with a recipe that turns and shifts images, and with one that
+      leaves every pixel in its place. Shifts help the whole image and cost a frame its places.
+    - Returns: ``shifted``'s numbers; ``still``'s as ``still.…``; and of each view, by the better one,
+      ``most.<view>.test_auc`` and ``.test_accuracy``, with ``most.<view>.is_still`` 1 or 0.
+    """
+    numbers = shifted.numbers | {f"still.{name}": e for name, e in still.numbers.items()}
+    moved, kept = (study.runs.groupby("view")["val_auc"].mean() for study in (shifted, still))
+    for view in moved.index:
+        better = bool(kept[view] > moved[view])
+        numbers[f"most.{view}.is_still"] = Estimate(float(better))
+        for metric in ("test_auc", "test_accuracy"):
+            numbers[f"most.{view}.{metric}"] = (still if better else shifted).numbers[f"{view}.{metric}"]
+    return numbers

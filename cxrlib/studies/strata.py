@@ -87,20 +87,22 @@ def read_labels(path: str | Path) -> pd.DataFrame:
     return table.astype({"label": int})
 
 
-def _match(image: np.ndarray, template: np.ndarray) -> np.ndarray:
+def matches(image: np.ndarray, template: np.ndarray) -> np.ndarray:
+    """Normalised correlation of a template with each place of an image, from -1 to 1."""
     return np.asarray(match_template(image, template))  # type: ignore[no-untyped-call]
 
 
-def _sized(template: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+def sized(template: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """A template at another size, (rows, columns)."""
     return np.asarray(
         resize(template, shape, anti_aliasing=True, preserve_range=True)  # type: ignore[no-untyped-call]
     )
 
 
-def letter_features(cohort: Cohort, rows: np.ndarray | None = None) -> np.ndarray:
-    """How well the letters and prints match each image: normalised correlations and edges, (N, 20).
+def templates(cohort: Cohort) -> list[np.ndarray]:
+    """The tall R, the small R, the R with serifs and the print KV, float32 (h, w), of training images.
 
-    The images must be Kermany's, 224 pixels a side; the templates are cut from three training images.
+    Raises a DataError for images that are not Kermany's at 224 pixels a side.
     """
     if cohort.images.shape[1:] != (SIZE, SIZE):
         raise DataError(
@@ -113,25 +115,32 @@ def letter_features(cohort: Cohort, rows: np.ndarray | None = None) -> np.ndarra
         raise DataError(
             "Images that hold a template are missing.", offenders=missing, remedy="Load all of Kermany's."
         )
+    return [
+        np.asarray(cohort.images[where[name]], np.float32)[top:bottom, left:right]
+        for name, top, bottom, left, right in (_TALL, _SMALL, _SERIF, _KV)
+    ]
 
-    def cut(name: str, top: int, bottom: int, left: int, right: int) -> np.ndarray:
-        return np.asarray(cohort.images[where[name]], np.float32)[top:bottom, left:right]
 
-    tall, small, serif, kv = cut(*_TALL), cut(*_SMALL), cut(*_SERIF), cut(*_KV)
-    tall_sizes = [np.pad(_sized(tall, s), 2, mode="edge") for s in _TALL_SIZES]
-    others = [*(_sized(small, s) for s in _SMALL_SIZES), serif]
+def letter_features(cohort: Cohort, rows: np.ndarray | None = None) -> np.ndarray:
+    """How well the letters and prints match each image: normalised correlations and edges, (N, 20).
+
+    The images must be Kermany's, 224 pixels a side; the templates are cut from three training images.
+    """
+    tall, small, serif, kv = templates(cohort)
+    tall_sizes = [np.pad(sized(tall, s), 2, mode="edge") for s in _TALL_SIZES]
+    others = [*(sized(small, s) for s in _SMALL_SIZES), serif]
     found = []
     for i in range(len(cohort)) if rows is None else rows:
         # Letters are cut off by the upper and the left edge: repeat it, so that a part still matches.
         image = np.pad(np.asarray(cohort.images[i], np.float32), ((8, 0), (4, 0)), mode="edge")
         corner = image[:88, :79]
-        maps = [_match(corner, template) for template in tall_sizes]
+        maps = [matches(corner, template) for template in tall_sizes]
         edges = (image[8:30, 190:], image[216:, 190:], image[224:, 4:64])
         found.append(
             [m.max() for m in maps]
             + [m[:10].max() for m in maps]
-            + [_match(corner, template).max() for template in others]
-            + [_match(image[200:, 180:], kv).max()]
+            + [matches(corner, template).max() for template in others]
+            + [matches(image[200:, 180:], kv).max()]
             + [float(np.abs(np.diff(edge, axis=1)).mean()) for edge in edges]
         )
     return np.array(found, np.float32)

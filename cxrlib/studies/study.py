@@ -224,16 +224,20 @@ def train(
     *,
     watch: Sequence[Callback] = (),
     changes: Sequence[TrainingChange] = (),
-    shelf: str = "overfitting",
+    shelf: str | None = "overfitting",
 ) -> Trained:
     """One training from the store or made now; ``until`` stops it at that training accuracy.
 
+    ``shelf``: a folder of the store; None for that of :func:`~cxrlib.training.store.train_or_load`, so that a
+    network that another study or chapter trained is not trained again.
     ``watch``: callbacks that look on. What they saw comes back with a stored training, so they need a
     ``shelf`` (folder of the store) of their own, which says what they watch. ``changes`` are kept apart in
     the store by their keys.
     """
     store = Path(store) if store is not None else cache_root() / "models"
-    store = store / (shelf if until is None else f"{shelf}-until-{until:g}")
+    if until is not None:
+        shelf = f"{shelf or 'models'}-until-{until:g}"
+    store = store / (shelf or "")
     store = store.joinpath(*(change.key(cohort) for change in changes))
     callbacks: list[Callback] = [NonFiniteRecovery(), Checkpoint(), *watch, *changes]
     callbacks += [StopWhenMemorised(until)] if until is not None else []
@@ -250,7 +254,7 @@ def train_all(
     store: str | Path | None = None,
     bar: tqdm | None = None,
     *,
-    shelf: str = "overfitting",
+    shelf: str | None = "overfitting",
 ) -> list[Trained]:
     """:func:`train` each; several at a time where :func:`~cxrlib.parallel.fan_out` is asked to."""
     one = partial(train, store=cache_root() / "models" if store is None else store, shelf=shelf)

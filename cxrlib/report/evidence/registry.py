@@ -111,7 +111,6 @@ class Entry:
 
 _NIH, _KERMANY, _PHANTOM, _MASKS = ("nih",), ("kermany",), ("phantom",), ("lung_masks",)
 _CHEXNET = {"nih": ("chexnet_dir",)}
-_NETWORK: dict[str, Any] = {"image_size": 128, "anywhere": True, "seeded": True}
 _PLAIN: dict[str, Any] = {"image_size": 64, "anywhere": True, "seeded": True}
 
 STUDIES: dict[str, Entry] = {
@@ -148,18 +147,18 @@ STUDIES: dict[str, Entry] = {
               "lungs:plausible", 128, anywhere=True),
         Entry("first_network", "What does LeNet reach on phantoms?", _PHANTOM, "networks:first_network", 64),
         Entry("official_test", "What do three networks reach on the test images?", _KERMANY,
-              "networks:official_test", **_NETWORK),
+              "networks:official_test", **_PLAIN),
         Entry("roc", "What are the residual network's ROC and precision–recall curves?", _KERMANY,
-              "errors:roc", **_NETWORK),
+              "errors:roc", **_PLAIN),
         Entry("operating_points", "What do thresholds from validation become on the test?", _KERMANY,
-              "errors:operating_points", **_NETWORK),
+              "errors:operating_points", **_PLAIN),
         Entry("calibration", "Are its probabilities right, before and after scaling?", _KERMANY,
-              "errors:calibration", **_NETWORK),
-        Entry("subgroups", "For whom does it work less well?", _KERMANY, "errors:subgroups", **_NETWORK),
+              "errors:calibration", **_PLAIN),
+        Entry("subgroups", "For whom does it work less well?", _KERMANY, "errors:subgroups", **_PLAIN),
         Entry("label_errors", "Are suspected label errors real?", ("kermany", "nih"), "errors:label_errors",
-              folders=_CHEXNET, **_NETWORK),
+              folders=_CHEXNET, **_PLAIN),
         Entry("attribution", "Do heat maps lie where the disease is?", _KERMANY, "errors:attribution",
-              128, anywhere=True),
+              64, anywhere=True),
         Entry("gap", "Where does accuracy go between training, validation and test?", _KERMANY,
               "networks:gap", **_PLAIN),
         Entry("random_labels", "Can the network learn shuffled labels by heart?", _KERMANY,
@@ -179,6 +178,10 @@ STUDIES: dict[str, Entry] = {
               _KERMANY, "strata:strata", 64, seeded=True),
         Entry("strata_pictures", "What do the networks say of healthy children of both machines?", _KERMANY,
               "strata:strata_pictures", 64, seeded=True),
+        Entry("missing_stratum", "What becomes of a stratum's healthy when training has none of them?",
+              ("kermany", "phantom"), "strata:missing_stratum", 64, seeded=True),
+        Entry("harmonised", "What keeps a network from calling a stratum ill whose healthy it never saw?",
+              _KERMANY, "strata:harmonised", 64, seeded=True),
         Entry("hospitals", "What is left of the AUC at another hospital?",
               ("kermany", "lung_masks", "phantom"), "shortcuts:hospitals", 64, seeded=True,
               folders={"kermany": ("data_dir", "nih_dir")}),
@@ -188,8 +191,8 @@ STUDIES: dict[str, Entry] = {
               "shortcuts:order_of_learning", 64, seeded=True),
         Entry("remedies", "What takes a planted letter away, and at what cost?", _PHANTOM,
               "shortcuts:remedies", 128, seeded=True),
-        Entry("crop", "Does it help to show a network the chest only?", _KERMANY, "shortcuts:crop",
-              **_NETWORK),
+        Entry("crop", "Does it help to show a network the chest only?", _KERMANY, "shortcuts:crop", 128,
+              anywhere=True, seeded=True),
         Entry("scorecard", "What can the label be predicted from without the disease?",
               ("kermany", "lung_masks"), "audits:scorecard", 128, anywhere=True),
         Entry("skewed_source", "Does the audit name the source when the label is skewed across two?", _MASKS,

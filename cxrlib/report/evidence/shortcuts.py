@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 
@@ -16,6 +17,7 @@ from cxrlib.studies import dose_response as doses
 from cxrlib.studies import hospitals as elsewhere
 from cxrlib.studies import remedies as cures
 from cxrlib.studies.study import Study
+from cxrlib.training.recipes import recipe
 
 
 def regions(run: Run) -> Made:
@@ -23,11 +25,17 @@ def regions(run: Run) -> Made:
     cohort = cohort.with_images(np.array(cohort.images))  # from the disk into memory
     if cohort.lung_masks is None:
         larger = segment(run.load(smoke=300, image_size=2 * run.image_size))
-        cohort = cohort.with_images(cohort.images, lung_masks=np.array(larger.lung_masks)[:, ::2, ::2])
-    found = region_study.regions(cohort, run.preset, run.seeds)
-    references = {"the original project": 0.82} if run.dataset == "kermany" else {}
-    figure = shortcut_plots.regions(found, references=references)
-    return Made(found.numbers, figure, cohort.content_hash())
+        masks = crop_study.smaller(larger, run.image_size).lung_masks
+        cohort = cohort.with_images(cohort.images, lung_masks=masks)
+    if run.dataset != "kermany":
+        found = region_study.regions(cohort, run.preset, run.seeds)
+        return Made(found.numbers, shortcut_plots.regions(found.numbers), cohort.content_hash())
+    shifted = recipe("residual", run.preset)
+    still = replace(shifted, augment=region_study.EXPOSURE)
+    studies = [region_study.regions(cohort, run.preset, run.seeds, config=c) for c in (shifted, still)]
+    numbers = region_study.both_recipes(*studies)
+    figure = shortcut_plots.regions(numbers, references={"the original project": 0.82})
+    return Made(numbers, figure, cohort.content_hash())
 
 
 def dose_response(run: Run) -> Made:
@@ -68,7 +76,8 @@ def _children(run: Run) -> Made:
     made = elsewhere.alike({"home": home, "NIH": nih}, run.image_size)
     clean = (made["NIH"].table["findings"] == "No Finding").to_numpy() | (made["NIH"].labels == 1)
     away = {"NIH": made["NIH"], "NIH, no other finding": made["NIH"].take(clean)}
-    found = elsewhere.other_hospital(made["home"], away, run.preset, run.seeds)
+    config = recipe("residual", run.preset)
+    found = elsewhere.other_hospital(made["home"], away, run.preset, run.seeds, config=config)
     figure = shortcut_plots.hospitals({"Pneumonia, trained on Kermany's children": found})
     return Made(found.numbers, figure, cohort.content_hash())
 
@@ -97,9 +106,11 @@ def remedies(run: Run) -> Made:
 
 
 def crop(run: Run) -> Made:
+    small = None
     if run.dataset == "phantom":  # letters dealt out at random, so that nothing needs a cure
         cohort = cures.planted_for(run.preset, run.image_size, run.seed).reference
     else:
         cohort = run.load(smoke=300)
-    found = crop_study.crop_study(cohort, run.preset, run.seeds)
+        small = run.load(smoke=300, image_size=crop_study.budget(run.preset).size)
+    found = crop_study.crop_study(cohort, run.preset, run.seeds, small=small)
     return Made(found.numbers, remedy_plots.crop(found), cohort.content_hash())

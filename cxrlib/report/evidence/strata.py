@@ -1,4 +1,4 @@
-"""Studies of the strata in Kermany's official test: numbers, and pictures of healthy children."""
+"""Studies of strata: those of Kermany's official test, one made to go missing, and remedies."""
 
 from __future__ import annotations
 
@@ -7,9 +7,13 @@ from pathlib import Path
 import numpy as np
 
 import cxrlib
+from cxrlib.cohort import Cohort
 from cxrlib.evaluation.metrics import Estimate
+from cxrlib.lungs.masks import segment
 from cxrlib.plots import strata as plots
 from cxrlib.report.evidence.registry import Made, Run
+from cxrlib.studies import harmonised as remedies
+from cxrlib.studies import missing_stratum as missing
 from cxrlib.studies import strata as study
 
 LABELS = Path(cxrlib.__file__).parents[1] / "figures" / "kermany" / "strata_labels.csv"
@@ -50,3 +54,37 @@ def strata_pictures(run: Run) -> Made:
         for name, p in zip(ids, answers, strict=True)
     }
     return Made(numbers, plots.pictures(images, answers.tolist(), titles), cohort.content_hash())
+
+
+def missing_stratum(run: Run) -> Made:
+    told: dict[str, Estimate] = {}
+    if run.dataset == "phantom":
+        cohort = missing.phantoms(run.preset, run.image_size, run.seed)
+    else:
+        cohort, told, _ = _with_stratum(run)
+    found = missing.missing_stratum(cohort, run.preset, run.seeds)
+    return Made(told | found.numbers, plots.missing(found), cohort.content_hash())
+
+
+def harmonised(run: Run) -> Made:
+    small, told, large = _with_stratum(run)
+    masked = run.load(smoke=10_000, image_size=2 * run.image_size)
+    arms = tuple(remedies.ARMS)
+    if run.preset == "smoke":  # nothing that looks at 5,856 large images
+        arms = ("histograms", "matched")
+    else:
+        masked = segment(masked)
+    found = remedies.harmonised(
+        remedies.Pictures(small, large, masked), run.preset, run.seeds, arms=arms, choosing=run.seeds[:2]
+    )
+    return Made(told | found.numbers, plots.harmonised(found), small.content_hash())
+
+
+def _with_stratum(run: Run) -> tuple[Cohort, dict[str, Estimate], Cohort]:
+    """Kermany's images, and the same at 224 pixels, with a column ``stratum``; and how well it is told."""
+    cohort, labels = run.load(smoke=10_000), study.read_labels(LABELS)
+    large, rows = run.load(smoke=10_000, image_size=study.SIZE), None
+    if run.preset == "smoke":
+        rows = np.flatnonzero(large.table["image_id"].isin(labels["image_id"]))
+    inside, told = missing.stratum_of(large, labels, rows)
+    return cohort.with_columns(stratum=inside), told, large.with_columns(stratum=inside)
