@@ -95,7 +95,7 @@ def regions(
         for view, height in zip(views, heights, strict=True):
             _dot(ax, numbers[f"{view}.test_{metric}"], height, BLUE if TITLES[view][1] else VERMILLION,
                  "o" if TITLES[view][1] else "D", ".3f" if metric == "auc" else ".1%")  # fmt: skip
-            if both:
+            if f"still.{view}.test_{metric}" in numbers:
                 ax.plot(numbers[f"still.{view}.test_{metric}"].value, height - 0.25, "s", markersize=5,
                         color=GREY, markerfacecolor="white", zorder=4)  # fmt: skip
         _lines(ax, lines[metric])

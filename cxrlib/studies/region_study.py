@@ -47,6 +47,8 @@ NETWORKS = {
 #: Training images of :func:`regions`, whole patients; None for all.
 IMAGES = {"smoke": 64, "course": 760, "full": None}
 
+#: Without lung tissue, or without any place: what such a part tells depends most on the recipe.
+PARTS = ("lung_shape", "lungs_removed", "frame", "corners", "histogram")
 MASKED = ("lungs_only", "lung_shape", "lungs_removed")
 
 
@@ -150,12 +152,12 @@ def both_recipes(shifted: Study, still: Study) -> dict[str, Estimate]:
 
     - ``shifted``, ``still``: of :func:`regions` with a recipe that turns and shifts images, and with one that
       leaves every pixel in its place. Shifts help the whole image and cost a frame its places.
-    - Returns: ``shifted``'s numbers; ``still``'s as ``still.…``; and of each view, by the better one,
+    - Returns: ``shifted``'s numbers; ``still``'s as ``still.…``; and of each view of both, by the better one,
       ``most.<view>.test_auc`` and ``.test_accuracy``, with ``most.<view>.is_still`` 1 or 0.
     """
     numbers = shifted.numbers | {f"still.{name}": e for name, e in still.numbers.items()}
     moved, kept = (study.runs.groupby("view")["val_auc"].mean() for study in (shifted, still))
-    for view in moved.index:
+    for view in kept.index:
         better = bool(kept[view] > moved[view])
         numbers[f"most.{view}.is_still"] = Estimate(float(better))
         for metric in ("test_auc", "test_accuracy"):

@@ -32,8 +32,10 @@ def regions(run: Run) -> Made:
         return Made(found.numbers, shortcut_plots.regions(found.numbers), cohort.content_hash())
     shifted = recipe("residual", run.preset)
     still = replace(shifted, augment=region_study.EXPOSURE)
-    studies = [region_study.regions(cohort, run.preset, run.seeds, config=c) for c in (shifted, still)]
-    numbers = region_study.both_recipes(*studies)
+    numbers = region_study.both_recipes(
+        region_study.regions(cohort, run.preset, run.seeds, config=shifted),
+        region_study.regions(cohort, run.preset, run.seeds, config=still, views=region_study.PARTS),
+    )
     figure = shortcut_plots.regions(numbers, references={"the original project": 0.82})
     return Made(numbers, figure, cohort.content_hash())
 
