@@ -88,6 +88,7 @@ def record(
     seed: int | Sequence[int] = 0,
     content_hash: str | None = None,
     command: str | None = None,
+    recipe: str | None = None,
     seconds: float | None = None,
     dpi: int = 150,
 ) -> Path:
@@ -103,6 +104,7 @@ def record(
     - ``seed``: the seed, or one for each training run.
     - ``command``: what makes this again; None for the notebook's papermill call. Absolute paths are
       shortened.
+    - ``recipe``: how networks were trained, in words.
     - ``seconds``: how long it took.
     - Returns: ``Path``: the JSON file.
     - Raises ConfigError: a name that cannot be part of a path, or a number's name with spaces.
@@ -122,6 +124,8 @@ def record(
         command=command or (_papermill_command(dataset, notebook, preset, seed) if notebook else None),
         seconds=seconds,
     )
+    if recipe:
+        made_from["recipe"] = recipe
     text = json.dumps(
         {"schema": SCHEMA, "name": name, "numbers": fields, "provenance": made_from},
         ensure_ascii=False,

@@ -130,8 +130,8 @@ def regions(
 def lung_shares(part: Cohort, views: Sequence[str], config: TrainConfig) -> dict[str, Estimate]:
     """How much of what a view shows is lung, by the masks, which may miss some, above all in the ill.
 
-    ``<view>.lung_share`` as painted; ``<view>.lung_share_augmented`` after the recipe has turned, shifted and
-    zoomed the painted image, as it does in training.
+    ``<view>.lung_share`` as painted; where the recipe turns and shifts images, also
+    ``<view>.lung_share_augmented`` after it has done so with the painted image, as in training.
     """
     assert part.lung_masks is not None and config.augment is not None
     move, numbers = replace(config.augment, brightness=0, contrast=0, gamma=0, noise=0, erase=0), {}
@@ -139,6 +139,8 @@ def lung_shares(part: Cohort, views: Sequence[str], config: TrainConfig) -> dict
         area = shown(part.with_images(np.full_like(part.images, 255)), view).images
         lungs = area * (part.lung_masks > 0)
         numbers[f"{view}.lung_share"] = Estimate(float(lungs.sum() / area.sum()))
+        if not (move.rotate or move.translate or move.scale):
+            continue
         seen, lung = (
             float(move(torch.tensor(each).float()[:, None], torch.Generator().manual_seed(0)).sum())
             for each in (area, lungs)

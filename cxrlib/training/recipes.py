@@ -65,6 +65,18 @@ def recipe(model: str, preset: str = "course", *, seed: int = 0, **changes: Any)
     return replace(config, **changes)
 
 
+def described(config: TrainConfig) -> str:
+    """The settings that matter most, in words: network, epochs, batch and what happens to its images."""
+    how = config.augment
+    moved = how is not None and (how.rotate or how.translate or how.scale)
+    exposed = how is not None and (how.brightness or how.contrast or how.gamma)
+    changes = [
+        word for word, there in (("turned and shifted", moved), ("of varied exposure", exposed)) if there
+    ]
+    images = f"images {' and '.join(changes)}" if changes else "images as they are"
+    return f"{config.model} network, {config.epochs} epochs of batches of {config.batch_size}, {images}"
+
+
 @dataclass(frozen=True)
 class Comparison:
     """What :func:`compare` found.

@@ -24,9 +24,10 @@ from cxrlib.report.evidence.registry import Made, Run
 from cxrlib.report.evidence.tables import error_replicates
 from cxrlib.studies import attribution as heat
 from cxrlib.studies import chexnet
+from cxrlib.training.config import TrainConfig
 from cxrlib.training.inference import predict_logits
 from cxrlib.training.models import Classifier
-from cxrlib.training.recipes import recipe
+from cxrlib.training.recipes import described, recipe
 from cxrlib.training.store import train_or_load
 
 
@@ -41,6 +42,11 @@ class Networks:
     val_logits: Sequence[np.ndarray]
     test_logits: Sequence[np.ndarray]
     options: dict[str, Any]
+    config: TrainConfig
+
+    @property
+    def recipe(self) -> str:
+        return described(self.config)
 
     @property
     def val_scores(self) -> list[np.ndarray]:
@@ -75,7 +81,7 @@ def networks(run: Run) -> Networks:
     models = [train_or_load(cohort, recipe("residual", run.preset, seed=seed))[0] for seed in run.seeds]
     of_val, of_test = ([predict_logits(model, part.images) for model in models] for part in (val, test))
     options = {"replicates": error_replicates(run), "seed": run.seed}
-    return Networks(cohort, val, test, models, of_val, of_test, options)
+    return Networks(cohort, val, test, models, of_val, of_test, options, recipe("residual", run.preset))
 
 
 def roc(run: Run) -> Made:
@@ -90,7 +96,7 @@ def roc(run: Run) -> Made:
     numbers = n.measured()
     figure = error_plots.curves(drawn, recalled, numbers, n.points(), prevalence=n.test.labels.mean())
     prevalence = {"prevalence": Estimate(n.test.labels.mean(), n=len(n.test))}
-    return Made(numbers | prevalence, figure, n.cohort.content_hash())
+    return Made(numbers | prevalence, figure, n.cohort.content_hash(), n.recipe)
 
 
 def operating_points(run: Run) -> Made:
@@ -108,7 +114,7 @@ def operating_points(run: Run) -> Made:
         for prevalences in (thresholds.SETTINGS, np.geomspace(0.001, 0.8, 60))
     )
     figure = error_plots.operating_points(points, values, thresholds.SETTINGS)
-    return Made(thresholds.estimates(points, settings), figure, n.cohort.content_hash())
+    return Made(thresholds.estimates(points, settings), figure, n.cohort.content_hash(), n.recipe)
 
 
 def calibration(run: Run) -> Made:
@@ -128,7 +134,7 @@ def calibration(run: Run) -> Made:
     names = zip(("before", "after", "offset"), errors.values(), strict=True)
     numbers = {f"{when}.{key}": e for when, measured in names for key, e in measured.items()}
     numbers["temperature"] = over_seeds([scale.temperature for scale in scalings])
-    return Made(numbers, error_plots.calibration(diagrams, errors), n.cohort.content_hash())
+    return Made(numbers, error_plots.calibration(diagrams, errors), n.cohort.content_hash(), n.recipe)
 
 
 def subgroups(run: Run) -> Made:
@@ -151,7 +157,7 @@ def subgroups(run: Run) -> Made:
         measure: points.numbers[f"test_{measure}"].value for measure in ("sensitivity", "specificity")
     }
     figure = error_plots.subgroups(together, overall)
-    return Made(groups.estimates(together), figure, n.cohort.content_hash())
+    return Made(groups.estimates(together), figure, n.cohort.content_hash(), n.recipe)
 
 
 def label_errors(run: Run) -> Made:
@@ -169,7 +175,9 @@ def label_errors(run: Run) -> Made:
     for value, part in own.groupby("label"):
         numbers[f"suspected.label_{value}"] = proportion(int(part["suspected"].sum()), len(part))
     title = "Planted errors: how often a label is wrong"
-    return Made(numbers, error_plots.suspicion(found, ("healthy", "ill"), title), n.cohort.content_hash())
+    return Made(
+        numbers, error_plots.suspicion(found, ("healthy", "ill"), title), n.cohort.content_hash(), n.recipe
+    )
 
 
 def _labels_that_experts_saw(run: Run) -> Made:
@@ -213,7 +221,7 @@ def attribution(run: Run) -> Made:
         **n.options,
     )  # fmt: skip
     numbers = heat.estimates(shares, cascade)
-    return Made(numbers, error_plots.attribution(shares, cascade), n.cohort.content_hash())
+    return Made(numbers, error_plots.attribution(shares, cascade), n.cohort.content_hash(), n.recipe)
 
 
 def _boxes() -> pd.DataFrame:

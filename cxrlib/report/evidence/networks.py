@@ -18,8 +18,11 @@ from cxrlib.studies import leakage as leaks
 from cxrlib.studies import overfitting
 from cxrlib.training.config import TrainConfig
 from cxrlib.training.inference import predict
-from cxrlib.training.recipes import compare, recipe
+from cxrlib.training.recipes import compare, described, recipe
 from cxrlib.training.store import train_or_load
+
+#: Of studies whose question needs another network than Kermany's other studies have.
+BY_HEART = "LeNet without regularisers, which learns a few hundred images by heart in seconds"
 
 
 def first_network(run: Run) -> Made:
@@ -39,12 +42,16 @@ def official_test(run: Run) -> Made:
     cohort = run.load(smoke=400)
     found = compare(cohort, ("lenet", "double_conv", "residual"), preset=run.preset, seeds=run.seeds)
     figure = network_comparison(found.histories, found.numbers)
-    return Made(found.numbers, figure, cohort.content_hash())
+    told = described(recipe("residual", run.preset))
+    return Made(found.numbers, figure, cohort.content_hash(), f"{told}; the others with their own recipes")
 
 
 def gap(run: Run) -> Made:
-    config = overfitting.unregularised(run.preset) if run.dataset == "kermany" else None
-    return _overfitting(run, partial(overfitting.gap, config=config), overfitting_plots.gap)
+    if run.dataset != "kermany":
+        return _overfitting(run, overfitting.gap, overfitting_plots.gap)
+    config = overfitting.unregularised(run.preset)
+    told = f"{described(config)}, without dropout and weight decay"
+    return _overfitting(run, partial(overfitting.gap, config=config), overfitting_plots.gap, told)
 
 
 def random_labels(run: Run) -> Made:
@@ -60,8 +67,10 @@ def capacity(run: Run) -> Made:
 
 
 def regularisers(run: Run) -> Made:
-    study = partial(overfitting.regularisers, regularised=_regularised(run))
-    return _overfitting(run, study, overfitting_plots.regularisers)
+    config = _regularised(run)
+    study = partial(overfitting.regularisers, regularised=config)
+    told = BY_HEART if config is None else f"{described(config)}, and without what regularises it"
+    return _overfitting(run, study, overfitting_plots.regularisers, told)
 
 
 def leakage(run: Run) -> Made:
@@ -75,7 +84,7 @@ def leakage(run: Run) -> Made:
         each = len(cohort) / cohort.table["patient_id"].nunique()
         studies[f"{run.dataset}, {each:.1f} images a patient"] = own
     numbers = own.numbers | {f"known_truth.{key}": estimate for key, estimate in known.numbers.items()}
-    return Made(numbers, overfitting_plots.leakage(studies), content_hash)
+    return Made(numbers, overfitting_plots.leakage(studies), content_hash, BY_HEART)
 
 
 def selection(run: Run) -> Made:
@@ -83,7 +92,9 @@ def selection(run: Run) -> Made:
     if run.dataset == "phantom":
         other = load("phantom", n=len(_crowd(run)[1]), image_size=run.image_size, seed=run.seed + 3_000)
     found = leaks.selection(cohort, run.preset, run.seeds, fresh=other, regularised=_regularised(run))
-    return Made(found.numbers, overfitting_plots.selection(found), cohort.content_hash())
+    config = _regularised(run)
+    told = BY_HEART if config is None else f"{described(config)}, and without what regularises it"
+    return Made(found.numbers, overfitting_plots.selection(found), cohort.content_hash(), told)
 
 
 def _regularised(run: Run) -> TrainConfig | None:
@@ -91,10 +102,10 @@ def _regularised(run: Run) -> TrainConfig | None:
     return recipe("residual", run.preset) if run.dataset == "kermany" else None
 
 
-def _overfitting(run: Run, study: Callable, figure: Callable) -> Made:
+def _overfitting(run: Run, study: Callable, figure: Callable, recipe: str = BY_HEART) -> Made:
     cohort = _cohort(run)
     found = study(cohort, run.preset, run.seeds)
-    return Made(found.numbers, figure(found), cohort.content_hash())
+    return Made(found.numbers, figure(found), cohort.content_hash(), recipe)
 
 
 def _cohort(run: Run) -> Cohort:

@@ -63,11 +63,16 @@ class Run:
 
 @dataclass(frozen=True)
 class Made:
-    """What a study found: numbers by dotted name, the figure that shows them, and the images' hash."""
+    """What a study found: numbers by dotted name, the figure that shows them, and the images' hash.
+
+    ``recipe``: how its networks were trained, in words; on Kermany's radiographs it is one for all studies,
+    or says why not.
+    """
 
     numbers: Mapping[str, Any]
     figure: Figure | Axes | None
     content_hash: str | None = None
+    recipe: str | None = None
 
 
 @dataclass(frozen=True)
@@ -275,6 +280,6 @@ def run_study(name: str, run: Run, figures: str | Path = "figures") -> Path:
     made = study_named(name)(run)
     return record(
         made.figure, name, made.numbers, dataset=run.dataset, figures=figures, preset=run.preset,
-        seed=run.seeds, content_hash=made.content_hash, command=command(name, run),
+        seed=run.seeds, content_hash=made.content_hash, command=command(name, run), recipe=made.recipe,
         seconds=time.perf_counter() - started,
     )  # fmt: skip

@@ -17,7 +17,7 @@ from cxrlib.studies import dose_response as doses
 from cxrlib.studies import hospitals as elsewhere
 from cxrlib.studies import remedies as cures
 from cxrlib.studies.study import Study
-from cxrlib.training.recipes import recipe
+from cxrlib.training.recipes import described, recipe
 
 
 def regions(run: Run) -> Made:
@@ -37,7 +37,8 @@ def regions(run: Run) -> Made:
         region_study.regions(cohort, run.preset, run.seeds, config=still, views=region_study.PARTS),
     )
     figure = shortcut_plots.regions(numbers, references={"the original project": 0.82})
-    return Made(numbers, figure, cohort.content_hash())
+    told = f"{described(shifted)}; still: the same, images of varied exposure alone"
+    return Made(numbers, figure, cohort.content_hash(), told)
 
 
 def dose_response(run: Run) -> Made:
@@ -81,7 +82,7 @@ def _children(run: Run) -> Made:
     config = recipe("residual", run.preset)
     found = elsewhere.other_hospital(made["home"], away, run.preset, run.seeds, config=config)
     figure = shortcut_plots.hospitals({"Pneumonia, trained on Kermany's children": found})
-    return Made(found.numbers, figure, cohort.content_hash())
+    return Made(found.numbers, figure, cohort.content_hash(), described(config))
 
 
 def _tuberculosis(run: Run) -> Made:
@@ -115,4 +116,5 @@ def crop(run: Run) -> Made:
         cohort = run.load(smoke=300)
         small = run.load(smoke=300, image_size=crop_study.budget(run.preset).size)
     found = crop_study.crop_study(cohort, run.preset, run.seeds, small=small)
-    return Made(found.numbers, remedy_plots.crop(found), cohort.content_hash())
+    told = described(crop_study.settings(run.preset, run.seed))
+    return Made(found.numbers, remedy_plots.crop(found), cohort.content_hash(), told)

@@ -35,7 +35,9 @@ def evidence(place: str, keys: Sequence[str] | None = None) -> None:
     if found is None:
         display(HTML(f"<p>{html.escape(place)}: not recorded in this copy of the project.</p>"))
         return
-    caption = f"{answers} Recorded on {dataset}, preset {found.provenance.get('preset')}."
+    trained = found.provenance.get("recipe")
+    caption = f"{answers} Recorded on {dataset}, preset {found.provenance.get('preset')}"
+    caption += f"; {trained}." if trained else "."
     if found.image_path is not None:
         display(Image(found.image_path, metadata={"alt": caption}))
     display(HTML(f"<p>{html.escape(caption)}</p>\n{folded(found, keys)}"))

@@ -15,6 +15,7 @@ from cxrlib.report.evidence.registry import Made, Run
 from cxrlib.studies import harmonised as remedies
 from cxrlib.studies import missing_stratum as missing
 from cxrlib.studies import strata as study
+from cxrlib.training.recipes import described, recipe
 
 LABELS = Path(cxrlib.__file__).parents[1] / "figures" / "kermany" / "strata_labels.csv"
 
@@ -32,7 +33,7 @@ def strata(run: Run) -> Made:
     rest = cohort.take(np.flatnonzero(~study.first_numbers(cohort.table)))
     without_first = study.networks(rest, run.preset, run.seeds, of=cohort.images)
     numbers = study.strata(cohort.table, features, scores, labels, without_first)
-    return Made(numbers, plots.strata(numbers), cohort.content_hash())
+    return Made(numbers, plots.strata(numbers), cohort.content_hash(), _told(run))
 
 
 def strata_pictures(run: Run) -> Made:
@@ -53,7 +54,7 @@ def strata_pictures(run: Run) -> Made:
         f"answer.{Path(name).parts[0]}.{Path(name).stem}": Estimate(float(p), n=1, seeds=len(run.seeds))
         for name, p in zip(ids, answers, strict=True)
     }
-    return Made(numbers, plots.pictures(images, answers.tolist(), titles), cohort.content_hash())
+    return Made(numbers, plots.pictures(images, answers.tolist(), titles), cohort.content_hash(), _told(run))
 
 
 def missing_stratum(run: Run) -> Made:
@@ -63,7 +64,7 @@ def missing_stratum(run: Run) -> Made:
     else:
         cohort, told, _ = _with_stratum(run)
     found = missing.missing_stratum(cohort, run.preset, run.seeds)
-    return Made(told | found.numbers, plots.missing(found), cohort.content_hash())
+    return Made(told | found.numbers, plots.missing(found), cohort.content_hash(), _told(run))
 
 
 def harmonised(run: Run) -> Made:
@@ -77,7 +78,11 @@ def harmonised(run: Run) -> Made:
     found = remedies.harmonised(
         remedies.Pictures(small, large, masked), run.preset, run.seeds, arms=arms, choosing=run.seeds[:2]
     )
-    return Made(told | found.numbers, plots.harmonised(found), small.content_hash())
+    return Made(told | found.numbers, plots.harmonised(found), small.content_hash(), _told(run))
+
+
+def _told(run: Run) -> str:
+    return described(recipe("residual", run.preset))
 
 
 def _with_stratum(run: Run) -> tuple[Cohort, dict[str, Estimate], Cohort]:
