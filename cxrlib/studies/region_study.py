@@ -59,8 +59,8 @@ def network(preset: str) -> TrainConfig:
 
 def regions(
     cohort: Cohort, preset: str = "course", seeds: Sequence[int] = (0,), *,
-    views: Sequence[str] = tuple(VIEWS), config: TrainConfig | None = None, store: str | Path | None = None,
-    progress: bool | None = None, replicates: int = 1000,
+    views: Sequence[str] = tuple(VIEWS), config: TrainConfig | None = None, last: bool = False,
+    store: str | Path | None = None, progress: bool | None = None, replicates: int = 1000,
 ) -> Study:  # fmt: skip
     """Train and test the same network on each view of the same images.
 
@@ -68,8 +68,9 @@ def regions(
 
     - ``cohort``: without lung masks it gets those of :func:`cxrlib.lungs.masks.segment` if a view needs them.
     - ``views``: some of :data:`cxrlib.images.regions.VIEWS`; ``whole`` is always among them.
-    - ``config``: another recipe, whose last network is tested; None for the preset's, tested as it was at its
-      lowest validation loss.
+    - ``config``: another recipe than the preset's.
+    - ``last``: test each network as it is at the end of its training, not as it was at its lowest validation
+      loss.
     - Returns: Study: ``runs`` with ``view``, ``seed``, ``epoch``, ``val_auc``, ``test_auc``,
       ``test_accuracy`` (threshold ½); ``estimates`` named ``<view>.test_auc``, ``<view>.test_accuracy``,
       ``<view>.auc_minus_whole`` and ``<view>.accuracy_minus_whole`` (p-values are Holm's over the views), and
@@ -83,7 +84,7 @@ def regions(
     unknown = [view for view in views if view not in VIEWS]
     if unknown:
         raise ConfigError(f"There is no view {unknown[0]!r}.", remedy=f"Use some of {', '.join(VIEWS)}.")
-    last, shelf = config is not None, "shortcuts" if config is None else None
+    shelf = "shortcuts" if config is None else None
     config = network(preset) if config is None else config
     cohort = cut(cohort, IMAGES[preset])
     if cohort.lung_masks is None and set(views) & set(MASKED):
@@ -153,7 +154,7 @@ def both_recipes(shifted: Study, still: Study) -> dict[str, Estimate]:
     """What each view tells at least: the better of two recipes, by the mean validation AUC over the seeds.
 
     - ``shifted``, ``still``: of :func:`regions` with a recipe that turns and shifts images, and with one that
-      leaves every pixel in its place. Shifts help the whole image and cost a frame its places.
+      leaves every pixel in its place and stops early. Shifts help the whole image; a frame loses its places.
     - Returns: ``shifted``'s numbers; ``still``'s as ``still.…``; and of each view of both, by the better one,
       ``most.<view>.test_auc`` and ``.test_accuracy``, with ``most.<view>.is_still`` 1 or 0.
     """
