@@ -95,29 +95,35 @@ def pictures(images: np.ndarray, answers: Sequence[float], rows: Sequence[str]) 
     return figure
 
 
-def missing(study: Study) -> Figure:
-    """Right calls in the stratum and among the others, against the share of its healthy that is missing."""
-    numbers, at = study.numbers, [100 * share for share in sorted(study.runs["share"].unique())]
-    figure, axes = plt.subplots(1, 2, figsize=(10, 3.9), layout="constrained")
-    panels = (
-        ("healthy.stratum.specificity", "healthy, in the stratum", VERMILLION, "o-"),
-        ("healthy.others.specificity", "healthy, others", BLUE, "s--"),
-        ("ill.stratum.sensitivity", "ill, in the stratum", GREY, "^:"),
-    ), (
-        ("stratum.test_auc", "within the stratum", VERMILLION, "o-"),
-        ("others.test_auc", "among the others", BLUE, "s--"),
-    )  # fmt: skip
-    for ax, lines in zip(axes, panels, strict=True):
-        for key, label, colour, style in lines:
-            found = [numbers[f"missing_{percent:.0f}.{key}"] for percent in at]
-            values = [e.value for e in found]
-            ax.errorbar(at, values, yerr=_arms(found), fmt=style, color=colour, label=label)
-        ax.set(xlabel="of the stratum's healthy, missing from training", xticks=at)
-        ax.xaxis.set_major_formatter(PercentFormatter(100, decimals=0))
-        ax.legend(loc="lower left")
-    axes[0].set(title="Called right at ½", ylabel="share (95% interval)", ylim=(0, 1.03))
-    axes[0].yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    axes[1].set(title="AUC", ylabel="AUC (95% interval)")
+_STRATA = {
+    "letter": "A small R low in the image",
+    "contrast": "The fifth of the images with the most contrast",
+    "archive": "Phantoms that a second archive stores",
+}
+
+
+def missing(found: Mapping[str, Study]) -> Figure:
+    """Right calls in each stratum and among the others, against the share of its healthy that is missing."""
+    figure, axes = plt.subplots(
+        1, len(found), figsize=(5.4 * len(found), 4.1), layout="constrained", squeeze=False, sharey=True
+    )
+    for ax, (name, study) in zip(axes[0], found.items(), strict=True):
+        numbers, at = study.numbers, [100 * share for share in sorted(study.runs["share"].unique())]
+        for key, label, colour, style, shift in (
+            ("healthy.stratum.specificity", "healthy, in the stratum", VERMILLION, "o-", -0.6),
+            ("healthy.others.specificity", "healthy, others", BLUE, "s--", 0.6),
+            ("ill.stratum.sensitivity", "ill, in the stratum", GREY, "^:", 0.0),
+        ):
+            drawn = [numbers[f"missing_{percent:.0f}.{key}"] for percent in at]
+            ax.errorbar(
+                np.array(at) + shift, [e.value for e in drawn], yerr=_arms(drawn), fmt=style, color=colour,
+                label=label,
+            )  # fmt: skip
+        ax.set(title=_STRATA[name], xlabel="of its healthy, missing from training", xticks=at, ylim=(0, 1.03))
+        ax.set_xticklabels([f"{percent:.0f}%" for percent in at], rotation=45)
+    axes[0, 0].set_ylabel("called right at ½ (95% interval)")
+    axes[0, 0].yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
     return figure
 
 

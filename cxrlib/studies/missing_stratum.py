@@ -1,8 +1,9 @@
 """A stratum of both classes whose healthy patients are taken from training: what becomes of its healthy.
 
 What a second machine does to Kermany's official test is made again on purpose, where the truth is known:
-the same images are asked about whether training had their like or not. On real radiographs the stratum is
-told by a small R that lies low in the image; of phantoms it is what a second archive stores.
+the same images are asked about whether training had their like or not. Real radiographs have two strata, one
+told by a small R that lies low in the image, and the fifth of the images whose greys spread most; of phantoms
+it is what a second archive stores.
 """
 
 from __future__ import annotations
@@ -71,6 +72,15 @@ def detect(
         "detector.sensitivity": proportion(int(held_out[yes].sum()), int(yes.sum())),
         "detector.specificity": proportion(int((~held_out[~yes]).sum()), int((~yes).sum())),
     }
+
+
+def contrasty(cohort: Cohort, share: float = 0.2) -> np.ndarray:
+    """The share of the images whose greys spread most, by the standard deviation, bool (N,).
+
+    The limit is that of the images outside the official test.
+    """
+    spread = np.array([image.std() for image in cohort.images])
+    return spread >= np.quantile(spread[(cohort.table["split"] != "test").to_numpy()], 1 - share)
 
 
 def phantoms(preset: str, image_size: int, seed: int = 0) -> Cohort:

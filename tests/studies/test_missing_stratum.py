@@ -75,7 +75,15 @@ def test_the_study_trains_at_each_share_and_its_figure_shows_them(cohort):
     )
     assert numbers["missing_100_minus_0.healthy.stratum.specificity"].value == pytest.approx(drop)
     assert numbers["asked.healthy.stratum"].value > 5
-    assert len(plots.missing(found).axes) == 2
+    assert len(plots.missing({"letter": found, "contrast": found}).axes) == 2
+
+
+def test_the_contrasty_are_those_whose_greys_spread_most(cohort):
+    inside = missing.contrasty(cohort)
+    training = (cohort.table["split"] != "test").to_numpy()
+    assert inside[training].mean() == pytest.approx(0.2, abs=0.01)
+    spread = cohort.images.reshape(len(cohort), -1).std(axis=1)
+    assert spread[inside].min() >= spread[~inside].max()
 
 
 def test_phantoms_have_a_stratum_of_both_classes():

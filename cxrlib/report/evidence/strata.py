@@ -58,13 +58,20 @@ def strata_pictures(run: Run) -> Made:
 
 
 def missing_stratum(run: Run) -> Made:
-    told: dict[str, Estimate] = {}
+    numbers: dict[str, Estimate] = {}
     if run.dataset == "phantom":
         cohort = missing.phantoms(run.preset, run.image_size, run.seed)
+        strata = {"archive": cohort.table["stratum"].to_numpy()}
     else:
-        cohort, told, _ = _with_stratum(run)
-    found = missing.missing_stratum(cohort, run.preset, run.seeds)
-    return Made(told | found.numbers, plots.missing(found), cohort.content_hash(), _told(run))
+        cohort, numbers, _ = _with_stratum(run)
+        strata = {"letter": cohort.table["stratum"].to_numpy(), "contrast": missing.contrasty(cohort)}
+    found = {
+        name: missing.missing_stratum(cohort.with_columns(stratum=inside), run.preset, run.seeds)
+        for name, inside in strata.items()
+    }
+    for name, one in found.items():
+        numbers |= {f"{name}.{key}": e for key, e in one.numbers.items()}
+    return Made(numbers, plots.missing(found), cohort.content_hash(), _told(run))
 
 
 def harmonised(run: Run) -> Made:
