@@ -187,6 +187,8 @@ STUDIES: dict[str, Entry] = {
               ("kermany", "phantom"), "strata:missing_stratum", 64, seeded=True),
         Entry("harmonised", "What keeps a network from calling a stratum ill whose healthy it never saw?",
               _KERMANY, "strata:harmonised", 64, seeded=True),
+        Entry("radiographs", "What do a healthy chest and a pneumonia look like, and PA beside AP?", _KERMANY,
+              "radiographs:radiographs", 256, folders={"kermany": ("data_dir", "nih_dir")}),
         Entry("hospitals", "What is left of the AUC at another hospital?",
               ("kermany", "lung_masks", "phantom"), "shortcuts:hospitals", 64, seeded=True,
               folders={"kermany": ("data_dir", "nih_dir")}),
