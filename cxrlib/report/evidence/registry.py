@@ -150,7 +150,7 @@ STUDIES: dict[str, Entry] = {
               seeded=True),
         Entry("plausible", "How often is a lung mask plausible, with and without pneumonia?", _KERMANY,
               "lungs:plausible", 128, anywhere=True),
-        Entry("first_network", "What does LeNet reach on phantoms?", _PHANTOM, "networks:first_network", 64),
+        Entry("first_network", "What does LeNet reach on validation phantoms?", _PHANTOM, "networks:first_network", 64),
         Entry("official_test", "What do three networks reach on the test images?", _KERMANY,
               "networks:official_test", **_PLAIN),
         Entry("roc", "What are the residual network's ROC and precision–recall curves?", _KERMANY,
