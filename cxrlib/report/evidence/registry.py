@@ -121,15 +121,11 @@ _PLAIN: dict[str, Any] = {"image_size": 64, "anywhere": True, "seeded": True}
 STUDIES: dict[str, Entry] = {
     entry.name: entry
     for entry in (
-        Entry("findings", "How often is each finding on NIH's reports?", _NIH, "tables:findings", 0),
-        Entry("cooccurrence", "Which findings keep company?", _NIH, "tables:cooccurrence", 0),
         Entry("images_per_patient", "How unevenly are images spread over patients?", _NIH,
               "tables:images_per_patient", 0),
         Entry("age", "How old are the patients?", _NIH, "tables:age", 0),
         Entry("view_prevalence", "How much more frequent is the label on AP than on PA films?",
               _NIH, "tables:view_prevalence", 0),
-        Entry("follow_up_prevalence", "How does the label depend on the number of the visit?", _NIH,
-              "tables:follow_up_prevalence", 0),
         Entry("label_noise", "How far do radiologists agree with labels mined from reports?", _NIH,
               "tables:label_noise", 0),
         Entry("pixel_free", "What AUC do the columns of a published table reach without a pixel?",
@@ -150,7 +146,8 @@ STUDIES: dict[str, Entry] = {
               seeded=True),
         Entry("plausible", "How often is a lung mask plausible, with and without pneumonia?", _KERMANY,
               "lungs:plausible", 128, anywhere=True),
-        Entry("first_network", "What does LeNet reach on validation phantoms?", _PHANTOM, "networks:first_network", 64),
+        Entry("first_network", "What does LeNet reach on validation phantoms?", _PHANTOM,
+              "networks:first_network", 64),
         Entry("official_test", "What do three networks reach on the test images?", _KERMANY,
               "networks:official_test", **_PLAIN),
         Entry("roc", "What are the residual network's ROC and precision–recall curves?", _KERMANY,
