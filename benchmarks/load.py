@@ -80,8 +80,6 @@ def table(folder: Path) -> dict:
     raw.to_csv(folder / "table.csv", index=False)
     began = time.monotonic()
     nih = nih_tables.metadata(folder / "table.csv", check=False)
-    eda.lift(eda.cooccurrence(nih, nih_tables.FINDINGS), len(nih))
-    eda.finding_counts(nih, nih_tables.FINDINGS)
     eda.concentration(eda.images_per_patient(nih))
     eda.image_split_leakage(nih)
     for column in ("view", "sex"):

@@ -13,48 +13,12 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from cxrlib.datasets.nih_tables import FINDINGS
-from cxrlib.errors import DataError
 from cxrlib.evaluation.metrics import Estimate, auc, proportion
 from cxrlib.evaluation.resampling import LEVEL, check_patients, draw_patients
 
 _ACQUISITION = (
     "view", "age", "sex", "follow_up", "site", "original_width", "original_height", "pixel_spacing",
 )  # fmt: skip
-
-
-def finding_counts(table: pd.DataFrame, findings: Sequence[str]) -> pd.DataFrame:
-    """How often each finding occurs, and how often it is the only one.
-
-    Returns a DataFrame indexed by finding, most frequent first: ``images``, ``share`` (of all images),
-    ``patients``, ``alone`` (images with no other finding).
-    """
-    marks = _marks(table, findings)
-    single = marks.sum(axis=1) == 1
-    rows = {
-        finding: {
-            "images": int(marks[:, i].sum()),
-            "share": float(marks[:, i].mean()),
-            "patients": int(table["patient_id"][marks[:, i]].nunique()),
-            "alone": int((marks[:, i] & single).sum()),
-        }
-        for i, finding in enumerate(findings)
-    }
-    return pd.DataFrame.from_dict(rows, orient="index").sort_values("images", ascending=False)
-
-
-def cooccurrence(table: pd.DataFrame, findings: Sequence[str]) -> pd.DataFrame:
-    """Images that carry both findings; the diagonal counts the images of one. Square, symmetric, int."""
-    marks = _marks(table, findings).astype(np.int64)
-    return pd.DataFrame(marks.T @ marks, index=list(findings), columns=list(findings))
-
-
-def lift(counts: pd.DataFrame, images: int) -> pd.DataFrame:
-    """Co-occurrence over what independence would give: 1 is chance, NaN on the diagonal."""
-    single = np.diag(counts).astype(float)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        ratio = counts.to_numpy() * images / np.outer(single, single)
-    np.fill_diagonal(ratio, np.nan)
-    return pd.DataFrame(ratio, index=counts.index, columns=counts.columns)
 
 
 def images_per_patient(table: pd.DataFrame) -> pd.Series:
@@ -216,33 +180,6 @@ def agreement_estimates(table: pd.DataFrame, names: Sequence[str]) -> dict[str, 
     }
 
 
-def table_by_label(table: pd.DataFrame, columns: Sequence[str], label: str = "label") -> pd.DataFrame:
-    """Each column's mean without and with the label, and how far apart they are.
-
-    A column of numbers or booleans is one row; of categories, one row a category (as shares), the first only
-    where there are two. Returns a DataFrame indexed by column (``view = AP``): ``without``, ``with``,
-    ``difference`` (in units of the pooled standard deviation; 0.2 is small, 0.8 large).
-    """
-    positive = table[label].to_numpy() == 1
-    described = {}
-    for column in columns:
-        values = table[column]
-        if pd.api.types.is_numeric_dtype(values) or pd.api.types.is_bool_dtype(values):
-            described[column] = values.astype(float)
-        else:
-            categories = sorted(values.dropna().unique())
-            # Of two, one says it all.
-            for category in categories if len(categories) > 2 else categories[:1]:
-                described[f"{column} = {category}"] = (values == category).astype(float)
-    rows = {}
-    for name, values in described.items():
-        without, with_label = values[~positive], values[positive]
-        spread = np.sqrt((without.var() + with_label.var()) / 2)
-        difference = (with_label.mean() - without.mean()) / spread if spread > 0 else 0.0
-        rows[name] = {"without": without.mean(), "with": with_label.mean(), "difference": difference}
-    return pd.DataFrame.from_dict(rows, orient="index")
-
-
 def metadata_columns(table: pd.DataFrame) -> list[str]:
     """The columns that describe how, when and of whom an image was taken, and that vary.
 
@@ -303,13 +240,3 @@ def _cells(table: pd.DataFrame, by: str | pd.Series, label: str) -> tuple[pd.Ind
     cells[rows, codes], cells[rows, len(levels) + codes] = 1.0, labels
     patients = table["patient_id"].to_numpy()[known] if "patient_id" in table else rows
     return pd.Index(levels, name=groups.name), cells, patients
-
-
-def _marks(table: pd.DataFrame, findings: Sequence[str]) -> np.ndarray:
-    missing = [finding for finding in findings if finding not in table]
-    if missing:
-        raise DataError(
-            f"The table has no column {', '.join(map(repr, missing))}.",
-            remedy="Name findings that the table has, one bool column each.",
-        )
-    return table[list(findings)].to_numpy(dtype=bool)

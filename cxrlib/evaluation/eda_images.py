@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import pandas as pd
 
 from cxrlib.cohort import Cohort
 from cxrlib.errors import DataError
@@ -27,22 +26,6 @@ def class_means(cohort: Cohort, per_class: int = 2000) -> tuple[np.ndarray, np.n
         variances.append(stack.var(axis=0, dtype=np.float64))
     spread = np.sqrt((variances[0] + variances[1]) / 2)
     return means[0], means[1], (means[1] - means[0]) / np.maximum(spread, 1.0)
-
-
-def intensity_histograms(cohort: Cohort, bins: int = 64, per_class: int = 2000) -> pd.DataFrame:
-    """Share of pixels at each grey level, by class.
-
-    Returns a DataFrame indexed by the bin's lower edge (0–255): ``without``, ``with``; each column sums to
-    one.
-    """
-    edges = np.linspace(0, 256, bins + 1)
-    columns = {}
-    for name, value in (("without", 0), ("with", 1)):
-        rows = _evenly(np.flatnonzero(cohort.labels == value), per_class)
-        levels = np.bincount(cohort.images[rows].ravel(), minlength=256)
-        counts = np.histogram(np.arange(256), bins=edges, weights=levels)[0]
-        columns[name] = counts / max(counts.sum(), 1)
-    return pd.DataFrame(columns, index=pd.Index(edges[:-1], name="grey level"))
 
 
 def border(shape: tuple[int, int], width: float = 0.1) -> np.ndarray:

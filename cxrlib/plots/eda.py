@@ -13,45 +13,6 @@ from cxrlib.plots.style import BLACK, BLUE, GREY, as_text
 from cxrlib.plots.style import VERMILLION as ORANGE
 
 
-def findings(counts: pd.DataFrame, highlight: str = "Pneumonia", ax: Axes | None = None) -> Axes:
-    """Bars of images a finding (:func:`.finding_counts`); the dark part has no other finding."""
-    ax = ax or plt.subplots(figsize=(7.5, 4.6), layout="constrained")[1]
-    rows = counts.iloc[::-1]
-    names = [_words(name) for name in rows.index]
-    colours = [ORANGE if name == highlight else BLUE for name in rows.index]
-    ax.barh(names, rows["images"], color=colours, alpha=0.35)
-    ax.barh(names, rows["alone"], color=colours)
-    for name, images, share in zip(names, rows["images"], rows["share"], strict=True):
-        ax.annotate(
-            f"{images:,} ({share:.1%})", (images, name), (4, 0), textcoords="offset points", va="center"
-        )
-    ax.set(title="Images with each finding (dark: with no other)", xlabel="images")
-    ax.set_xlim(0, counts["images"].max() * 1.22)
-    _bare(ax)
-    return ax
-
-
-def lift(ratios: pd.DataFrame, ax: Axes | None = None) -> Axes:
-    """Heat map of co-occurrence over chance (:func:`.lift`), on a logarithmic colour scale."""
-    ax = ax or plt.subplots(figsize=(8.2, 7.0), layout="constrained")[1]
-    with np.errstate(divide="ignore"):
-        logs = np.log2(ratios.to_numpy())
-    drawn = ax.imshow(np.ma.masked_invalid(np.clip(logs, -3, 3)), cmap="PuOr_r", vmin=-3, vmax=3)
-    names = [_words(name) for name in ratios.index]
-    ax.set_xticks(range(len(names)), names, rotation=90)
-    ax.set_yticks(range(len(names)), names)
-    for (row, column), value in np.ndenumerate(ratios.to_numpy()):
-        if np.isfinite(value):
-            colour = "white" if abs(np.clip(np.log2(max(value, 1e-9)), -3, 3)) > 2 else BLACK
-            ax.text(column, row, f"{value:.1f}", ha="center", va="center", fontsize=7.5, color=colour)
-    bar = ax.figure.colorbar(drawn, ax=ax, shrink=0.7, ticks=[-3, -2, -1, 0, 1, 2, 3])
-    bar.set_ticklabels(["≤⅛", "¼", "½", "1", "2", "4", "≥8"])
-    bar.set_label("times as often together as by chance")
-    ax.set_title("Which findings keep company")
-    ax.grid(False)
-    return ax
-
-
 def images_per_patient(sizes: pd.Series, curve: pd.DataFrame, axes: Sequence[Axes] | None = None) -> Axes:
     """How many images patients have, and the share of images that the busiest patients hold; two axes."""
     if axes is None:
@@ -170,42 +131,6 @@ def class_means(without: np.ndarray, with_label: np.ndarray, effect: np.ndarray)
     for ax in axes:
         ax.set_axis_off()
     return axes[0]
-
-
-def intensities(shares: pd.DataFrame, ax: Axes | None = None) -> Axes:
-    """Grey levels by class (:func:`cxrlib.evaluation.eda_images.intensity_histograms`)."""
-    ax = ax or plt.subplots(figsize=(6.5, 3.0), layout="constrained")[1]
-    for column, colour, style in (("without", BLUE, "-"), ("with", ORANGE, "--")):
-        ax.step(
-            shares.index,
-            shares[column],
-            where="post",
-            color=colour,
-            linestyle=style,
-            label=f"{column} pneumonia",
-        )
-    ax.set(
-        title="Grey levels by class", xlabel="grey level (0–255)", ylabel="share of pixels", ylim=(0, None)
-    )
-    ax.legend(frameon=False)
-    _bare(ax)
-    return ax
-
-
-def differences(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
-    """Standardised differences between the classes (:func:`.table_by_label`), largest on top."""
-    ax = ax or plt.subplots(figsize=(6.5, 0.32 * len(table) + 1.4), layout="constrained")[1]
-    ordered = table.reindex(table["difference"].abs().sort_values().index)
-    colours = [ORANGE if value > 0 else BLUE for value in ordered["difference"]]
-    ax.barh([_words(name) for name in ordered.index], ordered["difference"], color=colours)
-    ax.axvline(0, color=BLACK, linewidth=0.8)
-    ax.set(title="Columns by label", xlabel="pneumonia minus the others (standard deviations)")
-    _bare(ax)
-    return ax
-
-
-def _words(name: str) -> str:
-    return as_text(name).replace("_", " ")
 
 
 def _bare(ax: Axes) -> None:

@@ -28,22 +28,9 @@ def small():
     )
 
 
-def test_finding_counts_and_cooccurrence_of_six_images_by_hand(small):
-    counts = eda.finding_counts(small, ["X", "Y"])
-    assert counts.loc["X"].to_dict() == {"images": 3, "share": 0.5, "patients": 2, "alone": 2}
-    together = eda.cooccurrence(small, ["X", "Y"])
-    assert together.to_numpy().tolist() == [[3, 1], [1, 2]]
-    assert eda.lift(together, 6).loc["X", "Y"] == pytest.approx(1 * 6 / (3 * 2))
-
-
 def test_nih_pneumonia_is_labelled_alone_on_322_images(nih):
     # Counted in the published file: grep -c ',Pneumonia,' Data_Entry_2017_v2020.csv
-    assert eda.finding_counts(nih, nih_tables.FINDINGS).loc["Pneumonia", "alone"] == 322
-
-
-def test_unknown_finding_is_named(small):
-    with pytest.raises(DataError, match="'Z'"):
-        eda.cooccurrence(small, ["X", "Z"])
+    assert (nih[list(nih_tables.FINDINGS)].sum(axis=1) == 1)[nih["Pneumonia"]].sum() == 322
 
 
 def test_lorenz_curve_of_equal_patients_is_the_diagonal():
@@ -126,13 +113,6 @@ def test_any_of_several_mined_labels_counts(small):
     assert (row["tp"], row["fp"], row["fn"], row["tn"]) == (4, 0, 0, 2)
 
 
-def test_standardised_difference_of_a_shift_by_one_deviation_is_one():
-    rng = np.random.default_rng(0)
-    labels = np.repeat([0, 1], 20_000)
-    table = pd.DataFrame({"label": labels, "age": rng.normal(50 + 10 * labels, 10)})
-    assert eda.table_by_label(table, ["age"]).loc["age", "difference"] == pytest.approx(1, abs=0.03)
-
-
 def test_columns_that_give_the_label_away_are_not_metadata(nih):
     table = nih.assign(split="train", subtype="viral", constant=True, marker=nih["view"] == "AP")
     columns = eda.metadata_columns(table)
@@ -159,13 +139,6 @@ def test_class_means_differ_where_the_lesion_is_and_nowhere_else():
 def test_class_means_of_one_class_is_an_error():
     with pytest.raises(DataError, match="no image with label 1"):
         eda_images.class_means(_cohort(np.zeros((3, 4, 4), np.uint8), [0, 0, 0]))
-
-
-def test_histograms_sum_to_one_and_put_black_first_and_white_last():
-    images = np.zeros((2, 4, 4), np.uint8)
-    images[1] = 255
-    shares = eda_images.intensity_histograms(_cohort(images, [0, 1]), bins=32)
-    assert shares["without"].iloc[0] == 1 and shares["with"].iloc[-1] == 1
 
 
 def test_border_of_ten_by_ten_is_36_pixels():

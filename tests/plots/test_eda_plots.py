@@ -5,11 +5,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from drawing import texts
-from matplotlib.colors import to_hex
 
 from cxrlib.evaluation import eda
 from cxrlib.plots import eda as eda_plots
-from cxrlib.plots.style import BLUE, VERMILLION
 
 pytestmark = pytest.mark.usefixtures("styled")
 
@@ -21,41 +19,6 @@ def legend(ax):
 def bars(container):
     """(value, low, high) of each point with an error bar; either direction."""
     return [tuple(ends.T[int(np.ptp(ends[:, 1]) > 0)]) for ends in container[2][0].get_segments()]
-
-
-COUNTS = pd.DataFrame(
-    {"images": [1200, 300], "share": [0.6, 0.15], "alone": [500, 100]},
-    index=["Pneumonia", "Pleural_Thickening"],
-)
-
-
-def test_findings_are_bars_with_their_counts_the_first_on_top():
-    ax = eda_plots.findings(COUNTS)
-    everything, alone = ax.containers
-    assert [bar.get_width() for bar in everything] == [300, 1200]
-    assert [bar.get_width() for bar in alone] == [100, 500]
-    assert [to_hex(bar.get_facecolor()).upper() for bar in alone] == [BLUE, VERMILLION]
-    assert [t.get_text() for t in ax.get_yticklabels()] == ["Pleural Thickening", "Pneumonia"]
-    assert {"1,200 (60.0%)", "300 (15.0%)", "images"} <= set(texts(ax))
-    assert ax.get_xlim()[1] > 1200  # room for the number
-
-
-def test_the_highlighted_finding_is_the_one_asked_for():
-    ax = eda_plots.findings(COUNTS, highlight="Pleural_Thickening")
-    colours = [to_hex(bar.get_facecolor()).upper() for bar in ax.containers[1]]
-    assert colours == [VERMILLION, BLUE]
-
-
-def test_lift_is_coloured_by_its_logarithm_between_an_eighth_and_eight():
-    names = ["A_b", "C"]
-    ax = eda_plots.lift(pd.DataFrame([[np.nan, 16.0], [0.0, 2.0]], index=names, columns=names))
-    shown = ax.images[0].get_array()
-    assert shown.mask.tolist() == [[True, False], [False, False]]
-    assert shown.compressed().tolist() == [3, -3, 1]
-    assert [t.get_text() for t in ax.texts] == ["16.0", "0.0", "2.0"]
-    assert [to_hex(t.get_color()) for t in ax.texts] == ["#ffffff", "#ffffff", "#222222"]
-    assert [t.get_text() for t in ax.get_xticklabels()] == ["A b", "C"]
-    assert {"≤⅛", "≥8", "times as often together as by chance"} <= set(texts(ax))
 
 
 def per_patient(sizes):
@@ -196,31 +159,9 @@ def test_classes_that_do_not_differ_are_not_blown_up():
     assert ax.figure.axes[2].images[0].get_clim() == (-0.05, 0.05)
 
 
-def test_grey_levels_have_a_line_a_class():
-    shares = pd.DataFrame({"without": [0.75, 0.25], "with": [0.5, 0.5]}, index=[0.0, 128.0])
-    ax = eda_plots.intensities(shares)
-    assert [line.get_ydata().tolist() for line in ax.lines] == [[0.75, 0.25], [0.5, 0.5]]
-    assert legend(ax) == ["without pneumonia", "with pneumonia"]
-    assert ax.get_ylim()[0] == 0 and "grey level (0–255)" in texts(ax)
-
-
-def test_the_largest_difference_is_on_top_whatever_its_sign():
-    table = pd.DataFrame({"difference": [0.1, -0.9, 0.4]}, index=["age", "view_PA", "cost $"])
-    ax = eda_plots.differences(table)
-    (container,) = ax.containers
-    assert [bar.get_width() for bar in container] == [0.1, 0.4, -0.9]
-    assert [to_hex(bar.get_facecolor()).upper() for bar in container] == [VERMILLION, VERMILLION, BLUE]
-    assert [t.get_text() for t in ax.get_yticklabels()] == ["age", r"cost \$", "view PA"]
-    assert "Columns by label" in texts(ax)
-
-
 DRAWN = {
-    "findings": (COUNTS,),
     "ages": (pd.DataFrame({"view": ["PA", "AP"], "age": [50, 60]}),),
-    "intensities": (pd.DataFrame({"without": [1.0], "with": [1.0]}, index=[0.0]),),
-    "differences": (pd.DataFrame({"difference": [0.1]}, index=["age"]),),
     "prevalence": (groups([0.2, 0.3]), "By sex", "sex"),
-    "lift": (pd.DataFrame([[1.0]], index=["A"], columns=["A"]),),
 }
 
 

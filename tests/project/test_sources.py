@@ -24,6 +24,14 @@ def test_every_picture_of_the_strata_is_listed_and_every_one_listed_is_shown():
     assert keys == set(numbers) and len(listed) == 16
 
 
+def test_every_radiograph_of_the_first_look_is_listed_and_every_one_listed_is_shown():
+    numbers = json.loads((FIGURES / "kermany/radiographs.json").read_text(encoding="utf-8"))["numbers"]
+    rows = [row for row in ROWS if row[0] == "kermany/radiographs.png"]
+    assert {f"label.{Path(name).stem}" for _, name, *_ in rows} == set(numbers) and len(rows) == 6
+    assert {licence for _, name, licence, _ in rows if "/" not in name} == {"no restriction on use"}
+    assert {licence for _, name, licence, _ in rows if "/" in name} == {"CC BY 4.0"}
+
+
 def test_every_picture_names_its_licence_and_where_print_was_painted_over():
     labels = pd.read_csv(FIGURES / "kermany/strata_labels.csv").set_index("image_id")
     for _, name, licence, changes in ROWS:

@@ -27,21 +27,6 @@ PUBLISHED = {"ChestX-ray8 (Wang 2017)": 0.633, "CheXNet (Rajpurkar 2017)": 0.768
 """AUCs that networks which saw NIH's pixels reported for pneumonia."""
 
 
-def findings(run: Run) -> Made:
-    nih = nih_tables.metadata()
-    counts = eda.finding_counts(nih, nih_tables.FINDINGS)
-    numbers: dict[str, Any] = {f"{finding}.images": n for finding, n in counts["images"].items()}
-    return Made(numbers | {"no_finding.images": nih["no_finding"].sum()}, eda_plots.findings(counts))
-
-
-def cooccurrence(run: Run) -> Made:
-    nih = nih_tables.metadata()
-    together = eda.cooccurrence(nih, nih_tables.FINDINGS)
-    names = list(together.columns)
-    numbers = {f"{a}.{b}": together[b][a] for i, a in enumerate(names) for b in names[i:]}
-    return Made(numbers, eda_plots.lift(eda.lift(together, len(nih))))
-
-
 def images_per_patient(run: Run) -> Made:
     nih = nih_tables.metadata()
     sizes = eda.images_per_patient(nih)
@@ -92,17 +77,6 @@ def view_prevalence(run: Run) -> Made:
     }
     numbers |= eda.prevalence_estimates(by_view, "nih.") | eda.prevalence_estimates(by_view_rsna, "rsna.")
     return Made(numbers, axes[0])
-
-
-def follow_up_prevalence(run: Run) -> Made:
-    nih = nih_tables.metadata()
-    names = ["0", "1", "2–3", "4–7", "8–15", "16–31", "32–63", "64+"]
-    visits = pd.cut(nih["follow_up"], [0, 1, 2, 4, 8, 16, 32, 64, 1000], right=False, labels=names)
-    by_visit = eda.prevalence_by(nih, visits, replicates=_replicates(run), seed=run.seed)
-    title = "Pneumonia label by follow-up number"
-    axis = eda_plots.prevalence(by_visit, title, "images before this one", overall=nih["label"].mean())
-    plt.gcf().set_size_inches(9, 3.4)
-    return Made(eda.prevalence_estimates(by_visit, "images_"), axis)
 
 
 def label_noise(run: Run) -> Made:
