@@ -3,22 +3,24 @@
 import pytest
 
 CHAPTER = "04_error_analysis"
+HITS = "sensitivity * prevalence"
 PPV = {
     None: "Replace the dots",
     "return sensitivity / (sensitivity + 1 - specificity)": "Weigh the ill",
-    "return sensitivity * prevalence / (sensitivity * prevalence + specificity * (1 - prevalence))": "the rest",
-    "return sensitivity * prevalence": "Divide by all alarms",
+    f"return {HITS} / ({HITS} + specificity * (1 - prevalence))": "alarmed is the rest",
+    f"return {HITS}": "Divide by all alarms",
     "return 100 * 0.09 / 0.27": "A share, please",
     "return 0.72 / (0.72 + 0.01)": "all-clear",
     "return prevalence": "The ill who are alarmed",
 }
+MISSED, ALARMED = "(p[labels == 1] < c).sum()", "(p[labels == 0] >= c).sum()"
 CHEAPEST = {
     None: "Replace the dots",
-    "return min(p, key=lambda cut: (p[labels == 1] < cut).sum() + (p[labels == 0] >= cut).sum())": "ten times",
-    "return int(np.argmin([10 * (p[labels == 1] < c).sum() + (p[labels == 0] >= c).sum() for c in p]))": "place",
-    "return min(10 * (p[labels == 1] < c).sum() + (p[labels == 0] >= c).sum() for c in p)": "That is the cost",
-    "return min(p, key=lambda cut: 10 * (p[labels == 1] < cut).sum())": "Everybody is alarmed",
-    "return min(p, key=lambda c: 10 * (p[labels == 1] <= c).sum() + (p[labels == 0] > c).sum())": "p >= cut",
+    f"return min(p, key=lambda c: {MISSED} + {ALARMED})": "ten times",
+    f"return int(np.argmin([10 * {MISSED} + {ALARMED} for c in p]))": "not its place",
+    f"return min(10 * {MISSED} + {ALARMED} for c in p)": "That is the cost",
+    f"return min(p, key=lambda c: {MISSED})": "Everybody is alarmed",
+    "return min(p, key=lambda c: 10 * (p[labels == 1] <= c).sum() + (p[labels == 0] > c).sum())": "p >= c",
     "return p.max()": "Try every p",
 }
 
