@@ -1,4 +1,4 @@
-"""The figures of the notebook 02_preprocessing: steps, site tests, lung masks and how good they are."""
+"""Figures of preprocessing: site tests, and how good lung masks are."""
 
 from __future__ import annotations
 
@@ -11,31 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from cxrlib.evaluation.metrics import Estimate
-from cxrlib.plots.style import BLACK, BLUE, GREY, VERMILLION, dots, picture, rows_on
-
-
-def before_after(before: np.ndarray, after: np.ndarray, title: str = "") -> Figure:
-    """Images above and below, one column each, and the histogram of all of them beside each row.
-
-    ``before``, ``after``: uint8, (N, H, W) and (N, H', W'), a handful of images.
-    """
-    count = len(before)
-    size = (1.55 * count + 2.6, 3.9)
-    figure, axes = plt.subplots(
-        2, count + 1, figsize=size, layout="constrained", width_ratios=[1] * count + [1.5]
-    )
-    for row, (name, images) in enumerate((("before", before), ("after", after))):
-        for column, image in enumerate(images):
-            picture(axes[row, column], image)
-        axes[row, 0].set_ylabel(name)
-        ax = axes[row, count]
-        ax.hist(images.ravel(), bins=np.arange(0, 257, 8), color=BLUE, density=True)
-        ax.set(yticks=[], xlim=(0, 256), xticks=(0, 128, 255))
-        if row:
-            ax.set_xlabel("grey value")
-    if title:
-        figure.suptitle(title, x=0.01, ha="left", fontweight="bold", fontsize=12.5)
-    return figure
+from cxrlib.plots.style import BLACK, BLUE, GREY, VERMILLION, dots, rows_on
 
 
 def dice_by_image(study: pd.DataFrame, numbers: Mapping[str, Estimate], names: Mapping[str, str]) -> Figure:

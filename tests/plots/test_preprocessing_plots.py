@@ -7,7 +7,7 @@ import pytest
 
 from cxrlib.evaluation.metrics import Estimate
 from cxrlib.lungs.study import dice_numbers, share
-from cxrlib.plots.preprocessing import before_after, dice_by_image, site_auc
+from cxrlib.plots.preprocessing import dice_by_image, site_auc
 
 
 @pytest.fixture(autouse=True)
@@ -78,10 +78,3 @@ def test_an_auc_without_an_interval_is_a_point_alone():
     (bars,) = ax.containers[0][2]
     (bar,) = bars.get_segments()
     assert bar[:, 0] == pytest.approx([0.9, 0.9])
-
-
-def test_before_and_after_stand_one_above_the_other():
-    images = np.zeros((3, 8, 8), np.uint8)
-    figure = before_after(images, images + 200, title="step")
-    assert len(figure.axes) == 2 * 4
-    assert figure.axes[4].images[0].get_array().max() == 200
