@@ -1,4 +1,4 @@
-"""Figures of error analysis: each takes what a study returns, and returns the figure."""
+"""The figures on errors and heat maps: each takes what a study returns, and returns the figure."""
 
 from __future__ import annotations
 
