@@ -14,7 +14,7 @@ BORDER = {
 ALARMS = "(machine.n * (1 - machine.value) + others.n * (1 - others.value))"
 EXPLAINED = {
     None: "Replace the dots",
-    f"machine.n * (1 - machine.value) / {ALARMS}": "above the others' rate",
+    f"machine.n * (1 - machine.value) / {ALARMS}": "leave those out",
     "machine.n / (machine.n + others.n)": "not of the false alarms",
     "machine.n * (others.value - machine.value)": "divide it by all false alarms",
     "others.value - machine.value": "a difference of rates",
