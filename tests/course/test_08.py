@@ -13,7 +13,6 @@ CROP = {
 DRAWS = {
     None: "Replace the dots",
     "len(groups) / np.bincount(groups).min()": "a quarter of the draws, not all",
-    "len(groups) / 4": "How many to each of its images",
     "np.bincount(groups).min() / (len(groups) / 4)": "The other way up",
     "1.0": "over the group's images",
 }
