@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
-import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from cxrlib.cohort import Cohort
 from cxrlib.plots.common import differences
-from cxrlib.plots.style import BLACK, BLUE, GREEN, GREY, ORANGE, VERMILLION, limits, picture, rows_on
+from cxrlib.plots.style import BLUE, GREEN, GREY, ORANGE, VERMILLION, picture
 from cxrlib.studies.crop_study import LEFT, TITLES
 from cxrlib.studies.remedies import REMEDIES
 from cxrlib.studies.study import Study
@@ -98,22 +97,3 @@ def crop(study: Study) -> Figure:
         {"val_auc": "Validation AUC", "test_auc": "Test AUC", "test_accuracy": "Test accuracy at ½"},
         "difference to the whole image (95%)",
     )
-
-
-def crop_levels(study: Study) -> Figure:
-    """Validation and test AUC of every way of looking, those without lungs below; 0.5 is no information."""
-    numbers = study.numbers
-    arms = list(study.runs["arm"].unique())
-    heights = dict(zip(arms, range(len(arms) - 1, -1, -1), strict=True))
-    figure, ax = plt.subplots(figsize=(7.4, 1.5 + 0.42 * len(arms)), layout="constrained")
-    for shift, part, colour, marker in ((0.13, "val", BLACK, "^"), (-0.13, "test", VERMILLION, "o")):
-        for arm, height in heights.items():
-            e = numbers[f"{arm}.{part}_auc"]
-            ax.plot(np.ravel(limits([e])), [height + shift] * 2, "-", color=colour, linewidth=1.8)
-            ax.plot(e.value, height + shift, marker, color=colour, markersize=7, markeredgecolor="white",
-                    label={"val": "validation", "test": "test"}[part] if not height else None)  # fmt: skip
-    ax.axvline(0.5, color=GREY, linestyle=":", linewidth=1.4)
-    rows_on(ax, list(heights.values()), [TITLES[arm] for arm in arms])
-    ax.set(title="What is shown, and what it is worth", xlabel="area under the ROC curve (95%)")
-    figure.legend(loc="outside lower center", ncols=2)
-    return figure
