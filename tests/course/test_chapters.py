@@ -105,16 +105,22 @@ def test_numbers_in_prose_are_marked_and_are_the_recorded_ones(name):
     assert wrong == []
 
 
-@every_chapter
-def test_evidence_that_is_spoken_of_is_on_the_page(name):
-    """Every record of real radiographs that a number is taken from is shown with its figure."""
+def shown_in(name: str) -> set[str]:
+    """The records whose figures a chapter shows."""
     sources = "\n".join(cell.source for cell in code(name))
-    shown = re.findall(r'evidence\(\s*"([\w/-]+)"', sources)
+    figures = re.findall(r"\.\./figures/([\w/-]+)\.png", prose(name))
+    return {*re.findall(r'evidence\(\s*"([\w/-]+)"', sources), *figures}
+
+
+@every_chapter
+def test_evidence_that_is_spoken_of_is_on_the_page_or_in_a_chapter_that_it_links_to(name):
+    shown = shown_in(name)
     assert [place for place in shown if recorded(place) is None] == []
     text = prose(name)
-    shown += re.findall(r"\.\./figures/([\w/-]+)\.png", text)
+    for linked in set(re.findall(r"\]\((\d\d_\w+)\.ipynb", text)) & set(NAMES):
+        shown |= shown_in(linked)
     spoken_of = {place for _, place, _, _ in committed.MARKED.findall(" ".join(text.split()))}
-    assert {place for place in spoken_of if not place.startswith("phantom/")} <= set(shown)
+    assert {place for place in spoken_of if not place.startswith("phantom/")} - shown == set()
 
 
 @every_chapter
