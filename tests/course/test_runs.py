@@ -121,15 +121,6 @@ class TestPneumoniaMNIST:
         run(name, "pneumoniamnist", archive, tmp_path)
 
 
-def some_of(root: Path, pattern: str, every: int, target: Path) -> Path:
-    """Links in ``target`` to every n-th file."""
-    for path in sorted(root.glob(pattern))[::every]:
-        link = target / path.relative_to(root)
-        link.parent.mkdir(parents=True, exist_ok=True)
-        link.symlink_to(path)
-    return target
-
-
 @pytest.fixture(scope="class")
 def some_of_kermany(data_root, tmp_path_factory):
     """Links to every 25th radiograph, and to half of the published validation part."""
