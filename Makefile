@@ -17,7 +17,7 @@ ARGS ?=
 
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 
-.PHONY: help install report notebooks test bench types lab lock clean distclean
+.PHONY: help install report notebooks student test bench types lab lock clean distclean
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -62,6 +62,9 @@ types: $(STAMP) ## check the types (a minute or two the first time)
 
 notebooks: report ## give notebooks/ the outputs of the report (before a commit)
 	@$(BIN)/python -c "from cxrlib.report.course import keep_outputs; keep_outputs('$(OUT)')"
+
+student: $(STAMP) ## write notebooks-student/: the chapters without solutions and outputs, to hand out
+	@$(BIN)/python -c "from cxrlib.report.course import hand_out; print(*hand_out('notebooks-student'), sep='\n')"
 
 # notebooks/.jupyter switches off what would ask a server for news, newer versions and extensions.
 lab: $(STAMP) ## open the notebooks in JupyterLab

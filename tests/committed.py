@@ -9,6 +9,11 @@ import nbformat
 from cxrlib.evaluation.results import project_root, read_record
 
 ESTIMATE = re.compile(r"[+−]?\d[\d.]*%? \([+−\d.%]+(?:–| to )[+−\d.%]+\)")
+MARKED = re.compile(
+    r"([+−]?\d[\d.]*%?(?: \([+−\d.%]+(?:–| to )[+−\d.%]+\))?)"
+    r"<!-- ([\w-]+/[\w-]+):([\w.-]+?)(?::(\+?\.\d[f%]))? -->"
+)
+"""A number in prose with the mark of its record: number, place, name, format."""
 _SPECS = [f"{sign}.{digits}{kind}" for sign in ("", "+") for digits in "0123" for kind in "f%"]
 
 

@@ -61,7 +61,9 @@ GOOD = [
         "code",
         'import pandas as pd\npd.DataFrame({f"a rather wide column {i}": range(3) for i in range(12)})',
     ),
+    ("solution", "the_solution = 42\nprint('its output')"),
 ]
+TAGS = {"parameters": ["parameters"], "solution": ["solution", "hide-cell"]}
 RAISES = [
     ("markdown", "# A chapter that raises"),
     ("parameters", PARAMETERS),
@@ -83,7 +85,7 @@ DIES = [
 
 
 def write(path: Path, cells: list[tuple[str, str]], needs: tuple[str, ...] = ()) -> Path:
-    """Write a notebook of (kind, source) cells; the kind ``parameters`` is a tagged code cell."""
+    """Write a notebook of (kind, source) cells; the kinds of ``TAGS`` are tagged code cells."""
     notebook = nbformat.v4.new_notebook()
     notebook.metadata = {
         "kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"},
@@ -94,8 +96,8 @@ def write(path: Path, cells: list[tuple[str, str]], needs: tuple[str, ...] = ())
             cell = nbformat.v4.new_markdown_cell(source)
         else:
             cell = nbformat.v4.new_code_cell(source)
-            if kind == "parameters":
-                cell.metadata["tags"] = ["parameters"]
+            if kind in TAGS:
+                cell.metadata["tags"] = TAGS[kind]
         cell["id"] = f"cell-{number}"
         notebook.cells.append(cell)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -11,7 +11,7 @@ import pandas as pd
 
 from cxrlib.errors import CxrError
 from cxrlib.evaluation.results import project_root
-from cxrlib.io.storage import atomic_path
+from cxrlib.io.storage import atomic_path, make_folder
 from cxrlib.report.batch import find_notebooks
 from cxrlib.report.site.chapters import read_notebook, write_notebook
 from cxrlib.report.site.scoreboard import collect, scoreboard
@@ -106,3 +106,29 @@ def keep_outputs(report: str | Path) -> list[Path]:
         with atomic_path(path) as temporary:
             write_notebook(notebook, temporary)
     return list(filled)
+
+
+def hand_out(folder: str | Path) -> list[Path]:
+    """Write the notebooks for learners: with exercises, without solutions (cells tagged so) and outputs.
+
+    Returns the files written; notebooks of an earlier call that are chapters no more are removed.
+
+    - Raises ConfigError: this copy of the project has no notebooks.
+    """
+    folder = Path(folder)
+    make_folder(folder)
+    root = project_root()
+    notebooks, _ = find_notebooks((root or Path()) / "notebooks")
+    written = []
+    for chapter in notebooks:
+        notebook = read_notebook(chapter.path)
+        notebook.cells = [cell for cell in notebook.cells if "solution" not in cell.metadata.get("tags", ())]
+        for cell in notebook.cells:
+            if cell.cell_type == "code":
+                cell.outputs, cell.execution_count = [], None
+        written.append(folder / chapter.path.name)
+        with atomic_path(written[-1]) as temporary:
+            write_notebook(notebook, temporary)
+    for path in set(folder.glob("[0-9][0-9]_*.ipynb")) - set(written):
+        path.unlink()
+    return written

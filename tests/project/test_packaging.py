@@ -120,7 +120,7 @@ def test_ci_is_a_script_that_bash_accepts():
 @pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
 def test_make_help_names_every_target():
     said = subprocess.run(["make", "-C", str(ROOT), "help"], capture_output=True, text=True).stdout
-    for target in ("report", "test", "lab", "lock", "clean"):
+    for target in ("report", "student", "test", "lab", "lock", "clean"):
         assert f"make {target} " in said
 
 

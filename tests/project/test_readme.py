@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
+from committed import MARKED
 
 from cxrlib.datasets import SOURCES, describe
 from cxrlib.evaluation.results import recorded
@@ -13,8 +14,6 @@ ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 CARDS = sorted([ROOT / "cxrlib" / "lungs" / "data" / "lungs.md", *(ROOT / "cards").glob("*.md")])
 PROSE = {path.stem: path.read_text(encoding="utf-8") for path in CARDS} | {"README": README}
-ESTIMATE = r"([+−]?\d[\d.]*%?(?: \([+−\d.%]+(?:–| to )[+−\d.%]+\))?)"
-MARKED = re.compile(ESTIMATE + r"<!-- ([\w-]+/[\w-]+):([\w.-]+?)(?::(\+?\.\d[f%]))? -->")
 
 
 @pytest.mark.parametrize(

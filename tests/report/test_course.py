@@ -192,3 +192,31 @@ def test_findings_are_a_row_a_question_and_a_column_a_dataset(project):
     whole = table[table["phantom"].str.startswith("0.900")]
     assert whole["kermany"].tolist() == ["0.800 (0.700–0.850)"] * len(whole) and len(whole)
     assert "–" not in table["phantom"].tolist()
+
+
+def test_what_is_handed_out_holds_no_solution_and_no_output(project, report, tmp_path):
+    course.keep_outputs(report)  # so that there are outputs to lose
+    solution = nbformat.v4.new_code_cell("answer = 42")
+    solution.metadata["tags"] = ["solution", "hide-cell"]
+    exercise = nbformat.v4.new_code_cell("answer = ...")
+    exercise.metadata["tags"] = ["exercise"]
+    edit(
+        project / "notebooks" / "01_first.ipynb", lambda notebook: notebook.cells.extend([exercise, solution])
+    )
+    before = state(project)
+    (tmp_path / "out").mkdir()
+    for name in ("77_gone.ipynb", "mine.ipynb"):
+        (tmp_path / "out" / name).write_text("{}")
+    written = course.hand_out(tmp_path / "out")
+    assert [path.name for path in written] == ["01_first.ipynb", "02_second.ipynb"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "01_first.ipynb", "02_second.ipynb", "mine.ipynb",
+    ]  # fmt: skip
+    first, second = (nbformat.read(path, as_version=4) for path in written)
+    assert [cell.source for cell in first.cells] == [
+        *(text for _, text in CHAPTERS["01_first"]),
+        "answer = ...",
+    ]
+    code = [cell for notebook in (first, second) for cell in notebook.cells if cell.cell_type == "code"]
+    assert all(cell.outputs == [] and cell.execution_count is None for cell in code)
+    assert state(project) == before

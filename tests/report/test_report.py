@@ -478,4 +478,31 @@ def test_every_figure_gets_an_alternative_text():
 
     notebook = chapters.decorate(nbformat.v4.new_notebook(cells=cells), Outcome("01_a", "done", 1.0), "cxr")
     assert notebook.cells[1].metadata["mystnb"]["image"]["alt"] == "Figure in the section “Curves”"
-    assert "hide-input" in notebook.cells[1].metadata["tags"]
+    assert not notebook.cells[1].metadata.get("tags")  # what teaches is open
+
+
+def test_a_solution_is_folded_with_its_output_and_all_other_code_is_open(toy):
+    chapter = BeautifulSoup(page(toy, "03_training"), "html.parser")
+    (fold,) = chapter.select("details.hide")
+    assert "Show the solution" in fold.get_text()
+    assert "the_solution" in fold.get_text() and "its output" in fold.get_text()
+    assert len(chapter.select("div.cell_input")) > 3
+
+
+def test_a_cell_that_stops_a_chapter_is_open_even_if_it_is_a_solution():
+    from cxrlib.report.batch import Outcome
+
+    cell = nbformat.v4.new_code_cell("1 / 0", metadata={"tags": ["solution", "hide-cell"]})
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("# T"), cell])
+    outcome = Outcome("01_a", "failed", 1.0, error={"cell": 1, "name": "ZeroDivisionError", "message": "x"})
+    chapters.decorate(notebook, outcome, "cxr")
+    assert cell.metadata["tags"] == ["solution"]
+
+
+def test_the_instructors_page_names_minutes_and_links_to_chapters_that_are_there(toy, tmp_path):
+    text = page(toy, "instructors")
+    assert re.search(r'href="03_training\.html">.*?</a></p></td>\s*<td><p>\d+\.\d min', text, re.DOTALL)
+    assert "00_start_here" not in text and "{minutes" not in text
+    source = (build.HERE / "pages" / "instructors.md").read_text(encoding="utf-8")
+    names = [path.stem for path in sorted((project_root() / "notebooks").glob("[0-9][0-9]_*.ipynb"))]
+    assert set(names) <= set(re.findall(r"\((\w+)\.ipynb\) \| \{minutes:\1\}", source))

@@ -6,11 +6,12 @@ import filecmp
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import groupby
@@ -94,14 +95,19 @@ def fill(template: str, **values: object) -> str:
     return templates.get_template(template).render(values)
 
 
-def write_reference(source: Path, *, api: bool = True) -> None:
-    """Write the pages that are the same in every report: scaling out, glossary, bibliography.
+def write_reference(source: Path, listed: Sequence[Chapter] = (), *, api: bool = True) -> None:
+    """Write the pages by hand: for instructors, scaling out, glossary, bibliography.
 
-    ``api``: also the reference of the package, which takes a dozen seconds to render.
+    - ``listed``: which the instructors' page links to, with the minutes that they took.
+    - ``api``: also the reference of the package, which takes a dozen seconds to render.
     """
+    took = {chapter.name: f"{chapter.seconds / 60:.1f} min" for chapter in listed}
     for path in (HERE / "pages").glob("*.md"):
-        text = None if path.stem == "reference" and not api else path.read_text(encoding="utf-8")
-        write_text(source / path.name, text)
+        text = path.read_text(encoding="utf-8")
+        if path.stem == "instructors":
+            text = re.sub(r"\{minutes:(\w+)\}", lambda m: took.get(m[1], "–"), text)
+            text = re.sub(r"\[([^]]+)\]\((\w+)\.ipynb\)", lambda m: m[0 if m[2] in took else 1], text)
+        write_text(source / path.name, None if path.stem == "reference" and not api else text)
 
 
 def write_pages(
@@ -139,7 +145,7 @@ def write_pages(
         values = {"comparison": comparison, "show": shown, "words": STATUSES, "rule": RULE}
         changed = fill("comparison.md.j2", **values)
     write_text(source / "comparison.md", changed)
-    write_reference(source, api=api)
+    write_reference(source, listed, api=api)
 
 
 def build(source: Path, out: Path, work: Path, *, single_file: bool = False) -> None:

@@ -60,7 +60,7 @@ def clean(notebook: nbformat.NotebookNode, names: Mapping[str, str]) -> nbformat
 
 
 def decorate(notebook: nbformat.NotebookNode, outcome: Outcome, rerun: str) -> nbformat.NotebookNode:
-    """A cleaned notebook with its code folded, an alternative text for every figure, and any failure marked.
+    """A cleaned notebook with an alternative text for every figure, and any failure marked and open.
 
     ``rerun`` is the command that runs this notebook alone.
     """
@@ -79,9 +79,8 @@ def decorate(notebook: nbformat.NotebookNode, outcome: Outcome, rerun: str) -> n
             continue
         if cell.cell_type != "code":
             continue
-        tags = cell.metadata.setdefault("tags", [])
-        if cell is not broken and not {"hide-input", "remove-input", "hide-cell", "remove-cell"} & set(tags):
-            tags.append("hide-input")
+        if cell is broken:
+            cell.metadata["tags"] = [tag for tag in cell.metadata.get("tags", ()) if "hide" not in tag]
         if any(
             "image/png" in o.get("data", {}) or "image/svg+xml" in o.get("data", {}) for o in cell.outputs
         ):
