@@ -14,8 +14,8 @@ import difflib
 import inspect
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ from cxrlib.datasets.mimic import MIMIC
 from cxrlib.datasets.openi import OPENI
 from cxrlib.datasets.padchest import PADCHEST
 from cxrlib.datasets.rsna import RSNA
-from cxrlib.datasets.tabular import Published
+from cxrlib.datasets.tabular import ABOUT, Published
 from cxrlib.datasets.vindr import VINDR
 from cxrlib.errors import ConfigError, CxrWarning, DataError
 from cxrlib.io import cache
@@ -45,20 +45,11 @@ __all__ = [
 class Source:
     """A dataset that :func:`load` knows.
 
-    Parameters
-    ----------
-    name, title, summary
-        What to call it, in one word, one line, and a few sentences.
-    licence, citation
-        The terms of the images, and what to cite.
-    needs
-        ``nothing``, ``folder`` (images that the user has) or ``download``.
-    load
-        The source's own function.
-    kaggle
-        Its name on Kaggle, for :func:`fetch`.
-    choices
-        Its policies: options of ``load`` with their values, the default first.
+    - ``title``, ``summary``, ``licence``, ``citation``: one line, a few sentences, the images' terms, what to
+      cite.
+    - ``needs``: ``nothing``, ``folder`` (images that the user has) or ``download``.
+    - ``kaggle``: its name on Kaggle, for :func:`fetch`.
+    - ``load``: the source's own function.
     """
 
     name: str
@@ -67,9 +58,11 @@ class Source:
     licence: str
     citation: str
     needs: str
+    kaggle: str | None
     load: Callable[..., Cohort]
-    kaggle: str | None = None
-    choices: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+_FACTS = ("title", "summary", "licence", "citation", "needs", "kaggle")
 
 
 def _load_phantom(**options: Any) -> Cohort:
@@ -80,92 +73,22 @@ def _load_phantom(**options: Any) -> Cohort:
     return phantom_store.load(**options)
 
 
-_MEDMNIST = "Yang et al., MedMNIST v2, Scientific Data 2023, doi:10.1038/s41597-022-01721-8"
-
 #: Sources that are a published table and a folder; see :mod:`cxrlib.datasets.tabular`.
 PUBLISHED: dict[str, Published] = {p.name: p for p in (RSNA, CHEXPERT, PADCHEST, OPENI, MIMIC, VINDR)}
 
+_LOADERS: dict[str, Callable[..., Cohort]] = {
+    "phantom": _load_phantom,
+    "nih": nih.load,
+    "kermany": kermany.load,
+    "lung_masks": lung_masks.load,
+    "folder": folder.load,
+    **{name: partial(medmnist.load, name) for name in medmnist.NAMES},
+    **{name: published.load for name, published in PUBLISHED.items()},
+}
+
 #: Every source by its name, as ``cxr data list`` shows them.
 SOURCES: dict[str, Source] = {
-    source.name: source
-    for source in (
-        Source(
-            "phantom",
-            "Synthetic radiographs with known lungs, lesions and confounders",
-            "Rendered from a generative model and fully determined by its seed: the default, and the only "
-            "source in which the truth about shortcuts is known.",
-            "MIT, as this package",
-            "This package",
-            "nothing",
-            _load_phantom,
-        ),
-        Source(
-            "nih",
-            "NIH ChestX-ray14: 112,120 radiographs of 30,805 patients",
-            "Text-mined labels for 14 findings, 1,431 images with pneumonia among them; age, sex, view and "
-            "follow-up number. The table ships in torchxrayvision; the images come from a folder and need "
-            "not be complete.",
-            "No restriction on use; the NIH Clinical Center asks to be named and the paper to be cited",
-            "Wang et al., CVPR 2017, doi:10.1109/CVPR.2017.369",
-            "folder",
-            nih.load,
-            "nih-chest-xrays/data",
-        ),
-        *(
-            Source(p.name, p.title, p.summary, p.licence, p.citation, "folder", p.load, choices=p.choices)
-            for p in PUBLISHED.values()
-        ),
-        Source(
-            "kermany",
-            "Kermany: 5,856 paediatric radiographs, pneumonia and normal",
-            "Children of one to five years from one hospital in Guangzhou, in the published split; patient "
-            "and bacterial or viral origin are read off the file names.",
-            "CC BY 4.0",
-            "Kermany et al., Cell 2018, doi:10.1016/j.cell.2018.02.010; data doi:10.17632/rscbjbr9sj.2",
-            "folder",
-            kermany.load,
-            "paultimothymooney/chest-xray-pneumonia",
-        ),
-        Source(
-            "pneumoniamnist",
-            "PneumoniaMNIST: Kermany's radiographs at 28 to 224 pixels",
-            "5,856 images in MedMNIST's split (4,708 / 524 / 624). No patient ids.",
-            "CC BY 4.0",
-            _MEDMNIST + "; and Kermany et al., Cell 2018, doi:10.1016/j.cell.2018.02.010",
-            "download",
-            partial(medmnist.load, "pneumoniamnist"),
-        ),
-        Source(
-            "chestmnist",
-            "ChestMNIST: NIH's radiographs at 28 to 224 pixels",
-            "112,120 images in MedMNIST's split (78,468 / 11,219 / 22,433), with all 14 findings. No patient "
-            "ids.",
-            "CC BY 4.0",
-            _MEDMNIST + "; and Wang et al., CVPR 2017, doi:10.1109/CVPR.2017.369",
-            "download",
-            partial(medmnist.load, "chestmnist"),
-        ),
-        Source(
-            "lung_masks",
-            "Montgomery and Shenzhen: 704 radiographs with lung masks",
-            "Adults from two tuberculosis services; the label is tuberculosis. For lung segmentation, and as "
-            "another hospital.",
-            "Montgomery and its masks: public, cite Jaeger et al. Shenzhen masks: research use only",
-            "Jaeger et al., Quant Imaging Med Surg 2014, doi:10.3978/j.issn.2223-4292.2014.11.20; masks of "
-            "Shenzhen: Stirenko et al., ELNANO 2018, doi:10.1109/ELNANO.2018.8477564",
-            "folder",
-            lung_masks.load,
-        ),
-        Source(
-            "folder",
-            "Your own images and a CSV of labels",
-            "PNG, JPEG, TIFF, BMP or DICOM files and a CSV whose columns you name.",
-            "Yours",
-            "Yours",
-            "folder",
-            folder.load,
-        ),
-    )
+    name: Source(name, *(about.get(key) for key in _FACTS), _LOADERS[name]) for name, about in ABOUT.items()
 }
 
 _COMMON = ("image_size", "data_dir", "seed", "skip_bad", "cache_dir", "workers", "progress", "limit")
@@ -237,16 +160,12 @@ def load(
 def describe(name: str) -> dict[str, object]:
     """What is known of a source: title, summary, licence, citation, needs, kaggle, and its own options."""
     source = _source(name)
-    facts = {
-        key: getattr(source, key) for key in ("name", "title", "summary", "licence", "citation", "needs")
-    }
-    if source.kaggle:
-        facts["kaggle"] = source.kaggle
+    facts = {key: value for key in ("name", *_FACTS) if (value := getattr(source, key)) is not None}
     if source.needs == "download":
         facts["image_sizes"] = list(medmnist.sizes(name))
     if name in PUBLISHED:
         facts["findings"] = list(PUBLISHED[name].findings)
-        facts["policies"] = {policy: list(ways) for policy, ways in source.choices.items()}
+        facts["policies"] = {policy: list(ways) for policy, ways in PUBLISHED[name].choices.items()}
     return facts | {"options": _options(source)}
 
 
@@ -355,11 +274,15 @@ def _options(source: Source) -> dict[str, object]:
 
         function = phantom.load
     parameters = inspect.signature(function).parameters.values()
-    return {
+    own = {
         p.name: None if p.default is p.empty else p.default
         for p in parameters
         if p.name not in _COMMON and p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
-    } | {name: ways[0] for name, ways in source.choices.items()}
+    }
+    if source.needs == "folder":
+        own["fit"] = "letterbox"
+    choices = PUBLISHED[source.name].choices if source.name in PUBLISHED else {}
+    return own | {name: ways[0] for name, ways in choices.items()}
 
 
 def _check_options(source: Source, options: dict[str, object]) -> None:

@@ -86,7 +86,8 @@ def load(
       between findings of a cell (None: found). See :func:`cxrlib.datasets.labels.has_finding`.
     - ``uncertain``: what −1 means, positive, negative or ignore; blank labels are then negative, or with
       ignore left out. None: both are errors. See :func:`cxrlib.datasets.labels.settled`.
-    - ``image_size``, ``fit``, ``seed``, ``limit``, ``decoding``: as in :func:`cxrlib.datasets.kermany.load`.
+    - ``image_size``, ``fit``, ``seed``, ``limit``, ``decoding``: as in
+      :func:`cxrlib.datasets._files.cohort_from_files`; ``seed`` is of the split, too.
     - ``allow_shared_patients``: let patients be in two splits instead of refusing such a CSV: for looking at
       it, not for training.
     - Returns: Cohort with the further columns ``path``, ``original_height``, ``original_width``.

@@ -45,23 +45,12 @@ _PATTERNS = (
 )
 
 
-def load(
-    data_dir: str | Path | None = None,
-    *,
-    image_size: int = 128,
-    seed: int = 0,
-    fit: str = "letterbox",
-    limit: int | None = None,
-    **decoding: Any,
-) -> Cohort:
+def load(data_dir: str | Path | None = None, *, seed: int = 0, **options: Any) -> Cohort:
     """The radiographs in their official split.
 
     - ``data_dir``: the folder that holds ``chest_xray/``, or ``chest_xray`` itself.
-    - ``image_size``, ``fit``: pixels a side, and ``letterbox`` or ``stretch``; see
-      :func:`cxrlib.io.decode.resize`.
     - ``seed``: of the hash that takes the validation patients.
-    - ``limit``: load only this many images, drawn by a hash.
-    - ``decoding``: skip_bad, workers, progress, cache_dir: see :func:`cxrlib.io.cache.decode_files`.
+    - ``options``: those of :func:`cxrlib.datasets._files.cohort_from_files`.
     - Returns: Cohort with the further columns ``subtype`` (normal, bacteria, virus), ``published_part``
       (train, val, test), ``path``, ``original_height``, ``original_width``.
     - Raises DataError: the layout is another, or a class folder is empty.
@@ -76,16 +65,8 @@ def load(
             stacklevel=2,
         )
     table["split"] = official_splits(table, table["published_part"] == "test", seed)
-    return cohort_from_files(
-        "kermany",
-        table,
-        image_size=image_size,
-        info={"data_dir": str(data_dir), "published_counts": counts},
-        seed=seed,
-        limit=limit,
-        fit=fit,
-        **decoding,
-    )
+    info = {"data_dir": str(data_dir), "published_counts": counts}
+    return cohort_from_files("kermany", table, info=info, seed=seed, **options)
 
 
 def files(data_dir: str | Path | None) -> pd.DataFrame:
