@@ -32,11 +32,10 @@ from cxrlib.datasets.rsna import RSNA
 from cxrlib.datasets.tabular import ABOUT, Published
 from cxrlib.datasets.vindr import VINDR
 from cxrlib.errors import ConfigError, CxrWarning, DataError
-from cxrlib.io import cache
 from cxrlib.io.decode import FORMATS
 
 __all__ = [
-    "PUBLISHED", "SOURCES", "Source", "decode_files", "describe", "fetch", "image_files", "load",
+    "PUBLISHED", "SOURCES", "Source", "describe", "fetch", "image_files", "load",
     "nih_tables", "verify",
 ]  # fmt: skip
 
@@ -109,35 +108,18 @@ def load(
 ) -> Cohort:
     """Load a dataset as a :class:`~cxrlib.cohort.Cohort`.
 
-    Parameters
-    ----------
-    name
-        One of :data:`SOURCES`.
-    image_size
-        Pixels a side.
-    data_dir
-        The folder with the dataset, for the sources that need one.
-    seed
-        Of the split, where none is published, and of the phantom.
-    skip_bad
-        Go on without files that cannot be read; ``cohort.info["skipped"]`` lists them.
-    cache_dir
-        Where decoded images are kept; None: :func:`cxrlib.io.cache.cache_root`.
-    workers
-        Decoding processes; None: one a processor.
-    progress
-        Show a progress bar; None: on a terminal or in a notebook.
-    limit
-        Load at most this many images, drawn by a hash (the phantom: rendered).
-    options
-        The source's own, as :func:`describe` lists them; for example ``fit="stretch"``.
-
-    Raises
-    ------
-    ConfigError
-        There is no such source or option.
-    DataError
-        The source's files cannot be used; see its own ``load``.
+    - ``name``: one of :data:`SOURCES`.
+    - ``image_size``: pixels a side.
+    - ``data_dir``: the folder with the dataset, for the sources that need one.
+    - ``seed``: of the split, where none is published, and of the phantom.
+    - ``skip_bad``: go on without files that cannot be read; ``cohort.info["skipped"]`` lists them.
+    - ``cache_dir``: where decoded images are kept; None: :func:`cxrlib.io.cache.cache_root`.
+    - ``workers``: decoding processes; None: one a processor.
+    - ``progress``: show a progress bar; None: on a terminal or in a notebook.
+    - ``limit``: load at most this many images, drawn by a hash (the phantom: rendered).
+    - ``options``: the source's own, as :func:`describe` lists them; for example ``fit="stretch"``.
+    - Raises ConfigError: there is no such source or option.
+    - Raises DataError: the source's files cannot be used; see its own ``load``.
     """
     source = _source(name)
     _check_options(source, options)
@@ -181,12 +163,8 @@ def fetch(
 
     MedMNIST comes from Zenodo, verified; NIH and Kermany from Kaggle through the optional ``kagglehub``.
 
-    Raises
-    ------
-    ConfigError
-        The source has nothing to download, or kagglehub is not installed.
-    DataError
-        The download failed.
+    - Raises ConfigError: the source has nothing to download, or kagglehub is not installed.
+    - Raises DataError: the download failed.
     """
     source = _source(name)
     if source.needs == "download":
@@ -203,11 +181,8 @@ def fetch(
 def verify(name: str, data_dir: str | Path | None = None, **options: Any) -> list[dict[str, object]]:
     """Check a source's files: counts, readability, checksums, duplicates.
 
-    ``options``: ``workers``, ``progress``, ``image_size`` (MedMNIST), and those of ``load`` (folder).
-
-    Returns
-    -------
-    list of checks, each with ``name``, ``ok`` (bool), ``found`` and ``expected``.
+    ``options``: ``workers``, ``progress``, ``image_size`` (MedMNIST), and those of ``load`` (folder). Returns
+    checks, each with ``name``, ``ok`` (bool), ``found`` and ``expected``.
     """
     from cxrlib.datasets import checks
 
@@ -245,17 +220,6 @@ def image_files(paths: Iterable[str | Path]) -> list[Path]:
     return found
 
 
-def decode_files(
-    paths: Iterable[str | Path], size: int, **options: Any
-) -> tuple[np.ndarray, np.ndarray, list[tuple[str, str]]]:
-    """Decode files to uint8 (K, size, size): (images, which were kept, (path, reason) of the others).
-
-    ``options``: those of :func:`cxrlib.io.cache.decode_files`, through whose cache this goes.
-    """
-    decoded = cache.decode_files(list(paths), size, **options)
-    return decoded.images, decoded.kept, decoded.skipped
-
-
 def _source(name: str) -> Source:
     if name in SOURCES:
         return SOURCES[name]
@@ -268,17 +232,19 @@ def _source(name: str) -> Source:
 
 def _options(source: Source) -> dict[str, object]:
     """The options that are the source's own, with their defaults."""
-    function = source.load
+    functions: dict[str, Callable[..., object]] = {"folder": folder.files}
     if source.name == "phantom":
         from cxrlib.phantom import phantom
 
-        function = phantom.load
-    parameters = inspect.signature(function).parameters.values()
+        functions["phantom"] = phantom.load
+    parameters = inspect.signature(functions.get(source.name, source.load)).parameters.values()
     own = {
         p.name: None if p.default is p.empty else p.default
         for p in parameters
-        if p.name not in _COMMON and p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
+        if p.name not in (*_COMMON, "allow_missing") and p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
     }
+    if source.name == "folder":
+        own |= dict.fromkeys(folder.ROLES)
     if source.needs == "folder":
         own["fit"] = "letterbox"
     choices = PUBLISHED[source.name].choices if source.name in PUBLISHED else {}
