@@ -181,18 +181,14 @@ def test_skipping_bad_files_keeps_the_others_in_order_and_lists_them(some_bad, t
 
 @dataclass(frozen=True)
 class Framed:
-    """Cuts an image to its corner, and notes the corner's negative, the row and the file's height."""
+    """Cuts an image to its corner, and notes the row and the file's height."""
 
     key: str = "framed"
     values: int = 2
 
-    @property
-    def planes(self):
-        return {"negative": (SIZE, SIZE), "line": (3,)}
-
     def __call__(self, image, row, shape, size):
         corner = image[:size, :size]
-        return corner, (255 - corner, corner[0, :3]), (row, shape[0])
+        return corner, (row, shape[0])
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -205,8 +201,6 @@ def test_what_a_process_makes_of_each_file_stays_with_it(some_bad, tmp_path, wor
     for place, row in enumerate(good):
         corner = decode(some_bad[row])[:SIZE, :SIZE]
         assert np.array_equal(decoded.images[place], corner)
-        assert np.array_equal(decoded.planes["negative"][place], 255 - corner)
-        assert np.array_equal(decoded.planes["line"][place], corner[0, :3])
     for said in ("is empty (0 bytes)", "does not exist", "is truncated"):
         assert any(said in reason for _, reason in decoded.skipped)
     processes = (None, Framed(), Framed("other"))
