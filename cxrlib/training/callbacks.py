@@ -10,6 +10,7 @@ import numpy as np
 from torch import Generator, Tensor
 
 from cxrlib.errors import CheckpointError, ConfigError, TrainingError
+from cxrlib.parallel import progress_bar
 from cxrlib.training.checkpoints import load_checkpoint, save_checkpoint
 
 if TYPE_CHECKING:
@@ -84,15 +85,9 @@ class ProgressBar(Callback):
     bar: tqdm[Any] | None = None
 
     def on_train_start(self, trainer: Trainer) -> None:
-        from tqdm.auto import tqdm
-
-        self.bar = tqdm(
-            total=trainer.total_steps,
-            initial=trainer.step,
-            desc=trainer.config.model,
-            unit="step",
-            leave=False,
-            disable=trainer.fabric.global_rank > 0,
+        shown = trainer.fabric.global_rank == 0
+        self.bar = progress_bar(
+            trainer.total_steps, trainer.config.model, shown, unit="step", initial=trainer.step
         )
 
     def on_step_end(self, trainer: Trainer) -> None:
