@@ -87,7 +87,8 @@ _LOADERS: dict[str, Callable[..., Cohort]] = {
 
 #: Every source by its name, as ``cxr data list`` shows them.
 SOURCES: dict[str, Source] = {
-    name: Source(name, *(about.get(key) for key in _FACTS), _LOADERS[name]) for name, about in ABOUT.items()
+    name: Source(name=name, load=_LOADERS[name], **{key: about.get(key) for key in _FACTS})
+    for name, about in ABOUT.items()
 }
 
 _COMMON = ("image_size", "data_dir", "seed", "skip_bad", "cache_dir", "workers", "progress", "limit")

@@ -103,12 +103,17 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(blob_cohor
     assert not same(runs[0], runs[2])
 
 
+@pytest.fixture(scope="module")
+def whole(blob_cohort, tmp_path_factory):
+    """A training that nothing disturbed, and its history."""
+    out = tmp_path_factory.mktemp("whole")
+    trainer = Trainer(QUICK, callbacks=[EarlyStopping(), *quiet(out)], out_dir=out)
+    return trainer, trainer.fit(blob_cohort)
+
+
 @pytest.mark.parametrize("cut", [1, 5, 9, 13, 20])
-def test_resumed_after_an_error_at_any_step_it_ends_bit_for_bit_the_same(blob_cohort, tmp_path, cut):
-    whole = Trainer(
-        QUICK, callbacks=[EarlyStopping(), *quiet(tmp_path / "whole")], out_dir=tmp_path / "whole"
-    )
-    history = whole.fit(blob_cohort)
+def test_resumed_after_an_error_at_any_step_it_ends_bit_for_bit_the_same(blob_cohort, whole, tmp_path, cut):
+    undisturbed, history = whole
     folder = tmp_path / "cut"
     with pytest.raises(RuntimeError, match="power cut"):
         Trainer(
@@ -118,8 +123,8 @@ def test_resumed_after_an_error_at_any_step_it_ends_bit_for_bit_the_same(blob_co
         QUICK, callbacks=[Checkpoint(every_steps=2), EarlyStopping(), NonFiniteRecovery()], out_dir=folder
     )
     resumed = again.fit(blob_cohort, resume=True)
-    assert same(weights(again), weights(whole))
-    assert same(again.state()["averaged"], whole.state()["averaged"])
+    assert same(weights(again), weights(undisturbed))
+    assert same(again.state()["averaged"], undisturbed.state()["averaged"])
     timings = ["images_per_second", "seconds"]
     assert resumed.drop(columns=timings).equals(history.drop(columns=timings))
 
