@@ -47,8 +47,8 @@ class Source:
     - ``title``, ``summary``, ``licence``, ``citation``: one line, a few sentences, the images' terms, what to
       cite.
     - ``needs``: ``nothing``, ``folder`` (images that the user has) or ``download``.
-    - ``kaggle``: its name on Kaggle, for :func:`fetch`.
     - ``load``: the source's own function.
+    - ``kaggle``: its name on Kaggle, for :func:`fetch`.
     """
 
     name: str
@@ -57,8 +57,8 @@ class Source:
     licence: str
     citation: str
     needs: str
-    kaggle: str | None
     load: Callable[..., Cohort]
+    kaggle: str | None = None
 
 
 _FACTS = ("title", "summary", "licence", "citation", "needs", "kaggle")
@@ -87,7 +87,7 @@ _LOADERS: dict[str, Callable[..., Cohort]] = {
 
 #: Every source by its name, as ``cxr data list`` shows them.
 SOURCES: dict[str, Source] = {
-    name: Source(name=name, load=_LOADERS[name], **{key: about.get(key) for key in _FACTS})
+    name: Source(name=name, load=_LOADERS[name], **{key: about[key] for key in _FACTS if key in about})
     for name, about in ABOUT.items()
 }
 
