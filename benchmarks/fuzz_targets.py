@@ -16,6 +16,7 @@ import warnings
 import zipfile
 import zlib
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -754,8 +755,9 @@ def read_config(path: Path) -> None:
     if not isinstance(given, dict):
         given = {"config": given, "words": [str(given)], "notebook": given}
     told = []
+    plain = {field.name for field in fields(TrainConfig)} - {"augment"}
     if isinstance(given.get("config"), dict):
-        told.append(lambda: TrainConfig.from_dict(given["config"]))
+        told.append(lambda: TrainConfig(**{k: v for k, v in given["config"].items() if k in plain}))
     if isinstance(given.get("words"), list):
         told.append(lambda: axes_of([str(word) for word in given["words"]]))
     folder = path.parent / f"{path.name}.d"

@@ -8,7 +8,7 @@ matrices: the p-value is that of the fitted procedure, not of scores taken as gi
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -58,29 +58,37 @@ def held_out(
       doi:10.1093/biomet/78.2.301).
     - Raises DataError: a class has too few patients for the folds.
     """
-    features = reduced(features)
     labels = np.asarray(labels, dtype=np.int64)
+    score = cross_validated(reduced(features), labels, patients, seed)
+    scores = score(labels[:, None].astype(np.float32))[:, 0].astype(float)
+    found = aucs(labels[:, None], scores[:, None])[0]
+    shuffled = permuted(labels.astype(np.int8), patients, permutations, [seed, 77])
+    p_value = sequential_p(found, (aucs(block, score(block.astype(np.float32))) for block in shuffled))
+    auc = bootstrap(labels, scores, patients, metrics=("auc",), replicates=replicates, seed=seed)["auc"]
+    return Held(auc, p_value, scores)
+
+
+def cross_validated(
+    features: np.ndarray, labels: np.ndarray, patients: np.ndarray, seed: int, *, centred: bool = True
+) -> Callable[[np.ndarray], np.ndarray]:
+    """A function of targets, (N, P), that gives what ridge predicts of them on held-out patients, float32.
+
+    ``centred``: take the training part's mean off the targets first. It is not added again: it is lower where
+    the held-out part holds more positives, and would pull the AUC over pooled folds below one half.
+    """
     held = balanced_folds(labels, patients, FOLDS, seed)
     parts = [_fold(features, held == fold) for fold in range(int(held.max()) + 1)]
 
-    def score(many: np.ndarray) -> np.ndarray:
-        """Held-out scores, (N, P), of labels (N, P)."""
+    def predicted(many: np.ndarray) -> np.ndarray:
         out = np.empty(many.shape, np.float32)
         for test, train, steps in parts:
-            # Centred by the training part's mean, which is not added again: it is lower where the held-out
-            # part holds more positives, and would pull the AUC over pooled folds below one half.
-            found = many[train] - many[train].mean(axis=0)
+            found = many[train] - many[train].mean(axis=0) if centred else many[train]
             for step in steps:
                 found = step @ found
             out[test] = found
         return out
 
-    scores = score(labels[:, None].astype(np.float32))[:, 0].astype(float)
-    found = aucs(labels[:, None], scores[:, None])[0]
-    shuffled = permuted_labels(labels, patients, permutations, seed)
-    p_value = sequential_p(found, (aucs(block, score(block.astype(np.float32))) for block in shuffled))
-    auc = bootstrap(labels, scores, patients, metrics=("auc",), replicates=replicates, seed=seed)["auc"]
-    return Held(auc, p_value, scores)
+    return predicted
 
 
 def aucs(labels: np.ndarray, scores: np.ndarray) -> np.ndarray:
@@ -104,24 +112,30 @@ def sequential_p(found: float, blocks: Iterable[np.ndarray]) -> float:
     return (better + 1) / (seen + 1)
 
 
-def permuted_labels(labels: np.ndarray, patients: np.ndarray, count: int, seed: int) -> Iterator[np.ndarray]:
-    """Blocks (N, P ≤ 250) of labels dealt anew: patients with equally many images swap all their labels.
+def permuted(
+    values: np.ndarray, patients: np.ndarray, count: int, seed: list[int], within: np.ndarray | None = None
+) -> Iterator[np.ndarray]:
+    """Blocks (N, P ≤ 250) of values (N,) dealt anew: patients with equally many images swap all of theirs.
 
     What is exchangeable without an effect is patients, not images: those of one patient resemble each other
-    and so do their labels.
+    and so do their labels. ``within``: labels, 0 or 1: only patients with as many images of each class swap.
     """
-    rng = np.random.default_rng([seed, 77])
-    _, codes = np.unique(np.asarray(patients).astype(str), return_inverse=True)
-    rows = np.argsort(codes, kind="stable")
-    sizes = np.bincount(codes)
+    rng = np.random.default_rng(seed)
+    labels = np.zeros(len(values), np.int64) if within is None else within
+    codes = np.unique(np.asarray(patients).astype(str), return_inverse=True)[1]
+    rows = np.lexsort((labels, codes))
+    sizes, ill = np.bincount(codes), np.bincount(codes, weights=labels).astype(int)
     starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
-    # For each number of images: a table of rows, one line a patient.
-    tables = [rows[starts[sizes == s][:, None] + np.arange(s)] for s in np.unique(sizes)]
+    # For each number of images of each class: a table of rows, one line a patient.
+    tables = [
+        rows[starts[(sizes == size) & (ill == positives)][:, None] + np.arange(size)]
+        for size, positives in np.unique(np.stack([sizes, ill], axis=1), axis=0)
+    ]
     for start in range(0, count, _BATCH):
-        block = np.empty((len(labels), min(_BATCH, count - start)), dtype=np.int8)
+        block = np.empty((len(values), min(_BATCH, count - start)), values.dtype)
         for table in tables:
             deals = np.argsort(rng.random((block.shape[1], len(table))), axis=1)
-            block[table] = labels[table][deals].transpose(1, 2, 0)
+            block[table] = values[table][deals].transpose(1, 2, 0)
         yield block
 
 

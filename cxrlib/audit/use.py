@@ -16,10 +16,18 @@ import numpy as np
 import pandas as pd
 from scipy.stats import rankdata
 
-from cxrlib.audit.stats import _fold, aucs, balanced_folds, normal_scores, reduced, sequential_p, within
+from cxrlib.audit.stats import (
+    aucs,
+    cross_validated,
+    normal_scores,
+    permuted,
+    reduced,
+    sequential_p,
+    within,
+)
 from cxrlib.evaluation.metrics import Estimate, proportion
 
-FOLDS, SHRINKAGE, REPLICATES, BATCH = 5, 0.1, 300, 250
+SHRINKAGE, REPLICATES = 0.1, 300
 LEVELS = 6  # that are shown
 
 
@@ -88,19 +96,6 @@ def attribute(
     return Attribute(features, value, levels, in_pixels)
 
 
-def detectability(
-    pixels: np.ndarray,
-    value: np.ndarray,
-    labels: np.ndarray,
-    patients: np.ndarray,
-    *,
-    seed: int = 0,
-    permutations: int = 1999,
-) -> Told:
-    """How well pixels' features (N, D) tell an attribute's value (N,) among images of one class."""
-    return _told(pixels, value, labels, patients, seed, permutations)
-
-
 def use(
     found: Attribute,
     scores: np.ndarray,
@@ -115,8 +110,8 @@ def use(
     if (
         len(np.unique(found.value)) == 2
     ):  # the other way round, which is the AUC of the score for the attribute
-        return _told(ranks, found.value, labels, patients, seed, permutations)
-    return _told(found.features, ranks, labels, patients, seed, permutations)
+        return told(ranks, found.value, labels, patients, seed, permutations)
+    return told(found.features, ranks, labels, patients, seed, permutations)
 
 
 def by_level(found: Attribute, scores: np.ndarray, labels: np.ndarray, threshold: float) -> list[dict]:
@@ -155,40 +150,36 @@ def worst_group(levels: Mapping[str, list[dict]], fewest: int = 20) -> dict | No
     return worst
 
 
-def _told(
+def told(
     features: np.ndarray,
     target: np.ndarray,
     labels: np.ndarray,
     patients: np.ndarray,
-    seed: int,
-    permutations: int,
+    seed: int = 0,
+    permutations: int = 1999,
 ) -> Told:
-    """Predict ``target`` from ``features`` by ridge, both centred within class, on held-out patients."""
+    """How well features (N, D), such as pixels, tell a target (N,) among images of one class.
+
+    By ridge, both centred within class, on held-out patients.
+    """
     labels = np.asarray(labels, np.int64)
     centred = _within_class(reduced(features), labels)
     binary = len(np.unique(target)) == 2
     wanted = target.astype(float) if binary else normal_scores(np.asarray(target, float))
     wanted = _within_class(wanted[:, None], labels)[:, 0]
-    held = balanced_folds(labels, patients, FOLDS, seed)
-    parts = [_fold(centred, held == fold) for fold in range(int(held.max()) + 1)]
+    score = cross_validated(centred, labels, patients, seed, centred=False)
 
     def predicted(many: np.ndarray) -> np.ndarray:
-        out = np.empty(many.shape, np.float32)
-        for test, train, steps in parts:
-            values = many[train]
-            for step in steps:
-                values = step @ values
-            out[test] = values
-        return _within_class(out, labels)
+        return _within_class(score(many.astype(np.float32)), labels).astype(float)
 
     def correlation(many: np.ndarray) -> np.ndarray:
-        scored = predicted(many.astype(np.float32)).astype(float)
+        scored = predicted(many)
         size = np.sqrt((scored**2).sum(0) * (many**2).sum(0))
         return (scored * many).sum(0) / np.where(size > 0, size, 1.0)
 
-    scored = predicted(wanted[:, None].astype(np.float32))[:, 0].astype(float)
+    scored = predicted(wanted[:, None])[:, 0]
     r = float(correlation(wanted[:, None])[0])
-    shuffled = permuted_within(wanted, labels, patients, permutations, seed)
+    shuffled = permuted(wanted, patients, permutations, [seed, 78], within=labels)
     p_value = sequential_p(r, (correlation(block) for block in shuffled))
     whole = _concordance(target, scored, labels)
     rows = _drawn(patients, seed)
@@ -197,28 +188,6 @@ def _told(
     apart = [_concordance(target[labels == c], scored[labels == c], labels[labels == c]) for c in (0, 1)]
     estimate = Estimate(whole, float(low), float(high), n=len(labels))
     return Told(estimate, p_value, apart[0], apart[1], max(r, 0.0) ** 2)
-
-
-def permuted_within(
-    values: np.ndarray, labels: np.ndarray, patients: np.ndarray, count: int, seed: int
-) -> Iterator[np.ndarray]:
-    """Blocks (N, P ≤ 250) of ``values`` (N,) swapped between patients with as many images of each class."""
-    rng = np.random.default_rng([seed, 78])
-    codes = np.unique(np.asarray(patients).astype(str), return_inverse=True)[1]
-    rows = np.lexsort((labels, codes))
-    sizes = np.bincount(codes)
-    ill = np.bincount(codes, weights=labels).astype(int)
-    starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
-    tables = []
-    for size, positives in np.unique(np.stack([sizes, ill], axis=1), axis=0):
-        mine = starts[(sizes == size) & (ill == positives)]
-        tables.append(rows[mine[:, None] + np.arange(size)])
-    for start in range(0, count, BATCH):
-        block = np.empty((len(values), min(BATCH, count - start)))
-        for table in tables:
-            deals = np.argsort(rng.random((block.shape[1], len(table))), axis=1)
-            block[table] = values[table][deals].transpose(1, 2, 0)
-        yield block
 
 
 def _concordance(value: np.ndarray, scored: np.ndarray, labels: np.ndarray) -> float:

@@ -141,7 +141,7 @@ def ask(
             found = use.attribute(one.features(), labels, one.column, in_pixels=one.in_pixels)
             seen = None
             if not one.in_pixels:
-                seen = use.detectability(pixels, found.value, labels, patients, **options)
+                seen = use.told(pixels, found.value, labels, patients, **options)
             told = {
                 name: use.use(found, scores[name].to_numpy(float), labels, patients, **options)
                 for name in map(str, scores)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from cxrlib.cli.console import Json, SkipBad, echo, print_json
+from cxrlib.cli.console import Json, SkipBad, echo, named, print_json
 from cxrlib.errors import ConfigError, CxrError, CxrWarning, printable
 
 if TYPE_CHECKING:
@@ -193,30 +193,23 @@ def _cohort(
     options: list[str] | None,
     *,
     sample: int | None,
-    seed: int,
-    skip_bad: bool,
-    image_size: int,
-    workers: int | None,
-    progress: bool | None,
+    **loading: Any,
 ) -> tuple[Cohort, int, dict[str, bool]]:
     """The cohort, the images that it is a sample of, and whether its patients and splits are known."""
     from cxrlib.audit.stats import sample_patients
-    from cxrlib.cli.console import named as _named
     from cxrlib.datasets import folder, load
     from cxrlib.datasets._files import cohort_from_files
 
-    named: dict[str, Any] = _named(options)
+    given: dict[str, Any] = named(options)
+    seed = loading["seed"]
     if dataset not in (None, "folder"):
         if images is not None or labels is not None:
             raise ConfigError(
                 f"Both --dataset {dataset} and a folder or CSV are given.",
                 remedy="Give IMAGES and --labels, or --dataset and --data-dir.",
             )
-        given: dict[str, Any] = {} if data_dir is None else {"data_dir": data_dir}
-        cohort = load(
-            dataset, seed=seed, skip_bad=skip_bad, image_size=image_size, workers=workers, progress=progress,
-            **given, **named,
-        )  # fmt: skip
+        where: dict[str, Any] = {} if data_dir is None else {"data_dir": data_dir}
+        cohort = load(dataset, **where, **loading, **given)
         rows = sample_patients(cohort.patients, sample, seed)
         return (cohort if rows.all() else cohort.take(rows)), len(rows), {}
     root = images or data_dir
@@ -225,21 +218,18 @@ def _cohort(
             "No folder of images, or no CSV of their labels, is given.",
             remedy="cxr audit IMAGES --labels labels.csv, or cxr audit --dataset NAME.",
         )
-    fit = named.pop("fit", "letterbox")
+    fit = str(given.pop("fit", "letterbox"))
     header = _header(root, labels)
     for role, column in folder.ROLES.items():
-        if column in header and column not in named.values():
-            named.setdefault(role, column)
+        if column in header and column not in given.values():
+            given.setdefault(role, column)
     table, info = folder.files(
-        root, labels=labels, seed=seed, allow_missing=skip_bad, allow_shared_patients=True, **named
+        root, labels=labels, seed=seed, allow_missing=loading["skip_bad"], allow_shared_patients=True, **given
     )
     total = len(table)
     table = table[sample_patients(table["patient_id"].to_numpy(), sample, seed)]
-    cohort = cohort_from_files(
-        "folder", table, image_size=image_size, info=info, seed=seed, fit=fit, skip_bad=skip_bad,
-        allow_shared_patients=True, workers=workers, progress=progress,
-    )  # fmt: skip
-    known = {"has_patients": "patient_column" in named, "has_split": "split_column" in named}
+    cohort = cohort_from_files("folder", table, info=info, fit=fit, allow_shared_patients=True, **loading)
+    known = {"has_patients": "patient_column" in given, "has_split": "split_column" in given}
     return cohort, total - len(cohort.info.get("skipped", ())), known
 
 

@@ -31,9 +31,6 @@ Weights = Annotated[
     Path | None,
     typer.Option("--weights", help="A file of `cxr lungs train`; the one that ships if not given."),
 ]
-Segmenter = Annotated[
-    str, typer.Option("--segmenter", help="cxrlib, or pspnet (TorchXRayVision's; downloaded once).")
-]
 MaskFolder = Annotated[
     Path | None, typer.Option("--data-dir", help="Folder with images/ and masks/ of Montgomery and Shenzhen.")
 ]
@@ -67,7 +64,6 @@ def evaluate(
     data_dir: MaskFolder = None,
     site: Annotated[Site | None, typer.Option(help="Only this hospital's radiographs.")] = None,
     weights: Weights = None,
-    segmenter: Segmenter = "cxrlib",
     as_json: Json = False,
 ) -> None:
     """Measure Dice's coefficient on radiographs with masks, and name the images where it is worst.
@@ -89,7 +85,7 @@ def evaluate(
         cohort = load("lung_masks", data_dir=data_dir, image_size=TEST_SIDE)
     else:
         cohort = hospital(data_dir, site.value, TEST_SIDE)
-    table = measure(cohort, weights=weights, segmenter=segmenter)
+    table = measure(cohort, weights=weights)
     numbers = dice_numbers(table.assign(row="all", seed=0))
     numbers = {name.removeprefix("all."): number for name, number in numbers.items() if "seeds" not in name}
     worst = table.nsmallest(10, "dice")[["image_id", "dice", "problem"]]
@@ -129,7 +125,6 @@ def apply(
         ),
     ] = None,
     weights: Weights = None,
-    segmenter: Segmenter = "cxrlib",
     skip_bad: SkipBad = False,
     as_json: Json = False,
 ) -> None:
@@ -149,7 +144,6 @@ def apply(
         what=what.value,
         margin=margin,
         weights=weights,
-        segmenter=segmenter,
         skip_bad=skip_bad,
     )
     good = int(table["plausible"].sum())

@@ -241,21 +241,21 @@ def predict(
     import numpy as np
     import pandas as pd
 
-    from cxrlib.datasets import decode_files, image_files
-    from cxrlib.io.cache import atomic_path
+    from cxrlib.datasets import image_files
+    from cxrlib.io.cache import atomic_path, decode_files
     from cxrlib.training.inference import load_model
     from cxrlib.training.inference import predict as score
 
     model, facts = load_model(checkpoint)
     paths = image_files(images)
-    arrays, kept, skipped = decode_files(paths, facts["cohort"]["image_size"], skip_bad=skip_bad)
+    decoded = decode_files(paths, facts["cohort"]["image_size"], skip_bad=skip_bad)
     table = pd.DataFrame(
         {
-            "image": [str(path) for path, keep in zip(paths, kept, strict=True) if keep],
-            "probability": np.round(score(model, arrays).astype(float), 6),
+            "image": [str(path) for path, keep in zip(paths, decoded.kept, strict=True) if keep],
+            "probability": np.round(score(model, decoded.images).astype(float), 6),
         }
     )
-    for path, reason in skipped:
+    for path, reason in decoded.skipped:
         echo(f"left out: {path}: {reason}", err=True)
     if out is not None:
         with atomic_path(out) as temporary:

@@ -14,8 +14,8 @@ import difflib
 import inspect
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,14 +29,13 @@ from cxrlib.datasets.mimic import MIMIC
 from cxrlib.datasets.openi import OPENI
 from cxrlib.datasets.padchest import PADCHEST
 from cxrlib.datasets.rsna import RSNA
-from cxrlib.datasets.tabular import Published
+from cxrlib.datasets.tabular import ABOUT, Published
 from cxrlib.datasets.vindr import VINDR
 from cxrlib.errors import ConfigError, CxrWarning, DataError
-from cxrlib.io import cache
 from cxrlib.io.decode import FORMATS
 
 __all__ = [
-    "PUBLISHED", "SOURCES", "Source", "decode_files", "describe", "fetch", "image_files", "load",
+    "PUBLISHED", "SOURCES", "Source", "describe", "fetch", "image_files", "load",
     "nih_tables", "verify",
 ]  # fmt: skip
 
@@ -45,20 +44,11 @@ __all__ = [
 class Source:
     """A dataset that :func:`load` knows.
 
-    Parameters
-    ----------
-    name, title, summary
-        What to call it, in one word, one line, and a few sentences.
-    licence, citation
-        The terms of the images, and what to cite.
-    needs
-        ``nothing``, ``folder`` (images that the user has) or ``download``.
-    load
-        The source's own function.
-    kaggle
-        Its name on Kaggle, for :func:`fetch`.
-    choices
-        Its policies: options of ``load`` with their values, the default first.
+    - ``title``, ``summary``, ``licence``, ``citation``: one line, a few sentences, the images' terms, what to
+      cite.
+    - ``needs``: ``nothing``, ``folder`` (images that the user has) or ``download``.
+    - ``load``: the source's own function.
+    - ``kaggle``: its name on Kaggle, for :func:`fetch`.
     """
 
     name: str
@@ -69,7 +59,9 @@ class Source:
     needs: str
     load: Callable[..., Cohort]
     kaggle: str | None = None
-    choices: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+_FACTS = ("title", "summary", "licence", "citation", "needs", "kaggle")
 
 
 def _load_phantom(**options: Any) -> Cohort:
@@ -80,92 +72,23 @@ def _load_phantom(**options: Any) -> Cohort:
     return phantom_store.load(**options)
 
 
-_MEDMNIST = "Yang et al., MedMNIST v2, Scientific Data 2023, doi:10.1038/s41597-022-01721-8"
-
 #: Sources that are a published table and a folder; see :mod:`cxrlib.datasets.tabular`.
 PUBLISHED: dict[str, Published] = {p.name: p for p in (RSNA, CHEXPERT, PADCHEST, OPENI, MIMIC, VINDR)}
 
+_LOADERS: dict[str, Callable[..., Cohort]] = {
+    "phantom": _load_phantom,
+    "nih": nih.load,
+    "kermany": kermany.load,
+    "lung_masks": lung_masks.load,
+    "folder": folder.load,
+    **{name: partial(medmnist.load, name) for name in medmnist.NAMES},
+    **{name: published.load for name, published in PUBLISHED.items()},
+}
+
 #: Every source by its name, as ``cxr data list`` shows them.
 SOURCES: dict[str, Source] = {
-    source.name: source
-    for source in (
-        Source(
-            "phantom",
-            "Synthetic radiographs with known lungs, lesions and confounders",
-            "Rendered from a generative model and fully determined by its seed: the default, and the only "
-            "source in which the truth about shortcuts is known.",
-            "MIT, as this package",
-            "This package",
-            "nothing",
-            _load_phantom,
-        ),
-        Source(
-            "nih",
-            "NIH ChestX-ray14: 112,120 radiographs of 30,805 patients",
-            "Text-mined labels for 14 findings, 1,431 images with pneumonia among them; age, sex, view and "
-            "follow-up number. The table ships in torchxrayvision; the images come from a folder and need "
-            "not be complete.",
-            "No restriction on use; the NIH Clinical Center asks to be named and the paper to be cited",
-            "Wang et al., CVPR 2017, doi:10.1109/CVPR.2017.369",
-            "folder",
-            nih.load,
-            "nih-chest-xrays/data",
-        ),
-        *(
-            Source(p.name, p.title, p.summary, p.licence, p.citation, "folder", p.load, choices=p.choices)
-            for p in PUBLISHED.values()
-        ),
-        Source(
-            "kermany",
-            "Kermany: 5,856 paediatric radiographs, pneumonia and normal",
-            "Children of one to five years from one hospital in Guangzhou, in the published split; patient "
-            "and bacterial or viral origin are read off the file names.",
-            "CC BY 4.0",
-            "Kermany et al., Cell 2018, doi:10.1016/j.cell.2018.02.010; data doi:10.17632/rscbjbr9sj.2",
-            "folder",
-            kermany.load,
-            "paultimothymooney/chest-xray-pneumonia",
-        ),
-        Source(
-            "pneumoniamnist",
-            "PneumoniaMNIST: Kermany's radiographs at 28 to 224 pixels",
-            "5,856 images in MedMNIST's split (4,708 / 524 / 624). No patient ids.",
-            "CC BY 4.0",
-            _MEDMNIST + "; and Kermany et al., Cell 2018, doi:10.1016/j.cell.2018.02.010",
-            "download",
-            partial(medmnist.load, "pneumoniamnist"),
-        ),
-        Source(
-            "chestmnist",
-            "ChestMNIST: NIH's radiographs at 28 to 224 pixels",
-            "112,120 images in MedMNIST's split (78,468 / 11,219 / 22,433), with all 14 findings. No patient "
-            "ids.",
-            "CC BY 4.0",
-            _MEDMNIST + "; and Wang et al., CVPR 2017, doi:10.1109/CVPR.2017.369",
-            "download",
-            partial(medmnist.load, "chestmnist"),
-        ),
-        Source(
-            "lung_masks",
-            "Montgomery and Shenzhen: 704 radiographs with lung masks",
-            "Adults from two tuberculosis services; the label is tuberculosis. For lung segmentation, and as "
-            "another hospital.",
-            "Montgomery and its masks: public, cite Jaeger et al. Shenzhen masks: research use only",
-            "Jaeger et al., Quant Imaging Med Surg 2014, doi:10.3978/j.issn.2223-4292.2014.11.20; masks of "
-            "Shenzhen: Stirenko et al., ELNANO 2018, doi:10.1109/ELNANO.2018.8477564",
-            "folder",
-            lung_masks.load,
-        ),
-        Source(
-            "folder",
-            "Your own images and a CSV of labels",
-            "PNG, JPEG, TIFF, BMP or DICOM files and a CSV whose columns you name.",
-            "Yours",
-            "Yours",
-            "folder",
-            folder.load,
-        ),
-    )
+    name: Source(name=name, load=_LOADERS[name], **{key: about[key] for key in _FACTS if key in about})
+    for name, about in ABOUT.items()
 }
 
 _COMMON = ("image_size", "data_dir", "seed", "skip_bad", "cache_dir", "workers", "progress", "limit")
@@ -186,35 +109,18 @@ def load(
 ) -> Cohort:
     """Load a dataset as a :class:`~cxrlib.cohort.Cohort`.
 
-    Parameters
-    ----------
-    name
-        One of :data:`SOURCES`.
-    image_size
-        Pixels a side.
-    data_dir
-        The folder with the dataset, for the sources that need one.
-    seed
-        Of the split, where none is published, and of the phantom.
-    skip_bad
-        Go on without files that cannot be read; ``cohort.info["skipped"]`` lists them.
-    cache_dir
-        Where decoded images are kept; None: :func:`cxrlib.io.cache.cache_root`.
-    workers
-        Decoding processes; None: one a processor.
-    progress
-        Show a progress bar; None: on a terminal or in a notebook.
-    limit
-        Load at most this many images, drawn by a hash (the phantom: rendered).
-    options
-        The source's own, as :func:`describe` lists them; for example ``fit="stretch"``.
-
-    Raises
-    ------
-    ConfigError
-        There is no such source or option.
-    DataError
-        The source's files cannot be used; see its own ``load``.
+    - ``name``: one of :data:`SOURCES`.
+    - ``image_size``: pixels a side.
+    - ``data_dir``: the folder with the dataset, for the sources that need one.
+    - ``seed``: of the split, where none is published, and of the phantom.
+    - ``skip_bad``: go on without files that cannot be read; ``cohort.info["skipped"]`` lists them.
+    - ``cache_dir``: where decoded images are kept; None: :func:`cxrlib.io.cache.cache_root`.
+    - ``workers``: decoding processes; None: one a processor.
+    - ``progress``: show a progress bar; None: on a terminal or in a notebook.
+    - ``limit``: load at most this many images, drawn by a hash (the phantom: rendered).
+    - ``options``: the source's own, as :func:`describe` lists them; for example ``fit="stretch"``.
+    - Raises ConfigError: there is no such source or option.
+    - Raises DataError: the source's files cannot be used; see its own ``load``.
     """
     source = _source(name)
     _check_options(source, options)
@@ -237,16 +143,12 @@ def load(
 def describe(name: str) -> dict[str, object]:
     """What is known of a source: title, summary, licence, citation, needs, kaggle, and its own options."""
     source = _source(name)
-    facts = {
-        key: getattr(source, key) for key in ("name", "title", "summary", "licence", "citation", "needs")
-    }
-    if source.kaggle:
-        facts["kaggle"] = source.kaggle
+    facts = {key: value for key in ("name", *_FACTS) if (value := getattr(source, key)) is not None}
     if source.needs == "download":
         facts["image_sizes"] = list(medmnist.sizes(name))
     if name in PUBLISHED:
         facts["findings"] = list(PUBLISHED[name].findings)
-        facts["policies"] = {policy: list(ways) for policy, ways in source.choices.items()}
+        facts["policies"] = {policy: list(ways) for policy, ways in PUBLISHED[name].choices.items()}
     return facts | {"options": _options(source)}
 
 
@@ -262,12 +164,8 @@ def fetch(
 
     MedMNIST comes from Zenodo, verified; NIH and Kermany from Kaggle through the optional ``kagglehub``.
 
-    Raises
-    ------
-    ConfigError
-        The source has nothing to download, or kagglehub is not installed.
-    DataError
-        The download failed.
+    - Raises ConfigError: the source has nothing to download, or kagglehub is not installed.
+    - Raises DataError: the download failed.
     """
     source = _source(name)
     if source.needs == "download":
@@ -284,11 +182,8 @@ def fetch(
 def verify(name: str, data_dir: str | Path | None = None, **options: Any) -> list[dict[str, object]]:
     """Check a source's files: counts, readability, checksums, duplicates.
 
-    ``options``: ``workers``, ``progress``, ``image_size`` (MedMNIST), and those of ``load`` (folder).
-
-    Returns
-    -------
-    list of checks, each with ``name``, ``ok`` (bool), ``found`` and ``expected``.
+    ``options``: ``workers``, ``progress``, ``image_size`` (MedMNIST), and those of ``load`` (folder). Returns
+    checks, each with ``name``, ``ok`` (bool), ``found`` and ``expected``.
     """
     from cxrlib.datasets import checks
 
@@ -326,17 +221,6 @@ def image_files(paths: Iterable[str | Path]) -> list[Path]:
     return found
 
 
-def decode_files(
-    paths: Iterable[str | Path], size: int, **options: Any
-) -> tuple[np.ndarray, np.ndarray, list[tuple[str, str]]]:
-    """Decode files to uint8 (K, size, size): (images, which were kept, (path, reason) of the others).
-
-    ``options``: those of :func:`cxrlib.io.cache.decode_files`, through whose cache this goes.
-    """
-    decoded = cache.decode_files(list(paths), size, **options)
-    return decoded.images, decoded.kept, decoded.skipped
-
-
 def _source(name: str) -> Source:
     if name in SOURCES:
         return SOURCES[name]
@@ -349,17 +233,23 @@ def _source(name: str) -> Source:
 
 def _options(source: Source) -> dict[str, object]:
     """The options that are the source's own, with their defaults."""
-    function = source.load
+    functions: dict[str, Callable[..., object]] = {"folder": folder.files}
     if source.name == "phantom":
         from cxrlib.phantom import phantom
 
-        function = phantom.load
-    parameters = inspect.signature(function).parameters.values()
-    return {
+        functions["phantom"] = phantom.load
+    parameters = inspect.signature(functions.get(source.name, source.load)).parameters.values()
+    own = {
         p.name: None if p.default is p.empty else p.default
         for p in parameters
-        if p.name not in _COMMON and p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
-    } | {name: ways[0] for name, ways in source.choices.items()}
+        if p.name not in (*_COMMON, "allow_missing") and p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
+    }
+    if source.name == "folder":
+        own |= dict.fromkeys(folder.ROLES)
+    if source.needs == "folder":
+        own["fit"] = "letterbox"
+    choices = PUBLISHED[source.name].choices if source.name in PUBLISHED else {}
+    return own | {name: ways[0] for name, ways in choices.items()}
 
 
 def _check_options(source: Source, options: dict[str, object]) -> None:

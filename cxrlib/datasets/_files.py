@@ -139,8 +139,8 @@ def cohort_from_files(
     name: str,
     table: pd.DataFrame,
     *,
-    image_size: int,
-    info: dict[str, object],
+    info: dict[str, Any],
+    image_size: int = 128,
     seed: int = 0,
     limit: int | None = None,
     fit: str = "letterbox",
@@ -150,7 +150,11 @@ def cohort_from_files(
     """Decode the files in column ``path`` and make the cohort of those that could be read.
 
     Adds ``original_height`` and ``original_width`` (pixels, of the file) where the table has none, and to the
-    info what was skipped. ``decoding``: skip_bad, workers, progress, cache_dir.
+    info what was skipped.
+
+    - ``image_size``, ``fit``: pixels a side, and ``letterbox`` or ``stretch``; see :func:`.resize`.
+    - ``limit``: load only this many images, drawn by a hash of their ids and ``seed``.
+    - ``decoding``: skip_bad, workers, progress, cache_dir: see :func:`cxrlib.io.cache.decode_files`.
     """
     table = limited(table, limit, seed)
     decoded = decode_files(table["path"].tolist(), image_size, fit=fit, **decoding)

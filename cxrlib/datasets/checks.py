@@ -35,16 +35,13 @@ def verify(
     decoding: dict[str, Any] = {"workers": workers, "progress": progress}
     if name == "phantom":
         return _phantom()
-    if name == "nih":
-        return _nih(data_dir, decoding)
-    if name == "kermany":
-        return _kermany(data_dir, decoding)
-    if name == "lung_masks":
-        return _lung_masks(data_dir, decoding)
     if name == "folder":
         return _folder(data_dir, decoding, options)
     if name in PUBLISHED:
         return _published(PUBLISHED[name], data_dir, decoding, options)
+    of_folder = {"nih": _nih, "kermany": _kermany, "lung_masks": _lung_masks}
+    if name in of_folder:
+        return of_folder[name](data_dir, decoding)
     return _medmnist(name, data_dir, progress=progress, **options)
 
 
@@ -58,12 +55,8 @@ def identical_files(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _check(name: str, found: object, expected: object, ok: bool | None = None) -> Check:
-    return {
-        "name": name,
-        "ok": bool(found == expected if ok is None else ok),
-        "found": found,
-        "expected": expected,
-    }
+    ok = bool(found == expected) if ok is None else ok
+    return {"name": name, "ok": ok, "found": found, "expected": expected}
 
 
 def _unreadable(paths: Sequence[str], decoding: dict[str, Any]) -> Check:

@@ -10,24 +10,10 @@ from pathlib import Path
 import pandas as pd
 
 from cxrlib.datasets.nih_tables import read_table, require_columns, tables_folder
-from cxrlib.datasets.tabular import READ_IN_REPORTS, VIEWS, Published, beside
+from cxrlib.datasets.tabular import ABOUT, Published, beside
 
 #: Published name -> ours; MIMIC-CXR-JPG has the same.
-FINDINGS = {
-    "Pneumonia": "Pneumonia",
-    "Atelectasis": "Atelectasis",
-    "Cardiomegaly": "Cardiomegaly",
-    "Consolidation": "Consolidation",
-    "Edema": "Edema",
-    "Enlarged Cardiomediastinum": "Enlarged Cardiomediastinum",
-    "Fracture": "Fracture",
-    "Lung Lesion": "Lung Lesion",
-    "Lung Opacity": "Lung Opacity",
-    "Pleural Effusion": "Effusion",
-    "Pleural Other": "Pleural Other",
-    "Pneumothorax": "Pneumothorax",
-    "Support Devices": "Support Devices",
-}
+FINDINGS = {published: ours for ours, published in ABOUT["chexpert"]["findings"].items()}
 
 
 def findings(raw: pd.DataFrame) -> pd.DataFrame:
@@ -62,16 +48,4 @@ def _read(root: Path | None) -> pd.DataFrame:
     return pd.concat([pd.DataFrame(known), findings(raw)], axis=1)
 
 
-CHEXPERT = Published(
-    name="chexpert",
-    title="CheXpert: 224,316 radiographs of 65,240 patients",
-    summary="Labels for 14 observations, read in reports by a program, with uncertain ones; age, sex and "
-    "view. The training table ships in torchxrayvision; valid.csv in the folder is used for validation.",
-    licence="Stanford's research use agreement",
-    citation="Irvin et al., AAAI 2019, doi:10.1609/aaai.v33i01.3301590",
-    read=_read,
-    findings=tuple(FINDINGS.values()),
-    folders=("", "CheXpert-v1.0-small", "CheXpert-v1.0"),
-    counts={"images": 223_414, "patients": 64_540},
-    choices=READ_IN_REPORTS | VIEWS,
-)
+CHEXPERT = Published("chexpert", _read)

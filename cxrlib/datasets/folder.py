@@ -45,77 +45,27 @@ ROLES = {
 def load(
     data_dir: str | Path | None = None,
     *,
-    labels: str | Path | None = None,
-    image_column: str = "image",
-    label_column: str = "label",
-    patient_column: str | None = None,
-    split_column: str | None = None,
-    view_column: str | None = None,
-    age_column: str | None = None,
-    sex_column: str | None = None,
-    site_column: str | None = None,
-    positive: str | Collection[str] | None = None,
-    negative: str | Collection[str] = (),
-    separator: str | None = None,
-    uncertain: str | None = None,
     image_size: int = 128,
     seed: int = 0,
     fit: str = "letterbox",
     limit: int | None = None,
     allow_shared_patients: bool = False,
-    **decoding: Any,
+    skip_bad: bool = False,
+    workers: int | None = None,
+    progress: bool | None = None,
+    cache_dir: str | Path | None = None,
+    **options: Any,
 ) -> Cohort:
-    """The images that a CSV lists.
+    """The images that a CSV lists, with the further columns of :func:`.cohort_from_files`.
 
-    - ``data_dir``: the folder that the CSV's paths begin at.
-    - ``labels``: the CSV, with a header line, as :func:`cxrlib.io.tables.read_table` reads it. A relative
-      path is looked up from the working folder, then in ``data_dir``. None: the one CSV in ``data_dir``.
-    - ``image_column``: the file of each image: PNG, JPEG, TIFF, BMP or DICOM; relative to ``data_dir`` or
-      absolute.
-    - ``label_column``: 0 or 1 (also true and false); or anything, with ``positive``.
-    - ``patient_column``: whose image it is; None: the column ``patient_id``. Where there is none, every image
-      counts as a patient of its own, with a warning: a patient with several may then be in training and test.
-    - ``split_column``: train, val (or validation) and test; None: the column ``split``. Where there is none:
-      70 / 10 / 20 % of the patients, by a hash.
-    - ``view_column``, ``age_column``, ``sex_column``, ``site_column``: what becomes ``view``, ``age``,
-      ``sex`` and ``site``. All other columns are carried along as they are.
-    - ``positive``: the value, or values, of the label column that mean pneumonia, in any case; all others do
-      not, and a warning counts them where they are several. Of findings joined in a cell, one of these is
-      enough.
-    - ``negative``, ``separator``: values that do not mean it though the positive word is in them; what stands
-      between findings of a cell (None: found). See :func:`cxrlib.datasets.labels.has_finding`.
-    - ``uncertain``: what −1 means, positive, negative or ignore; blank labels are then negative, or with
-      ignore left out. None: both are errors. See :func:`cxrlib.datasets.labels.settled`.
-    - ``image_size``, ``fit``, ``seed``, ``limit``, ``decoding``: as in :func:`cxrlib.datasets.kermany.load`.
-    - ``allow_shared_patients``: let patients be in two splits instead of refusing such a CSV: for looking at
-      it, not for training.
-    - Returns: Cohort with the further columns ``path``, ``original_height``, ``original_width``.
-    - Raises ConfigError: no CSV is named, or two roles name one column.
-    - Raises DataError: a named column is not in the CSV, an image is listed twice or not there, a label is
-      neither 0 nor 1, a split is none, or a patient is in two splits.
+    ``options``, and the errors about the CSV: of :func:`files`; the others are those of
+    :func:`.cohort_from_files`.
     """
-    table, info = files(
-        data_dir,
-        labels=labels,
-        positive=positive,
-        negative=negative,
-        separator=separator,
-        uncertain=uncertain,
-        seed=seed,
-        allow_missing=bool(decoding.get("skip_bad")),
-        allow_shared_patients=allow_shared_patients,
-        image_column=image_column,
-        label_column=label_column,
-        patient_column=patient_column,
-        split_column=split_column,
-        view_column=view_column,
-        age_column=age_column,
-        sex_column=sex_column,
-        site_column=site_column,
-    )
+    shared: dict[str, Any] = {"seed": seed, "allow_shared_patients": allow_shared_patients}
+    table, info = files(data_dir, allow_missing=skip_bad, **shared, **options)
     return cohort_from_files(
-        "folder", table, image_size=image_size, info=info, seed=seed, limit=limit, fit=fit,
-        allow_shared_patients=allow_shared_patients, **decoding,
+        "folder", table, info=info, image_size=image_size, limit=limit, fit=fit, **shared,
+        skip_bad=skip_bad, workers=workers, progress=progress, cache_dir=cache_dir,
     )  # fmt: skip
 
 
@@ -123,21 +73,43 @@ def files(
     data_dir: str | Path | None,
     *,
     labels: str | Path | None = None,
+    image_column: str = "image",
+    label_column: str = "label",
     positive: str | Collection[str] | None = None,
     negative: str | Collection[str] = (),
     separator: str | None = None,
     uncertain: str | None = None,
-    seed: int = 0,
-    allow_missing: bool = False,
     allow_shared_patients: bool = False,
-    image_column: str = "image",
-    label_column: str = "label",
+    allow_missing: bool = False,
+    seed: int = 0,
     **columns: str | None,
 ) -> tuple[pd.DataFrame, dict[str, object]]:
-    """The checked table of :func:`load`, and the cohort's info, without reading an image.
+    """The checked table of the images that a CSV lists, and the cohort's info, without reading an image.
 
-    ``columns``: the other ``…_column`` of :func:`load`. ``allow_missing``: let files be absent, not all.
-    ``allow_shared_patients``: let patients be in two splits.
+    - ``data_dir``: the folder that the CSV's paths begin at.
+    - ``labels``: the CSV, with a header line, as :func:`cxrlib.io.tables.read_table` reads it. A relative
+      path is looked up from the working folder, then in ``data_dir``. None: the one CSV in ``data_dir``.
+    - ``image_column``: the file of each image: PNG, JPEG, TIFF, BMP or DICOM; relative to ``data_dir`` or
+      absolute.
+    - ``label_column``: 0 or 1 (also true and false); or anything, with ``positive``.
+    - ``positive``: the value, or values, of the label column that mean pneumonia, in any case; all others do
+      not, and a warning counts them where they are several. Of findings joined in a cell, one of these is
+      enough.
+    - ``negative``, ``separator``: values that do not mean it though the positive word is in them; what stands
+      between findings of a cell (None: found). See :func:`cxrlib.datasets.labels.has_finding`.
+    - ``uncertain``: what −1 means, positive, negative or ignore; blank labels are then negative, or with
+      ignore left out. None: both are errors. See :func:`cxrlib.datasets.labels.settled`.
+    - ``allow_shared_patients``: let patients be in two splits instead of refusing such a CSV: for looking at
+      it, not for training. ``allow_missing``: let files be absent, not all.
+    - ``seed``: of the split.
+    - ``columns``: a name for each of :data:`ROLES`. ``patient_column``: None is the column ``patient_id``;
+      where there is none, every image counts as a patient of its own, with a warning. ``split_column``: None
+      is the column ``split``; where there is none, 70 / 10 / 20 % of the patients, by a hash.
+      ``view_column``, ``age_column``, ``sex_column``, ``site_column`` become ``view``, ``age``, …; all
+      other columns are carried along.
+    - Raises ConfigError: no CSV is named, there is no such column role, or two name one column.
+    - Raises DataError: a named column is not in the CSV, an image is listed twice or not there, a label is
+      neither 0 nor 1, a split is none, or a patient is in two splits.
     """
     if unknown := sorted(set(columns) - set(ROLES)):
         known = (

@@ -45,23 +45,12 @@ _PATTERNS = (
 )
 
 
-def load(
-    data_dir: str | Path | None = None,
-    *,
-    image_size: int = 128,
-    seed: int = 0,
-    fit: str = "letterbox",
-    limit: int | None = None,
-    **decoding: Any,
-) -> Cohort:
+def load(data_dir: str | Path | None = None, *, seed: int = 0, **options: Any) -> Cohort:
     """The radiographs in their official split.
 
     - ``data_dir``: the folder that holds ``chest_xray/``, or ``chest_xray`` itself.
-    - ``image_size``, ``fit``: pixels a side, and ``letterbox`` or ``stretch``; see
-      :func:`cxrlib.io.decode.resize`.
     - ``seed``: of the hash that takes the validation patients.
-    - ``limit``: load only this many images, drawn by a hash.
-    - ``decoding``: skip_bad, workers, progress, cache_dir: see :func:`cxrlib.io.cache.decode_files`.
+    - ``options``: those of :func:`cxrlib.datasets._files.cohort_from_files`.
     - Returns: Cohort with the further columns ``subtype`` (normal, bacteria, virus), ``published_part``
       (train, val, test), ``path``, ``original_height``, ``original_width``.
     - Raises DataError: the layout is another, or a class folder is empty.
@@ -76,16 +65,8 @@ def load(
             stacklevel=2,
         )
     table["split"] = official_splits(table, table["published_part"] == "test", seed)
-    return cohort_from_files(
-        "kermany",
-        table,
-        image_size=image_size,
-        info={"data_dir": str(data_dir), "published_counts": counts},
-        seed=seed,
-        limit=limit,
-        fit=fit,
-        **decoding,
-    )
+    info = {"data_dir": str(data_dir), "published_counts": counts}
+    return cohort_from_files("kermany", table, info=info, seed=seed, **options)
 
 
 def files(data_dir: str | Path | None) -> pd.DataFrame:
@@ -95,7 +76,8 @@ def files(data_dir: str | Path | None) -> pd.DataFrame:
       ``subtype``, ``published_part``, ``path``.
     """
     root = find_root(existing_folder(data_dir, "kermany", _WANTED))
-    rows, empty = [], []
+    rows: list[tuple[str, str, int, str, str, str]] = []
+    empty, unknown = [], []
     for part in PUBLISHED_COUNTS:
         if part == "val" and not (root / part).is_dir():
             continue  # Mendeley's own release has no validation part
@@ -104,16 +86,19 @@ def files(data_dir: str | Path | None) -> pd.DataFrame:
             found = images_in(folder) if folder.is_dir() else []
             if not found:
                 empty.append(folder)
-            rows += [(part, label, path) for path in found]
+            for path in found:
+                image = path.relative_to(root).as_posix()
+                patient, origin = _parse(path.name)
+                if patient is None:
+                    unknown.append(path.name)
+                subtype = "normal" if label == 0 else origin or "unknown"
+                rows.append((image, patient or f"file-{image}", label, subtype, part, str(path)))
     if empty:
         raise DataError(
             f"{len(empty)} class folders are missing or hold no image.",
             offenders=empty,
             remedy="Unpack the published archive again; each part has NORMAL and PNEUMONIA.",
         )
-    table = pd.DataFrame(rows, columns=["published_part", "label", "path"])
-    parsed = [_parse(path.name) for path in table["path"]]
-    unknown = [path.name for path, (patient, _) in zip(table["path"], parsed, strict=True) if patient is None]
     if unknown:
         warnings.warn(
             f"{len(unknown)} file names do not say whose they are (such as {unknown[0]}); each of these "
@@ -121,21 +106,8 @@ def files(data_dir: str | Path | None) -> pd.DataFrame:
             CxrWarning,
             stacklevel=3,
         )
-    image_ids = [path.relative_to(root).as_posix() for path in table["path"]]
-    subtypes = [
-        "normal" if label == 0 else subtype or "unknown"
-        for label, (_, subtype) in zip(table["label"], parsed, strict=True)
-    ]
-    return pd.DataFrame(
-        {
-            "image_id": image_ids,
-            "patient_id": [patient or f"file-{i}" for i, (patient, _) in zip(image_ids, parsed, strict=True)],
-            "label": table["label"],
-            "subtype": subtypes,
-            "published_part": table["published_part"],
-            "path": [str(path) for path in table["path"]],
-        }
-    )
+    columns = ["image_id", "patient_id", "label", "subtype", "published_part", "path"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def find_root(folder: Path) -> Path:

@@ -45,7 +45,7 @@ def load(
 
     - ``data_dir``: the folder that holds ``images/`` and ``masks/``; a mask has its image's name, or that and
       ``_mask``.
-    - ``image_size``, ``fit``, ``seed``, ``limit``, ``decoding``: as in :func:`cxrlib.datasets.kermany.load`.
+    - ``seed``: of the split; the rest as in :func:`cxrlib.datasets._files.cohort_from_files`.
     - Returns: Cohort with ``lung_masks``; ``label`` is 1 for tuberculosis; further columns ``site``
       (Montgomery, Shenzhen), ``path``, ``mask_path``, ``original_height``, ``original_width``.
     - Raises DataError: a folder is missing, a name is of another form, an image has no mask, or a mask is
@@ -54,15 +54,9 @@ def load(
     table = files(data_dir)
     table["split"] = split_by_patient(table["patient_id"], seed=seed)
     cohort = cohort_from_files(
-        "lung_masks",
-        table,
-        image_size=image_size,
-        info={"data_dir": str(data_dir), "label": "tuberculosis"},
-        seed=seed,
-        limit=limit,
-        fit=fit,
-        **decoding,
-    )
+        "lung_masks", table, info={"data_dir": str(data_dir), "label": "tuberculosis"},
+        image_size=image_size, seed=seed, limit=limit, fit=fit, **decoding,
+    )  # fmt: skip
     masks = masks_from_files(
         cohort.table["mask_path"].tolist(), image_size=image_size, fit=fit, **{**decoding, "skip_bad": False}
     )

@@ -11,7 +11,7 @@ import pandas as pd
 
 from cxrlib.datasets.chexpert import FINDINGS, findings
 from cxrlib.datasets.nih_tables import read_table, require_columns
-from cxrlib.datasets.tabular import READ_IN_REPORTS, VIEWS, Published, beside
+from cxrlib.datasets.tabular import Published, beside
 from cxrlib.errors import DataError
 
 _STUDY = ["subject_id", "study_id"]
@@ -53,16 +53,4 @@ def _read(root: Path | None) -> pd.DataFrame:
     return pd.concat([pd.DataFrame(known), findings(raw)], axis=1)
 
 
-MIMIC = Published(
-    name="mimic_cxr_jpg",
-    title="MIMIC-CXR-JPG: 377,110 radiographs",
-    summary="Labels of CheXpert's program, views, and the published split (validate is val). Tables and "
-    "images are the user's own copy.",
-    licence="PhysioNet's credentialed health data licence: training, and no passing on",
-    citation="Johnson et al., arXiv:1901.07042; data doi:10.13026/8360-t248",
-    read=_read,
-    findings=tuple(FINDINGS.values()),
-    folders=("files", ""),
-    counts={"images": 377_110},
-    choices=READ_IN_REPORTS | VIEWS,
-)
+MIMIC = Published("mimic_cxr_jpg", _read)

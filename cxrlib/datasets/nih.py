@@ -24,21 +24,14 @@ from cxrlib.errors import DataError
 _WANTED = "images/*.png, images_001/images/*.png … images_012/images/*.png, or *.png"
 
 
-def load(
-    data_dir: str | Path | None = None,
-    *,
-    image_size: int = 128,
-    seed: int = 0,
-    fit: str = "letterbox",
-    limit: int | None = None,
-    **decoding: Any,
-) -> Cohort:
+def load(data_dir: str | Path | None = None, *, seed: int = 0, **options: Any) -> Cohort:
     """The images that the folder holds, with NIH's table.
 
     - ``data_dir``: a folder in NIH Box's layout (``images/``), Kaggle's (``images_001/images/`` …
       ``images_012/images/``) or flat. It need not hold all images. ``train_val_list.txt`` and
       ``test_list.txt`` in it are used.
-    - ``image_size``, ``fit``, ``seed``, ``limit``, ``decoding``: as in :func:`cxrlib.datasets.kermany.load`.
+    - ``seed``: of the split by patient.
+    - ``options``: those of :func:`cxrlib.datasets._files.cohort_from_files`.
     - Returns: Cohort with all columns of :func:`cxrlib.datasets.nih_tables.metadata` and ``path``; ``label``
       is the text-mined finding Pneumonia. ``info`` counts what is missing: ``missing_images``,
       ``unknown_images``.
@@ -47,9 +40,7 @@ def load(
     table, info = files(data_dir)
     assert data_dir is not None  # or there were no files
     table["split"], info["official_split"] = _splits(table, Path(data_dir).expanduser(), seed)
-    return cohort_from_files(
-        "nih", table, image_size=image_size, info=info, seed=seed, limit=limit, fit=fit, **decoding
-    )
+    return cohort_from_files("nih", table, info=info, seed=seed, **options)
 
 
 def files(data_dir: str | Path | None) -> tuple[pd.DataFrame, dict[str, object]]:

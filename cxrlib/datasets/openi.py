@@ -12,37 +12,10 @@ from xml.etree import ElementTree
 import pandas as pd
 
 from cxrlib.datasets.nih_tables import credible_ages, read_table, require_columns, tables_folder
-from cxrlib.datasets.tabular import VIEWS, Published, read_terms
+from cxrlib.datasets.tabular import ABOUT, Published, read_terms
 from cxrlib.errors import DataError
 
-FINDINGS = {
-    "Pneumonia": r".*pneumonia.*",
-    "Atelectasis": r".*atelecta[sc][ei]s.*",
-    "Cardiomegaly": r".*cardiomegaly.*",
-    "Edema": r".*edema.*",
-    "Effusion": r".*pleural effusions?|effusions?",
-    "Emphysema": r".*emphysema.*",
-    "Fibrosis": r".*fibros[ei]s.*",
-    "Fracture": r".*fracture.*",
-    "Hernia": r".*hernia.*",
-    "Infiltration": r".*infiltrat.*",
-    "Lung Opacity": r".*opacity.*",
-    "Mass": r".*mass.*",
-    "Nodule": r".*nodule.*",
-    "Pleural_Thickening": r".*pleural thickening.*",
-    "Pneumothorax": r".*pneumothorax.*",
-}
-_COLUMNS = {
-    "View Position": "view",
-    "KVP": "kvp",
-    "Exposure": "exposure",
-    "Sensitivity": "sensitivity",
-    "Bits Stored": "bits_stored",
-    "Photometric Interpretation": "photometric",
-    "Modality": "modality",
-    "Rows": "original_height",
-    "Columns": "original_width",
-}
+_COLUMNS = ABOUT["openi"]["columns"]
 _LATERAL = {"LL": "L", "RL": "L", "LATERAL": "L", "LARGE LATERAL": "L"}
 
 
@@ -57,7 +30,7 @@ def _read(root: Path | None) -> pd.DataFrame:
     )  # fmt: skip
     table = _reports().join(known, on="image_id")
     table["view"] = table["view"].replace(_LATERAL)
-    return pd.concat([table, read_terms(table["terms"], FINDINGS)], axis=1)
+    return pd.concat([table, read_terms(table["terms"], ABOUT["openi"]["findings"])], axis=1)
 
 
 def _reports() -> pd.DataFrame:
@@ -78,16 +51,4 @@ def _reports() -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["image_id", "patient_id", "file", "terms"])
 
 
-OPENI = Published(
-    name="openi",
-    title="Open-i: 7,470 radiographs with 3,851 reports of Indiana University",
-    summary="MeSH terms that a program read in each report; age, view and exposure, no sex. Tables and "
-    "reports ship in torchxrayvision.",
-    licence="CC BY-NC-ND 4.0",
-    citation="Demner-Fushman et al., JAMIA 2016, doi:10.1093/jamia/ocv080",
-    read=_read,
-    findings=tuple(FINDINGS),
-    folders=("", "images", "NLMCXR_png"),
-    counts={"images": 7_470, "patients": 3_851},
-    choices=VIEWS,
-)
+OPENI = Published("openi", _read)

@@ -41,16 +41,4 @@ def _read(root: Path | None) -> pd.DataFrame:
     return table.drop(columns="label")
 
 
-RSNA = Published(
-    name="rsna",
-    title="RSNA pneumonia challenge: 26,684 of NIH's radiographs, read by radiologists",
-    summary="Opacity suspicious of pneumonia, with age, sex and view. The table ships in torchxrayvision. "
-    "With stage_2_detailed_class_info.csv in the folder, finding='Pneumonia against normal' leaves out the "
-    "healthy class 'Not Normal'; with RSNA's key to NIH's names, patients are known.",
-    licence="The challenge's rules on Kaggle; the images are NIH's",
-    citation="Shih et al., Radiology: Artificial Intelligence 2019, doi:10.1148/ryai.2019180041",
-    read=_read,
-    findings=("Pneumonia", "Pneumonia against normal"),
-    folders=("stage_2_train_images", ""),
-    counts={"images": 26_684},
-)
+RSNA = Published("rsna", _read)

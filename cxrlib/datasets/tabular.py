@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import os
 import re
+import tomllib
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,37 +24,49 @@ from cxrlib.datasets._files import cohort_from_files, existing_folder
 from cxrlib.errors import ConfigError, CxrWarning, DataError
 
 FRONTAL = ("PA", "AP", "AP supine")
-#: What may be said of every source that knows several views; the first is the default.
-VIEWS = {"views": ("frontal", "all")}
-#: Of labels that CheXpert's program read in reports: what −1 and what an empty cell become.
-READ_IN_REPORTS = {"uncertain": ("ignore", "positive", "negative"), "blank": ("negative", "ignore")}
 _DRAWN_SHARE = 0.1
+#: ``data/sources.toml``: what is known of every source, by its name.
+ABOUT: dict[str, dict[str, Any]] = tomllib.loads(
+    (Path(__file__).parent / "data" / "sources.toml").read_text(encoding="utf-8")
+)
 
 
 @dataclass(frozen=True)
 class Published:
     """A public data set as its publishers give it.
 
-    - ``name``, ``title``, ``summary``, ``licence``, ``citation``: as in :class:`cxrlib.datasets.Source`.
+    - ``name``: its entry in ``data/sources.toml``.
     - ``read``: folder of the data set, or None for what ships with torchxrayvision -> a row an image:
       ``image_id``, ``patient_id`` (absent where unpublished), ``file`` (relative path), findings, and what
       else is known.
-    - ``findings``: the columns that can become the label, the default first.
-    - ``folders``: where the files' paths may begin below the folder that the user names.
-    - ``counts``: published numbers of ``images`` and ``patients``.
-    - ``choices``: policy -> its values, the default first: ``uncertain``, ``blank``, ``readers``, ``views``.
     """
 
     name: str
-    title: str
-    summary: str
-    licence: str
-    citation: str
     read: Callable[[Path | None], pd.DataFrame]
-    findings: tuple[str, ...]
-    folders: tuple[str, ...]
-    counts: Mapping[str, int]
-    choices: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    @property
+    def counts(self) -> Mapping[str, int]:
+        """Published numbers of ``images`` and ``patients``."""
+        return ABOUT[self.name]["counts"]
+
+    @property
+    def findings(self) -> tuple[str, ...]:
+        """The columns that can become the label, the default first."""
+        return tuple(self._labels["findings"])
+
+    @property
+    def choices(self) -> dict[str, tuple[str, ...]]:
+        """Policy -> its values, the default first: ``uncertain``, ``blank``, ``readers``, ``views``."""
+        return {name: tuple(ways) for name, ways in self._labels.get("choices", {}).items()}
+
+    @property
+    def _labels(self) -> dict[str, Any]:
+        return ABOUT[ABOUT[self.name].get("labels_of", self.name)]
+
+    @property
+    def _folders(self) -> list[str]:
+        """Where the files' paths may begin below the folder that the user names."""
+        return ABOUT[self.name]["folders"]
 
     def table(
         self, root: Path | None = None, *, finding: str | None = None, **policy: str
@@ -95,9 +108,9 @@ class Published:
         root = existing_folder(data_dir, self.name, self._wanted())
         table, info = self.table(root, **asked)
         names = table["file"].map(os.path.basename)
-        layouts = [(table["file"], folder) for folder in self.folders]
+        layouts = [(table["file"], folder) for folder in self._folders]
         if names.is_unique:
-            layouts += [(names, folder) for folder in self.folders]
+            layouts += [(names, folder) for folder in self._folders]
         best = table.iloc[:0]
         for relative, folder in layouts:
             paths = str(root / folder) + os.sep + relative
@@ -122,30 +135,19 @@ class Published:
         }  # fmt: skip
 
     def load(
-        self,
-        data_dir: str | Path | None = None,
-        *,
-        finding: str | None = None,
-        image_size: int = 128,
-        seed: int = 0,
-        fit: str = "letterbox",
-        limit: int | None = None,
-        **options: Any,
+        self, data_dir: str | Path | None = None, *, finding: str | None = None, seed: int = 0, **options: Any
     ) -> Cohort:
         """The images that the folder holds, with the published table.
 
         - ``finding``: the column that becomes the label.
-        - ``options``: policies, as ``choices`` lists them; and those of decoding.
-        - ``image_size``, ``fit``, ``seed``, ``limit``: as in :func:`cxrlib.datasets.kermany.load`.
+        - ``options``: policies, as ``choices`` lists them; and those of :func:`.cohort_from_files`.
         - Returns: Cohort whose ``info`` has that of :meth:`table`, ``missing_images`` and
           ``published_split``.
         """
         policy = {name: options.pop(name) for name in self.choices if name in options}
         table, info = self.files(data_dir, finding=finding, **policy)
         table["split"], info["published_split"] = _split(table, seed)
-        return cohort_from_files(
-            self.name, table, image_size=image_size, info=info, seed=seed, limit=limit, fit=fit, **options
-        )
+        return cohort_from_files(self.name, table, info=info, seed=seed, **options)
 
     def _chosen(self, policy: Mapping[str, str]) -> dict[str, str]:
         for name, way in policy.items():
@@ -155,7 +157,7 @@ class Published:
         return {name: policy.get(name, ways[0]) for name, ways in self.choices.items()}
 
     def _wanted(self) -> str:
-        return f"the files of {self.name}, in {' or '.join(folder or 'itself' for folder in self.folders)}"
+        return f"the files of {self.name}, in {' or '.join(folder or 'itself' for folder in self._folders)}"
 
 
 def decide(

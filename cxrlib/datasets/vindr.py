@@ -14,13 +14,6 @@ from cxrlib.datasets.tabular import Published, beside
 
 _RENAMED = {"Pleural effusion": "Effusion", "Pleural thickening": "Pleural_Thickening",
             "Other diseases": "Other disease"}  # fmt: skip
-#: Findings with boxes, which Kaggle's table has; the rest are in PhysioNet's image_labels alone.
-BOXED = (
-    "Lung Opacity", "Aortic enlargement", "Atelectasis", "Calcification", "Cardiomegaly", "Consolidation",
-    "ILD", "Infiltration", "Nodule/Mass", "Other lesion", "Effusion", "Pleural_Thickening", "Pneumothorax",
-    "Pulmonary fibrosis", "No finding",
-)  # fmt: skip
-GLOBAL = ("Pneumonia", "Tuberculosis", "Lung tumor", "COPD", "Other disease")
 
 
 def _read(root: Path | None) -> pd.DataFrame:
@@ -49,20 +42,8 @@ def _boxes(path: Path) -> pd.DataFrame:
     drawn = raw.drop_duplicates(["image_id", "rad_id", "class_name"])
     counts = pd.crosstab(drawn["image_id"], drawn["class_name"]).rename_axis(columns=None)
     shares = counts.div(readers, axis=0).rename(columns=_RENAMED)
-    return shares.reindex(columns=list(BOXED), fill_value=0.0)
+    boxed = VINDR.findings[: VINDR.findings.index("No finding") + 1]  # the rest is in image_labels alone
+    return shares.reindex(columns=list(boxed), fill_value=0.0)
 
 
-VINDR = Published(
-    name="vindr",
-    title="VinDr-CXR: 18,000 radiographs read by radiologists",
-    summary="15,000 images for training with three readers each, 3,000 for the test with the consensus of "
-    "five. Kaggle's training table ships in torchxrayvision; PhysioNet's image_labels in the folder add the "
-    "test and pneumonia. No patients, ages or sexes.",
-    licence="PhysioNet's credentialed health data licence; Kaggle's copy: the challenge's rules",
-    citation="Nguyen et al., Scientific Data 2022, doi:10.1038/s41597-022-01498-w",
-    read=_read,
-    findings=(*BOXED, *GLOBAL),
-    folders=("",),
-    counts={"images": 18_000},
-    choices={"readers": ("majority", "any", "all")},
-)
+VINDR = Published("vindr", _read)

@@ -38,7 +38,6 @@ class _Pipeline:
     config: PreprocessConfig
     size: int
     values: ClassVar[int] = 9
-    planes: ClassVar[dict[str, tuple[int, ...]]] = {}
 
     @property
     def key(self) -> str:
@@ -47,13 +46,13 @@ class _Pipeline:
 
     def __call__(
         self, image: np.ndarray, row: int, shape: tuple[int, int], size: int
-    ) -> tuple[np.ndarray, Sequence[np.ndarray], Sequence[float]]:
+    ) -> tuple[np.ndarray, Sequence[float]]:
         made = preprocess_image(image, size, self.config)
         down, across = shape[0] / image.shape[0], shape[1] / image.shape[1]
         g = made.geometry
         crop = (g.top * down, g.left * across, g.crop_height * down, g.crop_width * across)
         numbers = (made.inverted, made.border_cropped, made.marker_area, *shape, *crop)
-        return made.image, (), numbers
+        return made.image, numbers
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,7 +61,6 @@ class _Masks:
 
     geometries: list[Geometry]
     values: ClassVar[int] = 0
-    planes: ClassVar[dict[str, tuple[int, ...]]] = {}
 
     @property
     def key(self) -> str:
@@ -70,12 +68,12 @@ class _Masks:
 
     def __call__(
         self, image: np.ndarray, row: int, shape: tuple[int, int], size: int
-    ) -> tuple[np.ndarray, Sequence[np.ndarray], Sequence[float]]:
+    ) -> tuple[np.ndarray, Sequence[float]]:
         g = self.geometries[row]
         down, across = image.shape[0] / g.height, image.shape[1] / g.width
         crop = (g.top * down, g.left * across, g.crop_height * down, g.crop_width * across)
         own = Geometry(image.shape[0], image.shape[1], *crop, size, g.fit)
-        return own.to_processed_mask((image >= 128).astype(np.uint8)), (), ()
+        return own.to_processed_mask((image >= 128).astype(np.uint8)), ()
 
 
 def preprocess(
@@ -181,7 +179,7 @@ def _from_images(
 
 def _chunk(images: np.ndarray, start: int, pipeline: _Pipeline) -> tuple[int, list[np.ndarray]]:
     made = [pipeline(image, start + row, image.shape, pipeline.size) for row, image in enumerate(images)]
-    return start, [np.stack([image for image, _, _ in made]), np.array([numbers for _, _, numbers in made])]
+    return start, [np.stack([image for image, _ in made]), np.array([numbers for _, numbers in made])]
 
 
 def _reframed(mask: np.ndarray, geometry: Geometry, frame: dict[str, Any]) -> np.ndarray:

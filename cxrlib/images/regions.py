@@ -55,37 +55,35 @@ def crop_to_lungs(
     )
 
 
-def keep_lungs(
-    cohort: Cohort, margin: float = 0.0, *, box: bool = False, fill: int = 0, missing: str = "typical"
-) -> Cohort:
-    """Set everything but the lungs to ``fill`` (0–255).
+def keep_lungs(cohort: Cohort, margin: float = 0.0, *, box: bool = False, missing: str = "typical") -> Cohort:
+    """Set everything but the lungs to black.
 
     - ``margin``: pixels this close to a lung are kept too; a share of the image's side.
     - ``box``: keep the lungs' box instead of their outline, so that their shape is not what remains.
     - ``missing``: as in :func:`crop_to_lungs`.
     """
-    return _painted(cohort, margin, box, fill, missing, inside=False)
+    return _painted(cohort, margin, box, missing, inside=False)
 
 
 def remove_lungs(
-    cohort: Cohort, margin: float = 0.02, *, box: bool = False, fill: int = 0, missing: str = "typical"
+    cohort: Cohort, margin: float = 0.02, *, box: bool = False, missing: str = "typical"
 ) -> Cohort:
-    """Set the lungs, and what is as close as ``margin``, to ``fill``; see :func:`keep_lungs`."""
-    return _painted(cohort, margin, box, fill, missing, inside=True)
+    """Set the lungs, and what is as close as ``margin``, to black; see :func:`keep_lungs`."""
+    return _painted(cohort, margin, box, missing, inside=True)
 
 
-def keep_frame(cohort: Cohort, share: float = 0.1, *, fill: int = 0) -> Cohort:
-    """Keep the outer ``share`` of the image on each side; set the rest to ``fill``. Needs no masks."""
+def keep_frame(cohort: Cohort, share: float = 0.1) -> Cohort:
+    """Keep the outer ``share`` of the image on each side; set the rest to black. Needs no masks."""
     images, rows, columns = _edges(cohort, share, "frame")
-    images[:, rows, columns] = fill
+    images[:, rows, columns] = 0
     return cohort.with_images(images, info=_noted(cohort, f"frame {share:g}"))
 
 
-def keep_corners(cohort: Cohort, share: float = 0.15, *, fill: int = 0) -> Cohort:
-    """Keep four squares of ``share`` of the side in the corners; set the rest to ``fill``. Needs no masks."""
+def keep_corners(cohort: Cohort, share: float = 0.15) -> Cohort:
+    """Keep four squares of ``share`` of the side in the corners; set the rest to black. Needs no masks."""
     images, rows, columns = _edges(cohort, share, "corners")
-    images[:, rows] = fill
-    images[:, :, columns] = fill
+    images[:, rows] = 0
+    images[:, :, columns] = 0
     return cohort.with_images(images, info=_noted(cohort, f"corners {share:g}"))
 
 
@@ -145,7 +143,7 @@ def shown(cohort: Cohort, view: str) -> Cohort:
     return VIEWS[view](cohort)
 
 
-def _painted(cohort: Cohort, margin: float, box: bool, fill: int, missing: str, *, inside: bool) -> Cohort:
+def _painted(cohort: Cohort, margin: float, box: bool, missing: str, *, inside: bool) -> Cohort:
     if not 0 <= margin < 0.5:
         raise ConfigError(f"The margin is {margin}.", remedy="Give a share from 0 to 0.5, such as 0.02.")
     cohort, masks, typical = _with_masks(cohort, missing)
@@ -158,7 +156,7 @@ def _painted(cohort: Cohort, margin: float, box: bool, fill: int, missing: str, 
             region[top:bottom, left:right] = True
         if reach >= 1:
             region = ndimage.distance_transform_edt(~region) <= reach
-        image[region if inside else ~region] = fill
+        image[region if inside else ~region] = 0
     note = f"{'remove' if inside else 'keep'} lungs{' box' if box else ''} {margin:g}"
     return cohort.with_images(images, info=_noted(cohort, note))
 

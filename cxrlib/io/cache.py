@@ -19,8 +19,8 @@ import json
 import logging
 import os
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -66,8 +66,7 @@ class Decoded:
     - ``skipped``: (path, reason) of the others.
     - ``shapes``: int32, shape (K, 2): height and width of the files themselves.
     - ``folder``: where it lies on disk.
-    - ``planes``, ``values``: what a :class:`Process` made beside the image: uint8 maps of K rows by name, and
-      float64 (K, V).
+    - ``values``: the numbers that a :class:`Process` made beside the image: float64 (K, V).
     """
 
     images: np.ndarray
@@ -75,30 +74,26 @@ class Decoded:
     skipped: list[tuple[str, str]]
     shapes: np.ndarray
     folder: Path
-    planes: Mapping[str, np.ndarray] = field(default_factory=dict)
     values: np.ndarray | None = None
 
 
 class Process(Protocol):
     """What to do with a decoded image instead of resizing it. Must be picklable, and deterministic.
 
-    ``key`` goes into the cache's key: everything that the result depends on. ``planes`` gives the shapes of
-    the uint8 arrays made beside each image, by name, and ``values`` how many numbers.
+    ``key`` goes into the cache's key: everything that the result depends on. ``values``: how many numbers are
+    made beside each image.
     """
 
     @property
     def key(self) -> str: ...
 
     @property
-    def planes(self) -> Mapping[str, tuple[int, ...]]: ...
-
-    @property
     def values(self) -> int: ...
 
     def __call__(
         self, image: np.ndarray, row: int, shape: tuple[int, int], size: int
-    ) -> tuple[np.ndarray, Sequence[np.ndarray], Sequence[float]]:
-        """Give the uint8 (size, size) image, the planes in order, and the values.
+    ) -> tuple[np.ndarray, Sequence[float]]:
+        """Give the uint8 (size, size) image, and the values.
 
         ``image`` may be a reduced decode; ``row`` is its place among the files asked for, and ``shape`` the
         file's own height and width.
@@ -137,11 +132,10 @@ def decode_files(
     root = Path(cache_dir) if cache_dir is not None else cache_root()
     key = _key(files, size, fit, process)
     entry = root / "decoded" / key
-    shapes = {"images": (size, size), **(process.planes if process else {})}
     stored(
         entry,
-        lambda partial: _build(partial, shapes, files, size, fit, workers, progress, process),
-        needed=len(files) * sum(int(np.prod(shape)) for shape in shapes.values()),
+        lambda partial: _build(partial, files, size, fit, workers, progress, process),
+        needed=len(files) * size**2,
         usable=lambda: not _mended(entry),
     )
     return _served(entry, files, skip_bad, process)
@@ -149,7 +143,6 @@ def decode_files(
 
 def _build(
     partial: Path,
-    shapes_of: Mapping[str, tuple[int, ...]],
     paths: list[str],
     size: int,
     fit: str,
@@ -159,15 +152,14 @@ def _build(
 ) -> None:
     started = time.perf_counter()
     count = len(paths)
-    work = {name: _work_file(partial, name, (count, *shape)) for name, shape in shapes_of.items()}
+    work, offset = _work_file(partial, (count, size, size))
     state, reasons, shapes, values = _resumed(partial, count, process.values if process else 0)
     before = int((state != _TODO).sum())
     if before:
         log.info("Going on with %s: %d of %d images are done.", partial, before, count)
     todo = np.flatnonzero(state == _TODO)
     chunks = [todo[start : start + CHUNK] for start in range(0, len(todo), CHUNK)]
-    files = [(str(path), offset) for path, offset in work.values()]
-    jobs = [([paths[row] for row in rows], rows, size, fit, files, process) for rows in chunks]
+    jobs = [([paths[row] for row in rows], rows, size, fit, work, offset, process) for rows in chunks]
     flushed = time.monotonic()
     label = "Preprocessing" if process else "Decoding"
     with progress_bar(count, label, progress, initial=before) as bar:
@@ -187,11 +179,11 @@ def _build(
     _finish(partial, work, paths, state, reasons, shapes, values, facts)
 
 
-def _work_file(partial: Path, name: str, shape: tuple[int, ...]) -> tuple[Path, int]:
+def _work_file(partial: Path, shape: tuple[int, ...]) -> tuple[Path, int]:
     """The array that workers write into, made in one step so that it is whole or not there."""
-    work = partial / f"work_{name}.npy"
+    work = partial / "work_images.npy"
     if not work.is_file():
-        fresh = partial / f"allocating_{name}.npy"
+        fresh = partial / "allocating_images.npy"
         allocate(fresh, shape)
         (partial / "state.npz").unlink(missing_ok=True)
         os.replace(fresh, work)
@@ -211,15 +203,14 @@ def _resumed(
 
 def _checkpoint(
     partial: Path,
-    work: dict[str, tuple[Path, int]],
+    work: Path,
     state: np.ndarray,
     reasons: dict[int, str],
     shapes: np.ndarray,
     values: np.ndarray,
 ) -> None:
     # The pixels first: what the state calls done must be on the disk, even if the power fails.
-    for path, _ in work.values():
-        sync(path)
+    sync(work)
     with atomic_path(partial / "state.npz") as file, open(file, "wb") as handle:
         rows, texts = np.array(list(reasons), np.int64), np.array(list(reasons.values()), str)
         np.savez(handle, state=state, shapes=shapes, values=values, rows=rows, reasons=texts)
@@ -230,15 +221,15 @@ def _decode_chunk(
     rows: np.ndarray,
     size: int,
     fit: str,
-    files: list[tuple[str, int]],
+    work: Path,
+    offset: int,
     process: Process | None,
 ) -> tuple[np.ndarray, list[tuple[int, str]], np.ndarray, np.ndarray]:
-    """Decode files into their rows of the work files.
+    """Decode files into their rows of the work file, whose values begin at ``offset``.
 
     Returns (rows, [(row, reason)], heights and widths, values).
     """
-    block_shapes = [(size, size), *(process.planes.values() if process else ())]
-    blocks = [np.zeros((len(paths), *shape), np.uint8) for shape in block_shapes]
+    block = np.zeros((len(paths), size, size), np.uint8)
     shapes = np.zeros((len(paths), 2), np.int32)
     values = np.zeros((len(paths), process.values if process else 0))
     bad = []
@@ -248,22 +239,19 @@ def _decode_chunk(
             # Four times the size: a reduced JPEG decode is then within one grey level of a full one.
             image, shapes[position] = read(path, minimum=4 * size)
             if process is None:
-                blocks[0][position] = resize(image, size, fit)
+                block[position] = resize(image, size, fit)
                 continue
             shape = tuple(shapes[position].tolist())
-            made, planes, values[position] = process(image, int(rows[position]), shape, size)
-            for block, plane in zip(blocks, (made, *planes), strict=True):
-                block[position] = plane
+            block[position], values[position] = process(image, int(rows[position]), shape, size)
         except DecodeError as error:
             bad.append((int(rows[position]), _reason(error, path)))
-    for block, (work, offset) in zip(blocks, files, strict=True):
-        write_rows(Path(work), offset, rows, block)
+    write_rows(work, offset, rows, block)
     return rows, bad, shapes, values
 
 
 def _finish(
     partial: Path,
-    work: dict[str, tuple[Path, int]],
+    work: Path,
     paths: list[str],
     state: np.ndarray,
     reasons: dict[int, str],
@@ -272,13 +260,11 @@ def _finish(
     facts: dict[str, object],
 ) -> None:
     kept = state == _DONE
-    for name, (path, _) in work.items():
-        if kept.all():
-            os.replace(path, partial / f"{name}.npy")
-        else:
-            copy_rows(path, partial / f"{name}.npy", kept)
-            path.unlink()
-    if not kept.all():
+    if kept.all():
+        os.replace(work, partial / "images.npy")
+    else:
+        copy_rows(work, partial / "images.npy", kept)
+        work.unlink()
         with open(
             partial / "skipped.csv", "w", newline="", encoding="utf-8", errors="surrogateescape"
         ) as file:
@@ -309,10 +295,7 @@ def _served(entry: Path, paths: list[str], skip_bad: bool, process: Process | No
             read_array(entry / "images.npy", mmap_mode="r") if kept.any() else np.zeros((0, 1, 1), np.uint8)
         )
         shapes = read_array(entry / "shapes.npy")
-        made = process if kept.any() else None
-        names = made.planes if made else ()
-        planes = {name: read_array(entry / f"{name}.npy", mmap_mode="r") for name in names}
-        values = read_array(entry / "values.npy") if made and made.values else None
+        values = read_array(entry / "values.npy") if kept.any() and process and process.values else None
         fit = kept.shape == (len(paths),) and len(images) == len(shapes) == kept.sum()
         if not fit or images.ndim != 3 or images.dtype != np.uint8:
             raise ValueError("its arrays do not fit together")
@@ -326,7 +309,7 @@ def _served(entry: Path, paths: list[str], skip_bad: bool, process: Process | No
             if kept.any()
             else "Mend or replace them, or check that these are radiographs: none of them could be read.",
         )
-    return Decoded(images, kept, skipped, shapes, entry, planes, values)
+    return Decoded(images, kept, skipped, shapes, entry, values)
 
 
 def _read_skipped(entry: Path) -> list[tuple[str, str]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -57,7 +57,6 @@ class MaskReader:
 
     fit: str = "letterbox"
     key: ClassVar[str] = "masks 1"
-    planes: ClassVar[Mapping[str, tuple[int, ...]]] = {}
     values: ClassVar[int] = 0
 
     @staticmethod
@@ -67,5 +66,5 @@ class MaskReader:
 
     def __call__(
         self, image: np.ndarray, row: int, shape: tuple[int, int], size: int
-    ) -> tuple[np.ndarray, Sequence[np.ndarray], Sequence[float]]:
-        return resize(image, size, self.fit), (), ()
+    ) -> tuple[np.ndarray, Sequence[float]]:
+        return resize(image, size, self.fit), ()

@@ -7,9 +7,7 @@ import json
 import logging
 import os
 import shutil
-import sys
 import tempfile
-import time
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -148,15 +146,21 @@ def _checksum(path: Path) -> list[int]:
 @contextmanager
 def locked(entry: Path) -> Iterator[None]:
     """Hold the lock of a cache entry; wait while another process holds it."""
+    from filelock import FileLock, Timeout
+
     path = entry.with_name(entry.name + ".lock")
     make_folder(path.parent)
+    lock = FileLock(path)
     with _disk_errors(path.parent):
-        handle = open(path, "a+b")  # noqa: SIM115 — closed below; it stays behind, as removing it would race
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            log.warning("Another process is building %s; waiting for it.", entry)
+            lock.acquire()
     try:
-        _lock(handle, entry)
         yield
     finally:
-        handle.close()
+        lock.release()
 
 
 @contextmanager
@@ -282,26 +286,6 @@ def _reserve(descriptor: int, offset: int, size: int) -> bool:
             return False
         raise
     return True
-
-
-def _lock(handle: IO[bytes], entry: Path) -> None:
-    if sys.platform == "win32":
-        import msvcrt
-
-        while True:
-            try:
-                handle.seek(0)
-                msvcrt.locking(handle.fileno(), msvcrt.LK_NBLCK, 1)
-                return
-            except OSError:
-                time.sleep(0.2)
-    import fcntl
-
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        log.warning("Another process is building %s; waiting for it.", entry)
-        fcntl.flock(handle, fcntl.LOCK_EX)
 
 
 @contextmanager

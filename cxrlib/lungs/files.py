@@ -37,7 +37,6 @@ def apply_to_files(
     what: str = "mask",
     margin: float | None = None,
     weights: str | Path | None = None,
-    segmenter: str = "cxrlib",
     skip_bad: bool = False,
     progress: bool | None = None,
 ) -> pd.DataFrame:
@@ -77,7 +76,7 @@ def apply_to_files(
             offenders=sorted(taken),
             remedy="Give another folder with --out.",
         )
-    predict = predictor(segmenter, weights)
+    predict = predictor(weights)
     rows, bad = [], []
     with progress_bar(len(files), "Finding lungs", progress) as bar:
         for path, name in zip(files, names, strict=True):

@@ -18,7 +18,7 @@ import numpy as np
 from scipy import ndimage
 
 from cxrlib.cohort import Cohort
-from cxrlib.errors import CheckpointError, ConfigError, DataError, course_packages
+from cxrlib.errors import CheckpointError, DataError, course_packages
 from cxrlib.io.storage import allocate, atomic_path, cache_root, data_offset, read_array, stored
 from cxrlib.lungs.shipped import SHIPPED_ONNX, shipped_probabilities
 from cxrlib.parallel import progress_bar
@@ -26,7 +26,6 @@ from cxrlib.parallel import progress_bar
 VERSION = 2
 """Raised by one whenever the same weights may give other masks: the cache is keyed by it."""
 
-SEGMENTERS = ("cxrlib", "pspnet")
 UNSURE = 0.4
 """The most that unsure pixels may be, as a share of the mask: see NOTES.md for what images show."""
 
@@ -40,7 +39,6 @@ def segment(
     cohort: Cohort,
     *,
     weights: str | Path | None = None,
-    segmenter: str = "cxrlib",
     cache_dir: str | Path | None = None,
     progress: bool | None = None,
 ) -> Cohort:
@@ -49,22 +47,19 @@ def segment(
     - ``cohort``: any; masks that it has are replaced.
     - ``weights``: a file of ``cxr lungs train``, which needs torch; None for the network that ships, which
       does not.
-    - ``segmenter``: ``cxrlib``, or ``pspnet``: TorchXRayVision's PSPNet (Lian et al. 2021,
-      doi:10.1109/TMI.2021.3070847), slower, whose weights are downloaded once.
     - ``cache_dir``, ``progress``: as in :func:`cxrlib.load`. A segmentation that was cut off is taken up
       again.
     - Returns: The cohort with ``lung_masks`` (uint8 0/1, (N, H, W); a read-only memory map) and the columns
       ``lungs_plausible`` (bool) and ``lungs_problem`` (what is wrong, or ""). Implausible masks are empty.
-    - Raises ConfigError: there is no such segmenter, or PSPNet's weights cannot be had.
-    - Raises MissingPackage: ``weights`` or ``pspnet`` is asked for, and torch is not installed.
+    - Raises MissingPackage: ``weights`` are given, and torch is not installed.
     - Raises CheckpointError: the weights file cannot be used.
     - Raises DataError: there are no images.
     """
     if not len(cohort):
         raise DataError(f"The cohort {cohort.name!r} is empty.", remedy="Give at least one image.")
-    predict = predictor(segmenter, weights)
+    predict = predictor(weights)
     root = cache_root() if cache_dir is None else Path(cache_dir)
-    facts = f"{VERSION} {segmenter} {_weights_hash(weights, segmenter)} {cohort.content_hash()}"
+    facts = f"{VERSION} cxrlib {_weights_hash(weights)} {cohort.content_hash()}"
     entry = root / "lungs" / hashlib.sha256(facts.encode()).hexdigest()[:20]
     stored(
         entry, lambda partial: _segment_into(partial, cohort, predict, progress), needed=cohort.images.size
@@ -186,14 +181,8 @@ def _parted(regions: np.ndarray, areas: np.ndarray) -> tuple[np.ndarray, np.ndar
     return regions, areas
 
 
-def predictor(segmenter: str = "cxrlib", weights: str | Path | None = None) -> Predictor:
+def predictor(weights: str | Path | None = None) -> Predictor:
     """A function from images, uint8 (N, H, W), to probabilities of lung, float32 (N, S, S)."""
-    if segmenter not in SEGMENTERS:
-        raise ConfigError(
-            f"There is no segmenter called {segmenter!r}.", remedy=f"Use one of {', '.join(SEGMENTERS)}."
-        )
-    if segmenter == "pspnet":
-        return _pspnet()
     if weights is None:
         return shipped_probabilities
     with course_packages("Weights of your own"):
@@ -202,37 +191,7 @@ def predictor(segmenter: str = "cxrlib", weights: str | Path | None = None) -> P
     return lambda images: lung_probabilities(network, images)
 
 
-@course_packages("TorchXRayVision's PSPNet")
-def _pspnet() -> Predictor:
-    import torch
-    import torch.nn.functional as F
-    import torchxrayvision as xrv
-
-    try:
-        network = xrv.baseline_models.chestx_det.PSPNet()
-    except Exception as error:  # it lets through whatever its download raises
-        raise ConfigError(
-            f"TorchXRayVision's PSPNet cannot be had: {type(error).__name__}: {error}",
-            remedy="Go online once so that its weights can be downloaded, or use the segmenter that ships.",
-        ) from error
-    lungs = [network.targets.index(name) for name in ("Left Lung", "Right Lung")]
-    network.eval()
-
-    def probabilities(images: np.ndarray) -> np.ndarray:
-        parts = []
-        with torch.inference_mode():
-            for image in images:
-                x = torch.from_numpy(np.array(image)).float()[None, None] * (2048 / 255) - 1024
-                logits = network(F.interpolate(x, (512, 512), mode="bilinear"))[0, lungs]
-                parts.append(torch.sigmoid(logits).amax(0).numpy())
-        return np.stack(parts)
-
-    return probabilities
-
-
-def _weights_hash(weights: str | Path | None, segmenter: str) -> str:
-    if segmenter == "pspnet":
-        return "-"
+def _weights_hash(weights: str | Path | None) -> str:
     path = SHIPPED_ONNX if weights is None else Path(weights)
     try:
         return hashlib.sha256(path.read_bytes()).hexdigest()

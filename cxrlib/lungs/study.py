@@ -94,12 +94,10 @@ def measure(
     network: LungNet | None = None,
     *,
     weights: str | Path | None = None,
-    segmenter: str = "cxrlib",
 ) -> pd.DataFrame:
     """Dice of every image of a cohort with reference masks, before implausible masks are taken out.
 
-    - ``network``: the one to measure; None for the one that :func:`.segment` takes by ``weights`` and
-      ``segmenter``.
+    - ``network``: the one to measure; None for the one that :func:`.segment` takes by ``weights``.
     - Returns: DataFrame: ``image_id``, ``patient_id``, ``dice``, ``problem`` ("" where the mask is
       plausible).
     """
@@ -107,7 +105,7 @@ def measure(
         raise DataError(
             f"The cohort {cohort.name!r} has no reference masks.", remedy="Use lung_masks or phantom."
         )
-    predict = predictor(segmenter, weights) if network is None else partial(lung_probabilities, network)
+    predict = predictor(weights) if network is None else partial(lung_probabilities, network)
     masks, problems = lung_masks(predict(cohort.images), cohort.images.shape[1:], empty_implausible=False)
     table = cohort.table[["image_id", "patient_id"]]
     return table.assign(dice=dice(masks, cohort.lung_masks), problem=problems)

@@ -75,10 +75,8 @@ def run_grid(
 
     - ``axes``: name of an option (dataset, seed, …) or of a notebook's parameter, to the values it takes.
     - ``out``: folder of the site; the points' reports are in ``out/runs``.
-    - ``single_file``: also write the comparing site as one file.
-    - ``parameters``, ``only``, ``notebooks_dir``, ``console``: as for
-      :func:`cxrlib.report.report.run_report`.
-    - ``options``: more of them, for all points. ``data_dir`` is given to those datasets only that need one.
+    - ``options``, and the rest: as for :func:`cxrlib.report.report.run_report`, for all points. ``data_dir``
+      is given to those datasets only that need one.
     - Returns: int, exit status: 0, or 1 where a point did not finish.
     - Raises ConfigError: an axis that is no parameter, too many points, or two whose folders would have one
       name.

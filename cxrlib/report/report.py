@@ -60,25 +60,13 @@ def run_report(
     """Run the notebooks and leave a site in ``out/index.html``.
 
     A notebook is not run again while its source, parameters, package and data stay as they were. After an
-    interruption, the next call goes on from what was finished.
+    interruption, the next call goes on from what was finished. ``cxr report --help`` explains the options.
 
-    - ``dataset``: a source that ``cxr data list`` shows.
-    - ``preset``: ``smoke``, ``course`` or ``full``: how much each notebook does.
-    - ``jobs``: notebooks to run side by side, each with its share of the cores.
-    - ``out``: folder of the report; made if it is not there.
-    - ``seed``: of everything random.
-    - ``data_dir``: folder of the images, for sources that need one.
-    - ``image_size``: side of the square images in pixels; None for the notebooks' own default.
-    - ``only``: names of notebooks, or their beginnings (``["03"]``). The others stay in the report where an
-      earlier run of theirs is still valid.
-    - ``fresh``: run again what has not changed.
     - ``parameters``: more papermill parameters, for those notebooks that have them; before ``dataset`` and
       the like.
     - ``compare_with``: an earlier report, or a folder with ``figures/``: what moved since then is printed,
       written to ``comparison.json`` and shown on a page.
-    - ``single_file``: also write the whole site as one file, ``report.html``.
-    - ``notebooks_dir``: folder of the notebooks; None for the project's own.
-    - ``console``: where progress goes; None for standard error.
+    - ``notebooks_dir``, ``console``: None for the project's own notebooks, and for standard error.
     - Returns: int, exit status: 0, or 1 where a notebook did not finish. The site is there in both cases.
     - Raises ConfigError: an unknown preset, notebook or parameter, a folder that is not there or, to compare
       with, without numbers, or ``out`` that holds something else.

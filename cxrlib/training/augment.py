@@ -99,9 +99,6 @@ class Augment:
         return images.add_(mean).add_(255 * shift * self.brightness)
 
 
-NO_AUGMENT = Augment(rotate=0, translate=0, scale=0, brightness=0, contrast=0, gamma=0)
-
-
 @dataclass(frozen=True)
 class LungAugment:
     """How training radiographs are varied, so that a scanner or a pose not seen is not a surprise.

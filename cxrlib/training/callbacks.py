@@ -10,6 +10,7 @@ import numpy as np
 from torch import Generator, Tensor
 
 from cxrlib.errors import CheckpointError, ConfigError, TrainingError
+from cxrlib.parallel import progress_bar
 from cxrlib.training.checkpoints import load_checkpoint, save_checkpoint
 
 if TYPE_CHECKING:
@@ -84,15 +85,9 @@ class ProgressBar(Callback):
     bar: tqdm[Any] | None = None
 
     def on_train_start(self, trainer: Trainer) -> None:
-        from tqdm.auto import tqdm
-
-        self.bar = tqdm(
-            total=trainer.total_steps,
-            initial=trainer.step,
-            desc=trainer.config.model,
-            unit="step",
-            leave=False,
-            disable=trainer.fabric.global_rank > 0,
+        shown = trainer.fabric.global_rank == 0
+        self.bar = progress_bar(
+            trainer.total_steps, trainer.config.model, shown, unit="step", initial=trainer.step
         )
 
     def on_step_end(self, trainer: Trainer) -> None:
@@ -195,15 +190,15 @@ class Checkpoint(Callback):
 class EarlyStopping(Callback):
     """Ends training when the validation loss has not fallen for a while, and goes back to its best weights.
 
-    ``patience``: check-ins without improvement that are borne. ``min_delta``: a smaller fall does not count.
+    ``patience``: check-ins without improvement that are borne.
     """
 
     best_val_loss: float
     waited: int
     best_weights: dict[str, Tensor]
 
-    def __init__(self, patience: int = 5, min_delta: float = 0.0):
-        self.patience, self.min_delta = patience, min_delta
+    def __init__(self, patience: int = 5):
+        self.patience = patience
         self._forget()
 
     def on_fit_start(self, trainer: Trainer) -> None:
@@ -211,7 +206,7 @@ class EarlyStopping(Callback):
 
     def on_check_in(self, trainer: Trainer) -> None:
         val_loss = float(trainer.history["val_loss"].iloc[-1])
-        if val_loss < self.best_val_loss - self.min_delta:
+        if val_loss < self.best_val_loss:
             self.best_val_loss, self.waited = val_loss, 0
             self.best_weights = {k: v.detach().cpu().clone() for k, v in trainer.model.state_dict().items()}
         else:

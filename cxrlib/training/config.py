@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from numbers import Integral, Real
 
 from cxrlib.errors import ConfigError
@@ -76,23 +76,6 @@ class TrainConfig:
         for name in ("warmup", "label_smoothing", "average_decay"):
             if not 0 <= getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}.", remedy="Give a number from 0 up to 1.")
-
-    @classmethod
-    def from_dict(cls, values: dict) -> TrainConfig:
-        """The config that ``asdict`` wrote into a checkpoint; unknown names are an error."""
-        known, augment = {field.name for field in fields(cls)}, values.get("augment")
-        unknown = set(values) - known
-        if isinstance(augment, dict):
-            unknown |= {
-                f"augment.{name}" for name in set(augment) - {field.name for field in fields(Augment)}
-            }
-        elif augment is not None:
-            unknown.add(f"augment={augment!r}")
-        if unknown:
-            raise ConfigError(
-                f"Unknown settings {sorted(map(str, unknown))}.", remedy="Use the version that wrote them."
-            )
-        return cls(**{**values, "augment": Augment(**augment) if augment else None})
 
 
 def _whole(value: object) -> bool:

@@ -39,16 +39,13 @@ class Classifier(nn.Module):
             images = images.unsqueeze(1)
         return self.network((images.to(self.mean.dtype) - self.mean) / self.std).squeeze(1)
 
-    def set_normalisation(self, mean: float, std: float) -> None:
-        """Use the mean and standard deviation of the training pixels, on the 0–255 scale."""
-        self.mean.fill_(mean)
-        self.std.fill_(max(std, 1.0))
-
     def normalise_by(self, images: np.ndarray) -> None:
-        """Use the mean and standard deviation of these images: uint8, (N, H, W)."""
+        """Use the mean and standard deviation (at least 1) of these images: uint8, (N, H, W)."""
         mean = float(images.mean())
         # Image by image: the array's own std would copy it eightfold.
-        self.set_normalisation(mean, math.sqrt(np.mean([np.square(one - mean).mean() for one in images])))
+        std = math.sqrt(np.mean([np.square(one - mean).mean() for one in images]))
+        self.mean.fill_(mean)
+        self.std.fill_(max(std, 1.0))
 
 
 class Averaged(AveragedModel):

@@ -5,7 +5,8 @@ import pandas as pd
 import pytest
 
 from cxrlib.audit.interventions import INTERVENTIONS, Scene, intervene
-from cxrlib.audit.use import attribute, auc_within, by_level, detectability, permuted_within, use, worst_group
+from cxrlib.audit.stats import permuted
+from cxrlib.audit.use import attribute, auc_within, by_level, told, use, worst_group
 
 N = 600
 
@@ -28,9 +29,9 @@ def test_an_invisible_column_that_goes_with_the_label_is_not_visible(cases):
     pixels = np.column_stack(
         [labels * 2 + rng.normal(size=N), rng.normal(size=(N, 5))]
     )  # they show the disease
-    assert quick(detectability, pixels, ward, labels, patients).p_value > 0.05
+    assert quick(told, pixels, ward, labels, patients).p_value > 0.05
     shown = np.column_stack([pixels, ward + rng.normal(size=N)])
-    found = quick(detectability, shown, ward, labels, patients)
+    found = quick(told, shown, ward, labels, patients)
     assert found.p_value < 0.01 and found.concordance.low > 0.6
     # of two normal draws a unit apart the larger is right in 76% of pairs
     assert found.concordance.value == pytest.approx(0.76, abs=0.05)
@@ -57,7 +58,7 @@ def test_a_number_is_followed_over_its_whole_range(cases):
 
 def test_permutations_keep_classes_and_patients(cases):
     _, labels, letter, patients = cases
-    [block] = list(permuted_within(letter, labels, patients, 50, 0))
+    [block] = list(permuted(letter, patients, 50, [0, 78], within=labels))
     for label in (0, 1):
         assert (block[labels == label].sum(0) == letter[labels == label].sum()).all()
     assert block.std(axis=1).mean() > 0.1

@@ -51,8 +51,8 @@ def test_removing_the_lungs_without_a_margin_is_the_complement_of_keeping_them(c
 
 
 def test_a_box_hides_the_outline_of_the_lungs(cohort):
-    removed = remove_lungs(cohort, 0, box=True, fill=128)
-    assert (removed.images[0, 15:45, 12:48] == 128).all()
+    removed = remove_lungs(cohort, 0, box=True)
+    assert (removed.images[0, 15:45, 12:48] == 0).all()
     assert (removed.images[0, :15] == cohort.images[0, :15]).all()
 
 

@@ -15,7 +15,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cxrlib.datasets import decode_files as build_images
 from cxrlib.errors import CacheError, ConfigError, DataError
 from cxrlib.evaluation.results import project_root
 from cxrlib.io import cache, storage
@@ -57,7 +56,8 @@ def run_script(script: str, *arguments: object, wait: bool = True):
 
 def test_rows_are_the_decoded_files_in_the_order_given(files, tmp_path):
     shuffled = [files[i] for i in np.random.default_rng(1).permutation(len(files))]
-    images, kept, skipped = build_images(shuffled, SIZE, workers=1, cache_dir=tmp_path)
+    decoded = decode_files(shuffled, SIZE, workers=1, cache_dir=tmp_path)
+    images, kept, skipped = decoded.images, decoded.kept, decoded.skipped
     assert images.shape == (300, SIZE, SIZE) and images.dtype == np.uint8
     assert kept.all() and skipped == []
     for row in (0, 137, 299):
@@ -65,39 +65,39 @@ def test_rows_are_the_decoded_files_in_the_order_given(files, tmp_path):
 
 
 def test_worker_processes_give_the_same_array(files, tmp_path):
-    alone = build_images(files, SIZE, workers=1, cache_dir=tmp_path / "one")[0]
-    together = build_images(files, SIZE, workers=2, cache_dir=tmp_path / "two")[0]
+    alone = decode_files(files, SIZE, workers=1, cache_dir=tmp_path / "one").images
+    together = decode_files(files, SIZE, workers=2, cache_dir=tmp_path / "two").images
     assert np.array_equal(alone, together)
 
 
 def test_images_are_a_read_only_memory_map(files, tmp_path):
-    images = build_images(files[:3], SIZE, cache_dir=tmp_path)[0]
+    images = decode_files(files[:3], SIZE, cache_dir=tmp_path).images
     assert isinstance(images, np.memmap) and not images.flags.writeable
 
 
 def test_a_second_call_decodes_nothing(files, tmp_path, monkeypatch):
-    first = build_images(files, SIZE, workers=1, cache_dir=tmp_path)[0]
+    first = decode_files(files, SIZE, workers=1, cache_dir=tmp_path).images
     monkeypatch.setattr(cache, "decode_with_shape", lambda *_, **__: pytest.fail("decoded again"))
-    assert np.array_equal(build_images(files, SIZE, cache_dir=tmp_path)[0], first)
+    assert np.array_equal(decode_files(files, SIZE, cache_dir=tmp_path).images, first)
 
 
 def test_what_a_cache_is_made_from_keys_it(files, tmp_path):
     some = files[:4]
-    build_images(some, SIZE, cache_dir=tmp_path)
-    build_images(some, SIZE + 1, cache_dir=tmp_path)
-    build_images(some, SIZE, fit="stretch", cache_dir=tmp_path)
-    build_images(some[::-1], SIZE, cache_dir=tmp_path)
+    decode_files(some, SIZE, cache_dir=tmp_path)
+    decode_files(some, SIZE + 1, cache_dir=tmp_path)
+    decode_files(some, SIZE, fit="stretch", cache_dir=tmp_path)
+    decode_files(some[::-1], SIZE, cache_dir=tmp_path)
     assert len(entries(tmp_path)) == 4
-    before = build_images(some, SIZE, cache_dir=tmp_path)[0][0].copy()
+    before = decode_files(some, SIZE, cache_dir=tmp_path).images[0].copy()
     Image.new("L", (24, 30), 200).save(some[0])
-    after = build_images(some, SIZE, cache_dir=tmp_path)[0][0]
+    after = decode_files(some, SIZE, cache_dir=tmp_path).images[0]
     assert len(entries(tmp_path)) == 5 and not np.array_equal(before, after)
 
 
 def test_the_decoders_version_keys_it(files, tmp_path, monkeypatch):
-    build_images(files[:2], SIZE, cache_dir=tmp_path)
+    decode_files(files[:2], SIZE, cache_dir=tmp_path)
     monkeypatch.setattr(cache, "DECODER_VERSION", -1)
-    build_images(files[:2], SIZE, cache_dir=tmp_path)
+    decode_files(files[:2], SIZE, cache_dir=tmp_path)
     assert len(entries(tmp_path)) == 2
 
 
@@ -151,7 +151,7 @@ def some_bad(files) -> list[Path]:
 
 def test_bad_files_are_listed_ten_and_a_count(some_bad, tmp_path):
     with pytest.raises(DataError) as caught:
-        build_images(some_bad, SIZE, workers=2, cache_dir=tmp_path)
+        decode_files(some_bad, SIZE, workers=2, cache_dir=tmp_path)
     message = str(caught.value)
     with pytest.raises(DataError, match="14 of 300 image files cannot be used"):
         decode_files(some_bad, SIZE, workers=2, cache_dir=tmp_path)  # bad files are skipped only if asked
@@ -181,18 +181,14 @@ def test_skipping_bad_files_keeps_the_others_in_order_and_lists_them(some_bad, t
 
 @dataclass(frozen=True)
 class Framed:
-    """Cuts an image to its corner, and notes the corner's negative, the row and the file's height."""
+    """Cuts an image to its corner, and notes the row and the file's height."""
 
     key: str = "framed"
     values: int = 2
 
-    @property
-    def planes(self):
-        return {"negative": (SIZE, SIZE), "line": (3,)}
-
     def __call__(self, image, row, shape, size):
         corner = image[:size, :size]
-        return corner, (255 - corner, corner[0, :3]), (row, shape[0])
+        return corner, (row, shape[0])
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -205,8 +201,6 @@ def test_what_a_process_makes_of_each_file_stays_with_it(some_bad, tmp_path, wor
     for place, row in enumerate(good):
         corner = decode(some_bad[row])[:SIZE, :SIZE]
         assert np.array_equal(decoded.images[place], corner)
-        assert np.array_equal(decoded.planes["negative"][place], 255 - corner)
-        assert np.array_equal(decoded.planes["line"][place], corner[0, :3])
     for said in ("is empty (0 bytes)", "does not exist", "is truncated"):
         assert any(said in reason for _, reason in decoded.skipped)
     processes = (None, Framed(), Framed("other"))
@@ -216,10 +210,10 @@ def test_what_a_process_makes_of_each_file_stays_with_it(some_bad, tmp_path, wor
 
 def test_skipping_after_the_error_decodes_only_the_bad_files_again(some_bad, tmp_path, monkeypatch):
     with pytest.raises(DataError):
-        build_images(some_bad, SIZE, workers=1, cache_dir=tmp_path)
+        decode_files(some_bad, SIZE, workers=1, cache_dir=tmp_path)
     decoded, original = [], cache.decode_with_shape
     monkeypatch.setattr(cache, "decode_with_shape", lambda p, **o: (decoded.append(p), original(p, **o))[1])
-    assert len(build_images(some_bad, SIZE, skip_bad=True, cache_dir=tmp_path)[0]) == 286
+    assert len(decode_files(some_bad, SIZE, skip_bad=True, cache_dir=tmp_path).images) == 286
     assert len(decoded) == 14
 
 
@@ -231,15 +225,15 @@ def test_a_file_that_becomes_readable_is_used(files, tmp_path, monkeypatch):
 
     original = cache.decode_with_shape
     monkeypatch.setattr(cache, "decode_with_shape", unreadable)
-    assert len(build_images(files[:5], SIZE, skip_bad=True, cache_dir=tmp_path)[0]) == 4
+    assert len(decode_files(files[:5], SIZE, skip_bad=True, cache_dir=tmp_path).images) == 4
     monkeypatch.setattr(cache, "decode_with_shape", original)
-    assert len(build_images(files[:5], SIZE, cache_dir=tmp_path)[0]) == 5
+    assert len(decode_files(files[:5], SIZE, cache_dir=tmp_path).images) == 5
 
 
 def test_no_readable_file_at_all_is_an_error_even_when_skipping(tmp_path):
     (tmp_path / "a.png").write_bytes(b"no image")
     with pytest.raises(DataError, match="none of them could be read"):
-        build_images([tmp_path / "a.png"], SIZE, skip_bad=True, cache_dir=tmp_path)
+        decode_files([tmp_path / "a.png"], SIZE, skip_bad=True, cache_dir=tmp_path)
 
 
 # --- Interruption ---
@@ -291,9 +285,9 @@ def test_a_build_killed_before_its_first_checkpoint_starts_again(files, tmp_path
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(cache, "_decode_chunk", dies)
-        build_images(files, SIZE, workers=1, cache_dir=tmp_path)
+        decode_files(files, SIZE, workers=1, cache_dir=tmp_path)
     assert entries(tmp_path, "*.partial")
-    images = build_images(files, SIZE, workers=1, cache_dir=tmp_path)[0]
+    images = decode_files(files, SIZE, workers=1, cache_dir=tmp_path).images
     assert np.array_equal(images[-1], resize(decode(files[-1]), SIZE))
 
 
@@ -302,7 +296,7 @@ def test_a_damaged_checkpoint_is_no_obstacle(files, tmp_path):
     assert process.returncode < 0
     (state,) = (tmp_path / "cache" / "decoded").glob("*.partial/state.npz")
     state.write_bytes(state.read_bytes()[:100])
-    images = build_images(files, SIZE, workers=1, cache_dir=tmp_path / "cache")[0]
+    images = decode_files(files, SIZE, workers=1, cache_dir=tmp_path / "cache").images
     assert np.array_equal(images[0], resize(decode(files[0]), SIZE))
 
 
@@ -338,20 +332,20 @@ def test_a_disk_that_is_full_at_the_start(files, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(storage, "_reserve", no_space)
         with pytest.raises(CacheError) as caught:
-            build_images(files, 100, workers=1, cache_dir=tmp_path)
+            decode_files(files, 100, workers=1, cache_dir=tmp_path)
     message = str(caught.value)
     assert (
         str(tmp_path / "decoded") in message and "3.0 MB are needed" in message and "CXRLIB_CACHE" in message
     )
     assert entries(tmp_path) == []
-    assert len(build_images(files, 100, workers=1, cache_dir=tmp_path)[0]) == 300
+    assert len(decode_files(files, 100, workers=1, cache_dir=tmp_path).images) == 300
 
 
 @pytest.mark.parametrize("place", ["_decode_chunk", "_finish", "_checkpoint"])
 def test_a_disk_that_fills_up_on_the_way(files, tmp_path, monkeypatch, place):
     with monkeypatch.context() as patch, pytest.raises(CacheError, match="is full"):
         patch.setattr(cache, place, no_space)
-        build_images(files, SIZE, workers=1, cache_dir=tmp_path)
+        decode_files(files, SIZE, workers=1, cache_dir=tmp_path)
     assert entries(tmp_path) == []
 
 
@@ -367,7 +361,7 @@ def test_a_cache_folder_that_cannot_be_made(files, tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(CacheError, match=r"Nothing can be written to .*CXRLIB_CACHE"):
         try:
-            build_images(files[:2], SIZE, cache_dir=tmp_path / "file")
+            decode_files(files[:2], SIZE, cache_dir=tmp_path / "file")
         except CacheError as error:
             raise CacheError(str(error).replace("\n", " ")) from error
 
@@ -401,13 +395,13 @@ def test_the_cache_is_where_the_variable_says(tmp_path, monkeypatch):
 
 
 def test_no_progress_bar_unless_someone_watches(files, tmp_path, capsys):
-    build_images(files[:3], SIZE, cache_dir=tmp_path)
+    decode_files(files[:3], SIZE, cache_dir=tmp_path)
     assert capsys.readouterr() == ("", "")
-    build_images(files[:4], SIZE, cache_dir=tmp_path, progress=True)
+    decode_files(files[:4], SIZE, cache_dir=tmp_path, progress=True)
     assert "/4" in capsys.readouterr().err
 
 
 def test_an_unknown_fit_is_refused_before_anything_is_written(files, tmp_path):
     with pytest.raises(ConfigError, match="no fit called 'crop'"):
-        build_images(files, SIZE, fit="crop", cache_dir=tmp_path / "cache")
+        decode_files(files, SIZE, fit="crop", cache_dir=tmp_path / "cache")
     assert not (tmp_path / "cache").exists()

@@ -154,44 +154,9 @@ def test_what_ships_finds_the_lungs_of_a_hospital_it_has_not_seen(data_root):
     assert dice(found.lung_masks, shenzhen.lung_masks).mean() > 0.94
 
 
-def test_an_unknown_segmenter_and_missing_weights_are_errors(phantoms, tmp_path):
-    with pytest.raises(ConfigError, match="cxrlib, pspnet"):
-        segment(phantoms, segmenter="unet")
+def test_missing_weights_are_an_error(phantoms, tmp_path):
     with pytest.raises(CheckpointError, match=r"none\.safetensors"):
         segment(phantoms, weights=tmp_path / "none.safetensors")
-
-
-def test_weights_that_cannot_be_downloaded_are_an_error_that_says_so(phantoms, monkeypatch):
-    import torchxrayvision as xrv
-
-    def offline(*args, **kwargs):
-        raise OSError("no network")
-
-    monkeypatch.setattr(xrv.baseline_models.chestx_det, "PSPNet", offline)
-    with pytest.raises(ConfigError, match="no network"):
-        segment(phantoms, segmenter="pspnet")
-
-
-def test_the_second_segmenters_two_lungs_become_one_mask(phantoms, segmented, monkeypatch):
-    import torch
-    import torchxrayvision as xrv
-
-    class Stub(torch.nn.Module):
-        targets = ("Heart", "Left Lung", "Right Lung")
-
-        def forward(self, x):
-            """A box for each lung, in the PSPNet's size and scale of logits."""
-            assert x.shape == (1, 1, 512, 512) and x.min() >= -1024 and x.max() <= 1024
-            logits = torch.full((1, 3, 512, 512), -9.0)
-            logits[:, 1, 120:360, 300:420] = 9
-            logits[:, 2, 120:360, 96:216] = 9
-            return logits
-
-    monkeypatch.setattr(xrv.baseline_models.chestx_det, "PSPNet", Stub)
-    found = segment(phantoms, segmenter="pspnet")
-    expected = np.zeros((128, 128), np.uint8)
-    expected[30:90, 24:54] = expected[30:90, 75:105] = 1
-    assert (found.lung_masks == expected).all()
 
 
 @pytest.fixture

@@ -23,7 +23,6 @@ from cxrlib import parallel
 from cxrlib.audit.features import describe
 from cxrlib.audit.probes import Probes
 from cxrlib.audit.rules import PROBES
-from cxrlib.datasets import decode_files as build_images
 from cxrlib.errors import CacheError, CheckpointError, CxrError
 from cxrlib.images.cohorts import preprocess
 from cxrlib.io import storage
@@ -259,7 +258,7 @@ def test_a_file_system_that_is_really_full(files, tmp_path):
         pytest.skip("this machine lets nobody mount a tmpfs")
     try:
         with pytest.raises(CacheError, match=r"is full: 0\.2 MB are needed"):
-            build_images(files, 100, workers=1, cache_dir=small)
+            decode_files(files, 100, workers=1, cache_dir=small)
         assert [path.suffix for path in (small / "decoded").iterdir()] == [".lock"]
         with pytest.raises(CacheError, match="is full"), atomic_path(small / "result.bin") as work:
             work.write_bytes(bytes(100_000))
@@ -268,7 +267,7 @@ def test_a_file_system_that_is_really_full(files, tmp_path):
         with pytest.raises(CacheError, match="is full"):
             save_weights(LungNet(), small / "lungs.safetensors")
         assert {path.name for path in small.iterdir()} == {"decoded"}
-        assert len(build_images(files, 16, workers=1, cache_dir=small)[0]) == 20
+        assert len(decode_files(files, 16, workers=1, cache_dir=small).images) == 20
     finally:
         subprocess.run(["umount", small], check=True)
 

@@ -2,6 +2,7 @@
 
 import os
 import time
+from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -21,7 +22,7 @@ def leave_a_note(folder, name):
 
 def trainings():
     blobs = make_blobs()
-    return [(blobs, PLAIN.from_dict({**vars(PLAIN), "epochs": 1, "seed": seed})) for seed in (0, 1)]
+    return [(blobs, replace(PLAIN, epochs=1, seed=seed)) for seed in (0, 1)]
 
 
 def test_jobs_run_at_the_same_time_in_processes_of_their_own(tmp_path, monkeypatch):

@@ -32,7 +32,8 @@ def test_densenet_has_chexnets_parameters():
 
 def test_the_normalisation_travels_with_the_weights():
     model = build("lenet", image_size=32)
-    model.set_normalisation(100.0, 50.0)
+    model.mean.fill_(100.0)
+    model.std.fill_(50.0)
     assert model.state_dict()["mean"] == 100.0
     zero = torch.full((1, 32, 32), 100.0)
     assert torch.equal(model(zero), model.network(torch.zeros(1, 1, 32, 32)).squeeze(1))
