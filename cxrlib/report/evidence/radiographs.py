@@ -7,7 +7,8 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 
-from cxrlib.datasets import decode_files, nih_tables
+from cxrlib.datasets import nih_tables
+from cxrlib.io.cache import decode_files
 from cxrlib.plots.common import image_grid
 from cxrlib.report.evidence.registry import Made, Run
 
@@ -29,7 +30,7 @@ INITIALS = (slice(12, 33), slice(203, 229))
 def radiographs(run: Run) -> Made:
     """Kermany's children above, NIH's adults below; the numbers are the labels that the sources give."""
     children, nih = [Path(str(run.data_dir)) / name for name in CHILDREN], run.folder("nih_dir")
-    images = np.array(decode_files([*children, *(nih / name for name in ADULTS)], SIZE)[0])
+    images = np.array(decode_files([*children, *(nih / name for name in ADULTS)], SIZE).images)
     images[-1][INITIALS] = 0
     labels = [int(path.parent.name == "PNEUMONIA") for path in children]
     labels += nih_tables.metadata().set_index("image_id")["label"].loc[list(ADULTS)].tolist()

@@ -79,7 +79,7 @@ def decorate(notebook: nbformat.NotebookNode, outcome: Outcome, rerun: str) -> n
             continue
         if cell.cell_type != "code":
             continue
-        if cell is broken:
+        if broken is not None and cell is broken:
             cell.metadata["tags"] = [tag for tag in cell.metadata.get("tags", ()) if "hide" not in tag]
         if any(
             "image/png" in o.get("data", {}) or "image/svg+xml" in o.get("data", {}) for o in cell.outputs
