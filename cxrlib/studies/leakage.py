@@ -18,7 +18,6 @@ from cxrlib.io.cache import progress_bar
 from cxrlib.studies.overfitting import regulariser_runs
 from cxrlib.studies.study import PLAIN, Study, budget, for_steps, study_of, train_all
 from cxrlib.studies.study_stats import over_splits
-from cxrlib.training.config import TrainConfig
 from cxrlib.training.inference import predict
 
 SHARES = (0.6, 0.15, 0.25)  # of training, validation and test
@@ -177,18 +176,17 @@ def selection_optimism(
 
 def selection(
     cohort: Cohort, preset: str = "course", seeds: Sequence[int] = (0, 1, 2), *,
-    fresh: Cohort | None = None, draws: int = 200, regularised: TrainConfig | None = None,
+    fresh: Cohort | None = None, draws: int = 200,
     store: str | Path | None = None, progress: bool | None = None,
 ) -> Study:  # fmt: skip
     """Pick the best of :func:`cxrlib.studies.overfitting.regularisers`' networks on half the test patients.
 
-    - ``regularised``: as of that study.
     - Returns: Study: ``runs`` as :func:`selection_optimism`; ``estimates`` with the gains and the optimism of
       the best of k, means over the halvings with the range of the middle 95% of them.
     """
     test = cohort.split("test")
     on_test, on_fresh = [], []
-    for _, _, models in regulariser_runs(cohort, preset, seeds, store, progress, regularised):
+    for _, _, models in regulariser_runs(cohort, preset, seeds, store, progress):
         on_test += [predict(model, test.images) for model in models]
         if fresh is not None:
             on_fresh += [predict(model, fresh.images) for model in models]

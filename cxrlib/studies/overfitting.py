@@ -34,37 +34,26 @@ from cxrlib.studies.study import (
     train_all,
 )
 from cxrlib.studies.study_stats import Draws, PowerLaw, draws, fit_power_law, pooled
-from cxrlib.training.augment import Augment
 from cxrlib.training.config import TrainConfig
 from cxrlib.training.inference import predict
 from cxrlib.training.models import Classifier, count_parameters
-from cxrlib.training.recipes import recipe
 
 EARLY = "early stopping"
 
 
-def unregularised(preset: str) -> TrainConfig:
-    """The residual network's recipe without what holds overfitting back."""
-    still = Augment(rotate=0, translate=0, scale=0, brightness=0, contrast=0, gamma=0)
-    return recipe("residual", preset, augment=still, dropout=0.0, weight_decay=0.0)
-
-
 def gap(
     cohort: Cohort, preset: str = "course", seeds: Sequence[int] = (0,), *,
-    config: TrainConfig | None = None, store: str | Path | None = None, progress: bool | None = None,
-    replicates: int = 1000,
+    store: str | Path | None = None, progress: bool | None = None, replicates: int = 1000,
 ) -> Study:  # fmt: skip
     """Training against validation over the epochs, without regularisers; early stopping's answer.
 
-    - ``config``: the settings; None for a LeNet that learns by heart within the preset's epochs.
     - Returns: Study: ``runs`` has a row for each check-in (the history and ``seed``); ``estimates`` the epoch
       at which each training accuracy of ``MEMORISED`` is reached, the gap at the end, the epoch of the lowest
       validation loss, and the test AUC and accuracy there and at the end, with the difference.
     """
     spend = budget(preset)
     small = cut(cohort, spend.images)
-    config = config or replace(PLAIN, epochs=spend.gap_epochs)
-    configs = [replace(config, seed=seed) for seed in seeds]
+    configs = [replace(PLAIN, epochs=spend.gap_epochs, seed=seed) for seed in seeds]
     with progress_bar(len(seeds), "gap", progress, unit="training") as bar:
         runs = dict(zip(seeds, train_all([(small, each) for each in configs], store, bar), strict=True))
     table = pd.concat([run.history.assign(seed=s) for s, run in runs.items()])
@@ -180,27 +169,17 @@ def capacity(
     return study_of(pd.DataFrame(rows), numbers)
 
 
-def regulariser_configs(preset: str, regularised: TrainConfig | None = None) -> dict[str, TrainConfig]:
-    """Arm → settings. Early stopping has none of its own: it is ``none`` at its lowest validation loss.
-
-    ``regularised``: a residual network's recipe whose regularisers are tried one by one; None for the
-    preset's LeNet with regularisers of a strength that shows within its steps.
-    """
+def regulariser_configs(preset: str) -> dict[str, TrainConfig]:
+    """Arm → settings. Early stopping has none of its own: it is ``none`` at its lowest validation loss."""
     spend = budget(preset)
-    if regularised is None:
-        plain = replace(PLAIN, epochs=spend.regulariser_epochs)
-        weight_decay, dropout = spend.weight_decay, 0.5
-        augment: Augment | None = spend.augment
-    else:
-        plain = unregularised(preset)
-        weight_decay, dropout, augment = regularised.weight_decay, regularised.dropout, regularised.augment
     one: dict[str, dict[str, Any]] = {
-        "weight decay": {"weight_decay": weight_decay},
-        "dropout": {"dropout": dropout},
-        "augmentation": {"augment": augment},
+        "weight decay": {"weight_decay": spend.weight_decay},
+        "dropout": {"dropout": 0.5},
+        "augmentation": {"augment": spend.augment},
         "label smoothing": {"label_smoothing": 0.1},
         "averaging": {"average_decay": spend.average_decay},
     }
+    plain = replace(PLAIN, epochs=spend.regulariser_epochs)
     arms = {"none": plain} | {name: replace(plain, **changes) for name, changes in one.items()}
     together = {key: value for changes in one.values() for key, value in changes.items()}
     return arms | {"all": replace(plain, **together)}
@@ -212,10 +191,9 @@ def regulariser_runs(
     seeds: Sequence[int],
     store: str | Path | None = None,
     progress: bool | None = None,
-    regularised: TrainConfig | None = None,
 ) -> Iterator[tuple[str, list[Trained], list[Classifier]]]:
     """Each arm of :func:`regularisers` with its trainings and the networks that it would use, by seed."""
-    arms = regulariser_configs(preset, regularised)
+    arms = regulariser_configs(preset)
     small = cut(cohort, budget(preset).images)
     with progress_bar(len(arms) * len(seeds), "regularisers", progress, "training") as bar:
         for arm, config in arms.items():
@@ -227,15 +205,13 @@ def regulariser_runs(
 
 def regularisers(
     cohort: Cohort, preset: str = "course", seeds: Sequence[int] = (0, 1, 2), *,
-    regularised: TrainConfig | None = None, store: str | Path | None = None, progress: bool | None = None,
-    replicates: int = 1000,
+    store: str | Path | None = None, progress: bool | None = None, replicates: int = 1000,
 ) -> Study:  # fmt: skip
     """The gap and the test AUC without a regulariser, with each alone, and with all of them.
 
-    ``regularised``: as of :func:`regulariser_configs`. ``all`` includes early stopping. Every arm has the
-    same images, epochs and seeds, and is compared with ``none`` on the same resampled patients, seed by seed.
-    p-values are Holm's over all arms, for the test AUC and for the gap apart; the spread over seeds is that
-    of all arms (:func:`study_stats.pooled`).
+    ``all`` includes early stopping. Every arm has the same images, epochs and seeds, and is compared with
+    ``none`` on the same resampled patients, seed by seed. p-values are Holm's over all arms, for the test
+    AUC and for the gap apart; the spread over seeds is that of all arms (:func:`study_stats.pooled`).
 
     - Returns: Study: ``runs`` with ``arm``, ``seed``, ``train_auc``, ``test_auc``, ``gap``,
       ``train_accuracy``, ``test_accuracy``; ``estimates`` named ``<arm>.test_auc``, ``<arm>.gap``,
@@ -243,10 +219,10 @@ def regularisers(
     """
     small = cut(cohort, budget(preset).images)
     seen, test = small.split("train"), small.split("test")
-    every = -(-len(seen) // PLAIN.train_sample)  # of the training images as many as a check-in looks at
+    every = -(-len(seen) // PLAIN.train_sample)
     seen = seen.take(np.arange(0, len(seen), every))
     rows, found = [], {}
-    for arm, _, models in regulariser_runs(cohort, preset, seeds, store, progress, regularised):
+    for arm, _, models in regulariser_runs(cohort, preset, seeds, store, progress):
         on_train = [predict(model, seen.images) for model in models]
         on_test = [predict(model, test.images) for model in models]
         tested = draws(test.labels, on_test, test.patients, replicates=replicates)

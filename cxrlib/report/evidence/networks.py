@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 
 import numpy as np
 
@@ -16,7 +15,6 @@ from cxrlib.plots.training import network_comparison
 from cxrlib.report.evidence.registry import Made, Run
 from cxrlib.studies import leakage as leaks
 from cxrlib.studies import overfitting
-from cxrlib.training.config import TrainConfig
 from cxrlib.training.inference import predict
 from cxrlib.training.recipes import compare, described, recipe
 from cxrlib.training.store import train_or_load
@@ -47,11 +45,7 @@ def official_test(run: Run) -> Made:
 
 
 def gap(run: Run) -> Made:
-    if run.dataset != "kermany":
-        return _overfitting(run, overfitting.gap, overfitting_plots.gap)
-    config = overfitting.unregularised(run.preset)
-    told = f"{described(config)}, without dropout and weight decay"
-    return _overfitting(run, partial(overfitting.gap, config=config), overfitting_plots.gap, told)
+    return _overfitting(run, overfitting.gap, overfitting_plots.gap)
 
 
 def random_labels(run: Run) -> Made:
@@ -67,10 +61,7 @@ def capacity(run: Run) -> Made:
 
 
 def regularisers(run: Run) -> Made:
-    config = _regularised(run)
-    study = partial(overfitting.regularisers, regularised=config)
-    told = BY_HEART if config is None else f"{described(config)}, and without what regularises it"
-    return _overfitting(run, study, overfitting_plots.regularisers, told)
+    return _overfitting(run, overfitting.regularisers, overfitting_plots.regularisers)
 
 
 def leakage(run: Run) -> Made:
@@ -91,21 +82,14 @@ def selection(run: Run) -> Made:
     cohort, other = _cohort(run), None
     if run.dataset == "phantom":
         other = load("phantom", n=len(_crowd(run)[1]), image_size=run.image_size, seed=run.seed + 3_000)
-    found = leaks.selection(cohort, run.preset, run.seeds, fresh=other, regularised=_regularised(run))
-    config = _regularised(run)
-    told = BY_HEART if config is None else f"{described(config)}, and without what regularises it"
-    return Made(found.numbers, overfitting_plots.selection(found), cohort.content_hash(), told)
+    found = leaks.selection(cohort, run.preset, run.seeds, fresh=other)
+    return Made(found.numbers, overfitting_plots.selection(found), cohort.content_hash(), BY_HEART)
 
 
-def _regularised(run: Run) -> TrainConfig | None:
-    """On Kermany's radiographs the recipe of all its studies; elsewhere a LeNet, which takes seconds."""
-    return recipe("residual", run.preset) if run.dataset == "kermany" else None
-
-
-def _overfitting(run: Run, study: Callable, figure: Callable, recipe: str = BY_HEART) -> Made:
+def _overfitting(run: Run, study: Callable, figure: Callable) -> Made:
     cohort = _cohort(run)
     found = study(cohort, run.preset, run.seeds)
-    return Made(found.numbers, figure(found), cohort.content_hash(), recipe)
+    return Made(found.numbers, figure(found), cohort.content_hash(), BY_HEART)
 
 
 def _cohort(run: Run) -> Cohort:
