@@ -14,14 +14,14 @@ from cxrlib.report.evidence.registry import Made, Run
 
 SIZE = 256
 CHILDREN = {
-    "train/NORMAL/IM-0546-0001.jpeg": "healthy child",
-    "train/PNEUMONIA/person586_bacteria_2417.jpeg": "bacterial pneumonia:\none lobe is white",
-    "train/PNEUMONIA/person486_virus_990.jpeg": "viral pneumonia:\nstreaks on both sides",
+    "train/NORMAL/IM-0546-0001.jpeg": "labelled normal",
+    "train/PNEUMONIA/person586_bacteria_2417.jpeg": "labelled bacterial:\none lobe is white",
+    "train/PNEUMONIA/person486_virus_990.jpeg": "labelled viral:\nstreaks on both sides",
 }
 ADULTS = {
     "00001715_000.png": "PA, no finding",
     "00016727_000.png": "AP, no finding",
-    "00001511_000.png": "AP, with pneumonia",
+    "00001511_000.png": "AP, labelled pneumonia\nand atelectasis",
 }
 INITIALS = (slice(12, 33), slice(203, 229))
 """Where the last of them has somebody's initials, at :data:`SIZE` pixels."""
