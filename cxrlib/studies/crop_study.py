@@ -135,7 +135,10 @@ def crop_study(
     if cohort.lung_masks is None:
         cohort = segment(cohort, progress=progress)
     made = smaller(cohort, spend.size)
-    small = made if small is None else made.with_images(small.images, lung_masks=made.lung_masks)
+    if small is None:
+        small = made
+    else:
+        small = made.with_images(cut(small, spend.images).images, lung_masks=made.lung_masks)
     measured = {}
     with progress_bar(len(names) * len(seeds), "crop", progress, "training") as bar:
         for name in names:

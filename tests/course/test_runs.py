@@ -24,7 +24,9 @@ from cxrlib.phantom.latents import PhantomConfig
 
 SIZE = 64
 #: Chapters that cannot run on a source, and why.
-CANNOT: dict[tuple[str, str], str] = {}
+CANNOT: dict[tuple[str, str], str] = {
+    ("09_audit_your_own_data", "nih"): "Of 300 of these images 16 are ill, and an audit needs 20.",
+}
 
 
 def run(name: str, source: str, data_dir: Path | None, out: Path) -> dict:
@@ -79,7 +81,7 @@ class TestPhantom:
     def test_it_runs_and_what_it_measured_is_written(self, name, tmp_path):
         run(name, "phantom", None, tmp_path)
         written = list(tmp_path.rglob("*.json"))
-        calls = [c for c in committed.code_cells(committed.read(name)) if "\nrecord(" in "\n" + c.source]
+        calls = [c for c in committed.code_cells(committed.read(name)) if "record(None" in c.source]
         assert bool(written) == bool(calls)
         assert all(json.loads(path.read_text())["numbers"] for path in written)
 
@@ -100,16 +102,18 @@ class TestFolder:
 @pytest.fixture(scope="class")
 def archive(phantoms, tmp_path_factory):
     """An archive of the real layout with phantoms in it, and contents that know its checksum."""
-    folder, file = tmp_path_factory.mktemp("mnist"), f"pneumoniamnist_{SIZE}.npz"
+    folder = tmp_path_factory.mktemp("mnist")
     about = {"pneumoniamnist": dict(medmnist.package_info("pneumoniamnist"))}
-    arrays, counts = {}, {}
-    for split in ("train", "val", "test"):
-        part = phantoms.split(split)
-        arrays[f"{split}_images"] = np.asarray(part.images)
-        arrays[f"{split}_labels"] = part.labels[:, None].astype(np.uint8)
-        counts[split] = len(part)
-    np.savez_compressed(folder / file, **arrays)
-    about["pneumoniamnist"] |= {"n_samples": counts, f"MD5_{SIZE}": medmnist.md5(folder / file)}
+    for times in (1, 2):  # a chapter may look at twice the size
+        arrays, counts = {}, {}
+        for split in ("train", "val", "test"):
+            part = phantoms.split(split)
+            arrays[f"{split}_images"] = np.asarray(part.images).repeat(times, 1).repeat(times, 2)
+            arrays[f"{split}_labels"] = part.labels[:, None].astype(np.uint8)
+            counts[split] = len(part)
+        path = folder / f"pneumoniamnist_{times * SIZE}.npz"
+        np.savez_compressed(path, **arrays)
+        about["pneumoniamnist"] |= {"n_samples": counts, f"MD5_{times * SIZE}": medmnist.md5(path)}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(medmnist, "_info", lambda: about)
         yield folder
