@@ -146,7 +146,9 @@ def _clean_output(output: nbformat.NotebookNode, names: Mapping[str, str]) -> nb
         text = "".join(re.sub(r"^.*\r(?!\n)", "", line) for line in output.text.splitlines(keepends=True))
         kept = [line for line in text.splitlines(keepends=True) if not _PROGRESS.search(line)]
         if output.name == "stderr":
-            kept = [line for line in kept if line.strip()]
+            # That two chapters needed one network at the same time says nothing of either.
+            waited = "Another process is building"
+            kept = [line for line in kept if line.strip() and not line.startswith(waited)]
         output.text = _neutral("".join(kept), names)
         return output if output.text.strip() else None
     if output.output_type == "error":
