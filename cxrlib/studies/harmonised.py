@@ -33,6 +33,8 @@ from cxrlib.training.models import Classifier
 from cxrlib.training.recipes import recipe
 
 Change = Callable[[], TrainingChange]
+#: Their mean is an arm's score.
+SCORED = ("healthy.stratum.specificity", "ill.stratum.sensitivity")
 
 
 @dataclass(frozen=True)
@@ -163,45 +165,58 @@ def harmonised(
       ``test_specificity``, ``test_sensitivity`` on the official test with ``best_minus_plain.…``.
     """
     choosing = seeds if choosing is None else choosing
-    chosen_from = {name: ARMS[name] for name in dict.fromkeys(("plain", *arms))}
-    numbers: dict[str, Estimate] = {}
-    score: dict[str, float] = {}
-    rows, shown = [], {}
-    total = (len(chosen_from) + 1) * len(choosing) + 2 * len(seeds)
-    with progress_bar(total, "remedies", progress, "training") as bar:
-
-        def tried(name: str, arm: Arm) -> None:
-            shown[name] = pictures.small if arm.images is None else pictures.small.with_images(
-                arm.images(pictures), lung_masks=None
-            )  # fmt: skip
-            here = asked(shown[name])
-            part = here.split("test")
-            models = trained(without_healthy(here, 1.0), arm, preset, choosing)
+    tried = {name: ARMS[name] for name in dict.fromkeys(("plain", *arms))}
+    seen: dict[str, Cohort] = {}
+    found: dict[str, dict[str, Draws]] = {}
+    official = {}
+    with progress_bar(
+        (len(tried) + 1) * len(choosing) + 2 * len(seeds), "remedies", progress, "training"
+    ) as bar:
+        for name, arm in tried.items():
+            seen[name], found[name] = _tried(arm, pictures, preset, choosing, replicates)
             bar.update(len(choosing))
-            found = measured(part, [predict(model, part.images) for model in models], replicates)
-            both = [found["healthy.stratum.specificity"].values, found["ill.stratum.sensitivity"].values]
-            score[name] = float(np.mean(both))
-            # Their AUC is not that of the official test.
-            named = {key.replace("test_auc", "asked_auc"): drawn for key, drawn in found.items()}
-            numbers.update({f"{name}.{key}": drawn.estimate() for key, drawn in named.items()})
-            numbers[f"{name}.score"] = Estimate(score[name], seeds=len(choosing))
-            for k, seed in enumerate(choosing):
-                rows.append({"arm": name, "seed": seed} | {key: d.values[k] for key, d in found.items()})
-
-        for name, arm in chosen_from.items():
-            tried(name, arm)
-        chosen_from["together"] = together(best_two(score))
-        tried("together", chosen_from["together"])
+        tried["together"] = together(best_two({name: _score(one) for name, one in found.items()}))
+        seen["together"], found["together"] = _tried(
+            tried["together"], pictures, preset, choosing, replicates
+        )
+        bar.update(len(choosing))
+        score = {name: _score(one) for name, one in found.items()}
         best = max((name for name in score if name != "plain"), key=lambda name: score[name])
-        numbers |= {f"{name}.chosen": Estimate(float(name == best)) for name in score}
-        official = {}
         for key, name in (("plain", "plain"), ("best", best)):
-            official[key] = _official(shown[name], chosen_from[name], preset, seeds, replicates)
-            numbers |= {f"{key}.test_{metric}": d.estimate() for metric, d in official[key].items()}
+            official[key] = _official(seen[name], tried[name], preset, seeds, replicates)
             bar.update(len(seeds))
+    numbers: dict[str, Estimate] = {}
+    rows = []
+    for name, one in found.items():
+        # The AUC of those asked about, which is not that of the official test.
+        named = {key.replace("test_auc", "asked_auc"): drawn for key, drawn in one.items()}
+        numbers |= {f"{name}.{key}": drawn.estimate() for key, drawn in named.items()}
+        numbers[f"{name}.score"] = Estimate(score[name], seeds=len(choosing))
+        numbers[f"{name}.chosen"] = Estimate(float(name == best))
+        for k, seed in enumerate(choosing):
+            rows.append({"arm": name, "seed": seed} | {key: d.values[k] for key, d in named.items()})
+    for key, measures in official.items():
+        numbers |= {f"{key}.test_{metric}": drawn.estimate() for metric, drawn in measures.items()}
     for metric, drawn in official["best"].items():
         numbers[f"best_minus_plain.test_{metric}"] = (drawn - official["plain"][metric]).estimate()
     return study_of(pd.DataFrame(rows), numbers)
+
+
+def _tried(
+    arm: Arm, pictures: Pictures, preset: str, seeds: Sequence[int], replicates: int
+) -> tuple[Cohort, dict[str, Draws]]:
+    """All images as the arm shows them, and what its networks say of those asked about."""
+    seen = pictures.small
+    if arm.images is not None:
+        seen = seen.with_images(arm.images(pictures), lung_masks=None)
+    here = asked(seen)
+    part = here.split("test")
+    models = trained(without_healthy(here, 1.0), arm, preset, seeds)
+    return seen, measured(part, [predict(model, part.images) for model in models], replicates)
+
+
+def _score(found: Mapping[str, Draws]) -> float:
+    return float(np.mean([found[one].values for one in SCORED]))
 
 
 def trained(cohort: Cohort, arm: Arm, preset: str, seeds: Sequence[int]) -> list[Classifier]:

@@ -45,14 +45,13 @@ def alike(cohorts: Mapping[str, Cohort], image_size: int, **options: Any) -> dic
 
 def other_hospital(
     cohort: Cohort, external: Mapping[str, Cohort], preset: str = "course", seeds: Sequence[int] = (0,), *,
-    config: TrainConfig | None = None, store: str | Path | None = None, progress: bool | None = None,
-    replicates: int = 1000,
+    config: TrainConfig | None = None, last: bool = False, store: str | Path | None = None,
+    progress: bool | None = None, replicates: int = 1000,
 ) -> Study:  # fmt: skip
     """Train on one hospital; test on its own test patients and on all images of others.
 
     - ``cohort``: the hospital to train on; its validation images choose when to stop.
-    - ``config``: another recipe, whose last network is tested; None for the preset's of
-      :mod:`~cxrlib.studies.region_study`, as it was at its lowest validation loss.
+    - ``config``, ``last``: as in :func:`.region_study.regions`.
     - ``external``: name to Cohort; all their images are tested, whatever split they are in.
     - Returns: Study: ``runs`` with ``tested_on``, ``seed``, ``auc``, ``images``, ``ill``, ``patients``;
       ``estimates`` ``internal.test_auc``, ``<name>.auc`` and ``<name>.minus_internal`` (p-values are Holm's
@@ -60,7 +59,7 @@ def other_hospital(
     - Raises DataError: there is no external cohort; one has images of another size or another preprocessing,
       holds one class only, or shares patients with the training.
     """
-    last, shelf = config is not None, "shortcuts" if config is None else None
+    shelf = "shortcuts" if config is None else None
     config = network(preset) if config is None else config
     _check(cohort, external)
     images = int((cohort.table["split"] == "train").sum())

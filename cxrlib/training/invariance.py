@@ -1,21 +1,33 @@
 """Trainings that mix how images look, so that a look says nothing of the label; and a head that looks for it.
 
-None needs to know of a training image where it comes from, but :class:`Adversarial`.
+None needs to know of a training image where it comes from, but :class:`Adversarial`. All run on one device:
+patients of a batch exchange their looks, and a batch that is spread over devices is several.
 """
 
 from __future__ import annotations
 
-import hashlib
+from abc import abstractmethod
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from cxrlib.cohort import Cohort
 from cxrlib.errors import ConfigError
 from cxrlib.training.callbacks import TrainingChange
+from cxrlib.training.models import Residual
+from cxrlib.training.robust import digest, groups_of, last_layer
 from cxrlib.training.trainer import Trainer
+
+
+def _on_one_device(trainer: Trainer) -> None:
+    if trainer.share.step > 1:
+        raise ConfigError(
+            "Patients exchange their looks within a batch, and this one is spread over devices.",
+            remedy="Train it with devices=1.",
+        )
 
 
 class _Exchange(TrainingChange):
@@ -31,14 +43,17 @@ class _Exchange(TrainingChange):
     def key(self, cohort: Cohort) -> str:
         return f"{self.name}-{self.chance:g}"
 
+    def on_fit_start(self, trainer: Trainer) -> None:
+        _on_one_device(trainer)
+
     def training_images(self, trainer: Trainer, images: Tensor, generator: Generator) -> Tensor:
         other = images[torch.randperm(len(images), generator=generator).to(images.device)]
         chosen = torch.rand(len(images), generator=generator).to(images.device) < self.chance
         return torch.where(chosen[:, None, None, None], self.mixed(images, other), images)
 
+    @abstractmethod
     def mixed(self, images: Tensor, other: Tensor) -> Tensor:
         """``images`` with the look of ``other``, float (B, 1, H, W), 0–255."""
-        raise NotImplementedError
 
 
 class HistogramExchange(_Exchange):
@@ -90,14 +105,21 @@ class MixStyle(TrainingChange):
 
     def __init__(self, stages: int = 2, chance: float = 0.5, alpha: float = 0.1):
         self.stages, self.chance, self.alpha = stages, chance, alpha
+        self.hooks: list[RemovableHandle] = []
 
     def key(self, cohort: Cohort) -> str:
         return f"mixstyle-{self.stages}-{self.chance:g}-{self.alpha:g}"
 
     def on_fit_start(self, trainer: Trainer) -> None:
-        layers = list(trainer.raw_model.network.children())
+        _on_one_device(trainer)
+        network = trainer.raw_model.network
+        if not isinstance(network, Residual):
+            raise ConfigError(
+                f"MixStyle looks for the stages of a residual network, and this is {trainer.config.model}.",
+                remedy="Train with model='residual'.",
+            )
         # A stem of three layers, then two blocks a stage.
-        self.hooks = [layers[4 + 2 * stage].register_forward_hook(self._mix) for stage in range(self.stages)]
+        self.hooks = [network[4 + 2 * stage].register_forward_hook(self._mix) for stage in range(self.stages)]
 
     def on_fit_close(self, trainer: Trainer) -> None:
         for hook in self.hooks:
@@ -129,26 +151,26 @@ class Adversarial(TrainingChange):
 
     def __init__(self, column: str, weight: float = 0.3):
         self.column, self.weight = column, weight
+        self.hook: RemovableHandle | None = None
 
     def key(self, cohort: Cohort) -> str:
-        values = np.asarray(cohort.table[self.column], dtype=np.uint8)
-        digest = hashlib.sha256(values.tobytes()).hexdigest()[:8]
-        return f"adversarial-{self.column}-{self.weight:g}-{digest}"
+        return f"adversarial-{self.column}-{self.weight:g}-{digest(groups_of(cohort, self.column))}"
 
     def on_fit_start(self, trainer: Trainer) -> None:
-        self.truth = torch.tensor(np.asarray(trainer.train_part.table[self.column], dtype=np.float32))
-        self.ill = np.asarray(trainer.train_part.labels == 1)
-        last = list(trainer.raw_model.network.children())[-1]
+        _on_one_device(trainer)
+        groups = groups_of(trainer.train_part, self.column)
+        self.truth, self.ill = torch.tensor(groups % 2), groups >= 2
+        last = last_layer(trainer.raw_model)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(trainer.config.seed)
-            wide = int(last.in_features)  # type: ignore[arg-type]
-            self.head = nn.Sequential(nn.Linear(wide, 32), nn.ReLU(), nn.Linear(32, 1))
+            self.head = nn.Sequential(nn.Linear(last.in_features, 32), nn.ReLU(), nn.Linear(32, 1))
         self.head.to(trainer.fabric.device)
         self.optimizer = torch.optim.Adam(self.head.parameters(), lr=1e-3)
         self.hook = last.register_forward_pre_hook(self._keep)
 
     def on_fit_close(self, trainer: Trainer) -> None:
-        self.hook.remove()
+        if self.hook is not None:
+            self.hook.remove()
 
     def _keep(self, module: nn.Module, given: tuple[Tensor, ...]) -> None:
         self.features = given[0]
@@ -160,11 +182,11 @@ class Adversarial(TrainingChange):
         features = self.features[ill]
         turned = features.detach() * (1 + self.weight) - self.weight * features  # the gradient, reversed
         truth = self.truth[rows].to(losses)[ill]
-        self.optimizer.zero_grad(set_to_none=True)
         return loss + F.binary_cross_entropy_with_logits(self.head(turned)[:, 0], truth)
 
     def on_step_end(self, trainer: Trainer) -> None:
         self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)  # a batch without an ill image teaches the head nothing
 
     def state(self) -> dict:
         return {"head": self.head.state_dict(), "optimizer": self.optimizer.state_dict()}

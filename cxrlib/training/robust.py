@@ -63,7 +63,7 @@ class GroupBalanced(TrainingChange):
         self.column = column
 
     def key(self, cohort: Cohort) -> str:
-        return f"balanced-{self.column}-{_digest(groups_of(cohort, self.column))}"
+        return f"balanced-{self.column}-{digest(groups_of(cohort, self.column))}"
 
     def on_fit_start(self, trainer: Trainer) -> None:
         self.groups = groups_of(trainer.train_part, self.column)
@@ -212,7 +212,7 @@ def retrain_last_layer(model: Classifier, cohort: Cohort, column: str, *, seed: 
             remedy="Retrain on images in which every group occurs.",
         )
     robust = copy.deepcopy(model).eval()
-    last = _last_layer(robust)
+    last = last_layer(robust)
     features = _features(robust, last, cohort.images)
     mean, spread = features.mean(axis=0), features.std(axis=0)
     spread[spread < 1e-6] = 1.0
@@ -232,7 +232,8 @@ def retrain_last_layer(model: Classifier, cohort: Cohort, column: str, *, seed: 
     return robust
 
 
-def _last_layer(model: nn.Module) -> nn.Linear:
+def last_layer(model: nn.Module) -> nn.Linear:
+    """The layer that gives the logit; a ConfigError where the network ends in another."""
     layers = [module for module in model.modules() if isinstance(module, nn.Linear)]
     if not layers or layers[-1].out_features != 1:
         raise ConfigError(
@@ -267,5 +268,6 @@ def _letters() -> list[Tensor]:
     return found
 
 
-def _digest(values: np.ndarray) -> str:
+def digest(values: np.ndarray) -> str:
+    """Eight hexadecimal digits of an array's bytes, for the name under which a training is kept."""
     return hashlib.sha256(values.tobytes()).hexdigest()[:8]

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from cxrlib.errors import ConfigError
+from cxrlib.errors import ConfigError, DataError
 from cxrlib.training import TrainConfig
 from cxrlib.training.invariance import Adversarial, AmplitudeExchange, HistogramExchange, MixStyle
+from cxrlib.training.share import Share
 from cxrlib.training.trainer import Trainer
 
 
@@ -43,8 +44,8 @@ def test_an_exchange_changes_as_many_images_as_its_chance_says(images):
         HistogramExchange(1.5)
 
 
-def fitted(cohort, change, seed=0):
-    config = TrainConfig(model="residual", width=4, epochs=2, batch_size=16, seed=seed, augment=None)
+def fitted(cohort, change, model="residual"):
+    config = TrainConfig(model=model, width=4, epochs=2, batch_size=16, augment=None)
     trainer = Trainer(config, [change])
     trainer.fit(cohort)
     return trainer
@@ -80,3 +81,26 @@ def test_with_a_weight_of_zero_the_network_learns_as_if_there_were_no_head(blob_
         weights(fitted(known, MixStyle(chance=0))),
         atol=1e-5,
     )
+
+
+def test_mixed_statistics_need_a_network_with_stages(blob_cohort):
+    with pytest.raises(ConfigError, match="stages of a residual network, and this is lenet"):
+        fitted(blob_cohort, MixStyle(), model="lenet")
+
+
+def test_a_column_that_an_adversary_is_to_tell_must_be_there_and_be_true_or_false(blob_cohort):
+    with pytest.raises(DataError, match="no column 'machine'"):
+        fitted(blob_cohort, Adversarial("machine"))
+    with pytest.raises(DataError, match="neither true nor false"):
+        fitted(blob_cohort.with_columns(machine=2), Adversarial("machine"))
+
+
+@pytest.mark.parametrize(
+    "change", [HistogramExchange(), AmplitudeExchange(), MixStyle(), Adversarial("machine")]
+)
+def test_a_batch_that_is_spread_over_devices_is_refused(blob_cohort, change):
+    trainer = Trainer(TrainConfig(model="residual", width=4), [change])
+    trainer._set_up(blob_cohort)
+    trainer.share = Share(0, 2, 16)
+    with pytest.raises(ConfigError, match="spread over devices"):
+        change.on_fit_start(trainer)

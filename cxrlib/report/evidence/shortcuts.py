@@ -80,7 +80,7 @@ def _children(run: Run) -> Made:
     clean = (made["NIH"].table["findings"] == "No Finding").to_numpy() | (made["NIH"].labels == 1)
     away = {"NIH": made["NIH"], "NIH, no other finding": made["NIH"].take(clean)}
     config = recipe("residual", run.preset)
-    found = elsewhere.other_hospital(made["home"], away, run.preset, run.seeds, config=config)
+    found = elsewhere.other_hospital(made["home"], away, run.preset, run.seeds, config=config, last=True)
     figure = shortcut_plots.hospitals({"Pneumonia, trained on Kermany's children": found})
     return Made(found.numbers, figure, cohort.content_hash(), described(config))
 
