@@ -7,6 +7,7 @@ P_VALUE = {
     None: "Replace the dots",
     "return (chance >= found).mean()": "Never zero",
     "return (1 + (chance >= found).sum()) / len(chance)": "count among all arrangements",
+    "return (chance >= found).sum() / (1 + len(chance))": "count above the line",
     "return (1 + (chance > found).sum()) / (1 + len(chance))": "an equal AUC counts",
     "return 1 + (chance >= found).sum()": "A share",
     "return (1 + (chance <= found).sum()) / (1 + len(chance))": "The other tail",
