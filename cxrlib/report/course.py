@@ -114,8 +114,20 @@ def hand_out(folder: str | Path) -> list[Path]:
     Returns the files written; notebooks of an earlier call that are chapters no more are removed.
 
     - Raises ConfigError: this copy of the project has no notebooks.
+    - Raises CxrError: somebody has run a notebook there, whose answers would be lost.
     """
     folder = Path(folder)
+    worked_in = [
+        path.name
+        for path in sorted(folder.glob("[0-9][0-9]_*.ipynb"))
+        if any(cell.get("execution_count") for cell in read_notebook(path).get("cells", ()))
+    ]
+    if worked_in:
+        raise CxrError(
+            f"Somebody has worked in the notebooks in {folder}.",
+            offenders=worked_in,
+            remedy="Move the folder away first, so that no answer is lost.",
+        )
     make_folder(folder)
     root = project_root()
     notebooks, _ = find_notebooks((root or Path()) / "notebooks")

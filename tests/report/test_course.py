@@ -205,8 +205,9 @@ def test_what_is_handed_out_holds_no_solution_and_no_output(project, report, tmp
     )
     before = state(project)
     (tmp_path / "out").mkdir()
+    gone = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("1")])
     for name in ("77_gone.ipynb", "mine.ipynb"):
-        (tmp_path / "out" / name).write_text("{}")
+        nbformat.write(gone, tmp_path / "out" / name)
     written = course.hand_out(tmp_path / "out")
     assert [path.name for path in written] == ["01_first.ipynb", "02_second.ipynb"]
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
@@ -220,3 +221,13 @@ def test_what_is_handed_out_holds_no_solution_and_no_output(project, report, tmp
     code = [cell for notebook in (first, second) for cell in notebook.cells if cell.cell_type == "code"]
     assert all(cell.outputs == [] and cell.execution_count is None for cell in code)
     assert state(project) == before
+
+
+def test_answers_that_somebody_wrote_are_not_overwritten(project, tmp_path):
+    first = course.hand_out(tmp_path / "out")[0]
+    edit(first, lambda notebook: notebook.cells[-1].update(execution_count=1))
+    before = {path: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    with pytest.raises(CxrError, match="Somebody has worked") as caught:
+        course.hand_out(tmp_path / "out")
+    assert "01_first.ipynb" in str(caught.value)
+    assert {path: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
