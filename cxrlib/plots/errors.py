@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator, PercentFormatter
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator, PercentFormatter
 
 from cxrlib.evaluation.metrics import Estimate
 from cxrlib.evaluation.operating_points import OperatingPoint
@@ -89,6 +89,7 @@ def operating_points(
         rows_on(ax, heights, [point.title if ax is axes[0] else "" for point in points.values()])
         ax.set(title=measure.capitalize(), xlabel=f"{measure} (95% interval)")
         ax.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        ax.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 2.5, 5], prune="both"))
     axes[1].legend(loc="best")
     ax = axes[2]
     for name, label, colour, style in (
@@ -293,7 +294,7 @@ def heat_maps(
     ``images``: uint8 (N, H, W); ``maps``: method -> float (N, H, W); ``outlines``: 0/1 (N, H, W).
     """
     figure, axes = plt.subplots(
-        1 + len(maps), len(images), figsize=(1.75 * len(images) + 0.5, 1.75 * (1 + len(maps)) + 0.3),
+        1 + len(maps), len(images), figsize=(1.35 * len(images) + 0.5, 1.35 * (1 + len(maps)) + 0.3),
         squeeze=False,
     )  # fmt: skip
     for column, image in enumerate(images):
