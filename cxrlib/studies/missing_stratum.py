@@ -181,15 +181,7 @@ def missing_stratum(
 
 
 def stratum_of(
-    large: Cohort, labels: pd.DataFrame, rows: np.ndarray | None = None
+    large: Cohort, labels: pd.DataFrame, rows: np.ndarray
 ) -> tuple[np.ndarray, dict[str, Estimate]]:
-    """The stratum of Kermany's images at 224 pixels, bool (N,), and how well it is told.
-
-    ``rows``: where only some images are looked at; the others are not in the stratum.
-    """
-    rows = np.arange(len(large)) if rows is None else rows
-    ids = large.table["image_id"].to_numpy()[rows].tolist()
-    found, numbers = detect(letter_features(large, rows), ids, labels)
-    inside = np.zeros(len(large), bool)
-    inside[rows] = found
-    return inside, numbers
+    """Whether these rows of Kermany's images at 224 pixels are in the stratum, and how well it is told."""
+    return detect(letter_features(large, rows), large.table["image_id"].to_numpy()[rows].tolist(), labels)

@@ -65,8 +65,11 @@ def missing_stratum(run: Run) -> Made:
     else:
         cohort, numbers, _ = _with_stratum(run)
         strata = {"letter": cohort.table["stratum"].to_numpy(), "contrast": missing.contrasty(cohort)}
+    shares = (0.0, 1.0) if run.preset == "smoke" else missing.SHARES
     found = {
-        name: missing.missing_stratum(cohort.with_columns(stratum=inside), run.preset, run.seeds)
+        name: missing.missing_stratum(
+            cohort.with_columns(stratum=inside), run.preset, run.seeds, shares=shares
+        )
         for name, inside in strata.items()
     }
     for name, one in found.items():
@@ -76,12 +79,9 @@ def missing_stratum(run: Run) -> Made:
 
 def harmonised(run: Run) -> Made:
     small, told, large = _with_stratum(run)
-    masked = run.load(smoke=10_000, image_size=2 * run.image_size)
-    arms = tuple(remedies.ARMS)
-    if run.preset == "smoke":  # nothing that looks at 5,856 large images
-        arms = ("histograms", "matched")
-    else:
-        masked = segment(masked)
+    masked, arms = large, ["histograms", "matched"]
+    if run.preset != "smoke":  # where no lungs are looked for
+        masked, arms = segment(run.load(smoke=10_000, image_size=2 * run.image_size)), list(remedies.ARMS)
     found = remedies.harmonised(
         remedies.Pictures(small, large, masked), run.preset, run.seeds, arms=arms, choosing=run.seeds[:2]
     )
@@ -93,10 +93,14 @@ def _told(run: Run) -> str:
 
 
 def _with_stratum(run: Run) -> tuple[Cohort, dict[str, Estimate], Cohort]:
-    """Kermany's images, and the same at 224 pixels, with a column ``stratum``; and how well it is told."""
+    """Kermany's images, and the same at 224 pixels, with a column ``stratum``; and how well it is told.
+
+    Under the preset smoke those that were read by eye alone.
+    """
     cohort, labels = run.load(smoke=10_000), study.read_labels(LABELS)
-    large, rows = run.load(smoke=10_000, image_size=study.SIZE), None
+    large = run.load(smoke=10_000, image_size=study.SIZE)
+    rows = np.arange(len(large))
     if run.preset == "smoke":
         rows = np.flatnonzero(large.table["image_id"].isin(labels["image_id"]))
     inside, told = missing.stratum_of(large, labels, rows)
-    return cohort.with_columns(stratum=inside), told, large.with_columns(stratum=inside)
+    return cohort.take(rows).with_columns(stratum=inside), told, large.take(rows).with_columns(stratum=inside)
