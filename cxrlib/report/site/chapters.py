@@ -12,6 +12,7 @@ import nbformat
 
 from cxrlib.report.batch import Outcome
 from cxrlib.report.notebook_worker import PAPERMILL_ERROR
+from cxrlib.report.site.glossary import linked
 from cxrlib.report.site.safe import safe_html, safe_markdown
 
 # nbformat's functions have no types of their own.
@@ -60,7 +61,7 @@ def clean(notebook: nbformat.NotebookNode, names: Mapping[str, str]) -> nbformat
 
 
 def decorate(notebook: nbformat.NotebookNode, outcome: Outcome, rerun: str) -> nbformat.NotebookNode:
-    """A cleaned notebook with an alternative text for every figure, and any failure marked and open.
+    """A cleaned notebook with a text for every figure, its terms linked, and any failure marked and open.
 
     ``rerun`` is the command that runs this notebook alone.
     """
@@ -68,6 +69,7 @@ def decorate(notebook: nbformat.NotebookNode, outcome: Outcome, rerun: str) -> n
     if not any(c.cell_type == "markdown" and _TITLE.search(c.source) for c in notebook.cells):
         notebook.cells.insert(0, _markdown_cell(f"# {heading}", id="title"))
     broken = _broken_cell(notebook, outcome)
+    explained: set[str] = set()
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
             found = _TITLE.findall(cell.source)
@@ -76,6 +78,7 @@ def decorate(notebook: nbformat.NotebookNode, outcome: Outcome, rerun: str) -> n
             heading = sections[-1] if sections else heading
             cell.source = re.sub(r"\]\(\.\./figures/", "](figures/", cell.source)
             cell.source = re.sub(r'(src|href)="\.\./figures/', r'\1="figures/', cell.source)
+            cell.source = linked(cell.source, explained)
             continue
         if cell.cell_type != "code":
             continue
