@@ -19,7 +19,6 @@ import pandas as pd
 from skimage.feature import match_template
 from skimage.transform import resize
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import cohen_kappa_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
@@ -173,15 +172,23 @@ def agreement(labels: pd.DataFrame, replicates: int = 2000, seed: int = 0) -> di
     numbers = {}
     for name in ATTRIBUTES:
         first, second = pd.factorize(pd.concat([twice[name], twice[f"second_{name}"]]))[0].reshape(2, -1)
-        draws = [  # kappa has no value where a draw holds one answer alone
-            cohen_kappa_score(first[rows], second[rows])
-            for rows in drawn
-            if len({*first[rows], *second[rows]}) > 1
-        ]
+        draws = _kappa(first[drawn], second[drawn])
+        draws = draws[np.isfinite(draws)]  # kappa has no value where a draw holds one answer alone
         low, high = np.percentile(draws, (2.5, 97.5))
-        kappa = cohen_kappa_score(first, second)
+        kappa = float(_kappa(first[None], second[None])[0])
         numbers[f"agreement.{name}"] = Estimate(kappa, min(low, kappa), max(high, kappa), len(twice))
     return numbers
+
+
+def _kappa(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Cohen's kappa of each row of two arrays of codes (R, N); scikit-learn's takes 12 ms a row."""
+    kinds = int(max(first.max(), second.max())) + 1
+    pairs = first * kinds + second + np.arange(len(first))[:, None] * kinds**2
+    counts = np.bincount(pairs.ravel(), minlength=len(first) * kinds**2).reshape(-1, kinds, kinds)
+    shares = counts / first.shape[1]
+    chance = (shares.sum(1) * shares.sum(2)).sum(1)
+    with np.errstate(invalid="ignore"):
+        return np.asarray((np.trace(shares, axis1=1, axis2=2) - chance) / (1 - chance))
 
 
 def stratum(labels: pd.DataFrame) -> np.ndarray:

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.metrics import cohen_kappa_score
 
 from cxrlib.errors import DataError
 from cxrlib.studies.strata import (
@@ -57,6 +58,13 @@ def test_agreement_is_one_between_equal_readings_and_none_between_exchanged_ones
     assert all(kappa.value == pytest.approx(1) for kappa in agreement(equal, 20).values())
     exchanged = equal.assign(second_print=twice["print"].map({"yes": "no", "no": "yes"}))
     assert agreement(exchanged, 20)["agreement.print"].value < 0
+
+
+def test_agreement_is_scikit_learns_kappa(labels):
+    twice = labels[labels["second_letter"] != ""]
+    for name in ATTRIBUTES:
+        wanted = cohen_kappa_score(twice[name], twice[f"second_{name}"])
+        assert agreement(labels, 5)[f"agreement.{name}"].value == pytest.approx(wanted)
 
 
 def test_each_image_is_in_one_stratum_and_the_machine_comes_first():
