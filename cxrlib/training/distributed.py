@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import FunctionCtx
 
 from cxrlib.errors import ConfigError
 from cxrlib.training.share import Share
@@ -30,52 +29,75 @@ if TYPE_CHECKING:
 Network = TypeVar("Network", bound=nn.Module)
 
 
-class _Sum(torch.autograd.Function):
-    """The sum of a tensor over all processes; back, the sum of the gradients."""
+class _Normalised(torch.autograd.Function):
+    """A batch normalised by all processes' mean and variance: one collective forward, one back.
+
+    Back it is Ioffe and Szegedy's gradient (2015, arXiv:1502.03167) with its two means over all processes'
+    images. torch's own kernels do what goes over pixels.
+    """
 
     @staticmethod
-    def forward(context: FunctionCtx, tensor: Tensor) -> Tensor:
-        total = tensor.clone()
-        torch.distributed.all_reduce(total)
-        return total
+    def forward(
+        context: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        exact = x.to(torch.promote_types(x.dtype, torch.float32))
+        # torch.var_mean gives the same and takes three times as long.
+        mean, variance = torch.ops.aten.batch_norm_update_stats(exact, None, None, 0.0)
+        mine = torch.cat([mean.new_full((1,), x.numel() / x.shape[1]), mean, variance])
+        rows = mine.new_zeros(torch.distributed.get_world_size(), len(mine))
+        rows[torch.distributed.get_rank()] = mine
+        torch.distributed.all_reduce(rows)
+        count, means, variances = torch.split(rows, [1, len(mean), len(mean)], dim=1)
+        total = count.sum()
+        mean = (count * means).sum(0) / total
+        variance = (count * (variances + (means - mean).square())).sum(0) / total
+        context.save_for_backward(x, weight, mean, torch.rsqrt(variance + eps), total)
+        context.mark_non_differentiable(mean, variance, total)
+        return (
+            torch.batch_norm(x, weight, bias, mean, variance, False, 0.0, eps, False),
+            mean,
+            variance,
+            total,
+        )
 
     @staticmethod
-    def backward(context: FunctionCtx, gradient: Tensor) -> Tensor:
-        return _Sum.forward(context, gradient)
+    def backward(context: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+        x, weight, mean, scale, total = context.saved_tensors
+        back = gradients[0].contiguous()
+        _, for_weight, for_bias = torch.ops.aten.native_batch_norm_backward(
+            back, x, weight, None, None, mean, scale, True, 0.0, [False, True, True]
+        )
+        sums = torch.stack([for_bias, for_weight])
+        torch.distributed.all_reduce(sums)
+        by_image, by_pixel = sums / total
+        # weight · scale · (back − mean(back) − normalised · mean(back · normalised)), channel by channel
+        slope = -by_pixel * scale
+        shift = -by_image - mean * slope
+        over, factor = (1, -1, 1, 1), weight * scale
+        found = torch.addcmul((shift * factor).view(over), x, (slope * factor).view(over))
+        return found.addcmul_(back, factor.view(over)).to(x.dtype), for_weight, for_bias, None
 
 
 class SyncedBatchNorm(nn.BatchNorm2d):
     """Batch normalisation by the whole batch's mean and variance on CPUs; torch's SyncBatchNorm needs GPUs.
 
-    One collective forward and one back: each process's count, mean and variance are gathered as rows of a
-    matrix and joined by Chan's formula (Chan, Golub, LeVeque 1983, doi:10.1080/00031305.1983.10483115).
+    Each process's count, mean and variance are gathered as rows of a matrix and joined by Chan's formula
+    (Chan, Golub, LeVeque 1983, doi:10.1080/00031305.1983.10483115).
     """
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:
             return super().forward(x)
-        from torch import distributed
-
-        variance, mean = torch.var_mean(
-            x.to(torch.promote_types(x.dtype, torch.float32)), (0, 2, 3), correction=0
-        )
-        mine = torch.cat([mean.new_full((1,), x.numel() / x.shape[1]), mean, variance])
-        rows = mine.new_zeros(distributed.get_world_size(), len(mine))
-        rows[distributed.get_rank()] = mine
-        count, means, variances = _Sum.apply(rows).split([1, len(mean), len(mean)], dim=1)
-        total = count.sum()
-        mean = (count * means).sum(0) / total
-        variance = (count * (variances + (means - mean).square())).sum(0) / total
+        # spread_layers meets layers with nn.BatchNorm2d's defaults only, which keep statistics.
+        assert self.num_batches_tracked is not None and self.momentum is not None
+        assert self.running_mean is not None and self.running_var is not None
+        y, mean, variance, total = _Normalised.apply(x, self.weight, self.bias, self.eps)
         with torch.no_grad():
-            # spread_layers meets layers with nn.BatchNorm2d's defaults only, which keep statistics.
-            assert self.num_batches_tracked is not None and self.momentum is not None
-            assert self.running_mean is not None and self.running_var is not None
             self.num_batches_tracked.add_(1)
             self.running_mean.lerp_(mean, self.momentum)
             self.running_var.lerp_(variance * (total / (total - 1)), self.momentum)
-        scale = self.weight * torch.rsqrt(variance + self.eps)
-        over = (1, -1, 1, 1)
-        return ((x - mean.view(over)) * scale.view(over) + self.bias.view(over)).type_as(x)
+        assert isinstance(y, Tensor)
+        return y
 
 
 class SharedDropout(nn.Dropout):
