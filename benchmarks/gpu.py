@@ -5,7 +5,7 @@
 
 For LeNet, the residual network, ResNet-18 and DenseNet-121 at 224 pixels in bfloat16: images a second of the
 loop (from a cohort in memory, augmented), the same network stepping on one batch that lies on the device
-(wanted: at least 0.95 of it), the share of the device's peak where it is known, and the memory that was needed.
+(wanted: at least 0.95 of it), the share of the device's peak where it is known, and the memory it needed.
 The rows *train* give the whole of a training. No GPU has run it yet.
 """
 
