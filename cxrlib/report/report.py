@@ -29,7 +29,9 @@ from cxrlib.io.storage import cache_root, locked
 from cxrlib.report.batch import Batch, Notebook, Outcome, find_notebooks
 from cxrlib.report.site import build as site_build
 from cxrlib.report.site.comparison import STATUSES, Comparison, compare, numbers_in, recorded_numbers
+from cxrlib.report.site.docs import write_docs
 from cxrlib.report.site.scoreboard import Evidence, collect
+from cxrlib.report.site.slides import slides
 from cxrlib.report.site.speed import add_reliability, add_to_report
 
 PRESETS = {
@@ -166,13 +168,14 @@ def render(
     site_build.write_manifest(out / "manifest.json", manifest)
     root = project_root()
     own = root is not None and notebooks_dir == root / "notebooks"  # the reference is of these
-    site_build.write_pages(
-        work / "source", listed, evidence, manifest, comparison, single_file=single_file, api=own
-    )
+    docs = write_docs(notebooks_dir.parent, work / "source", out, outcomes)
+    pages = {"docs": docs, "single_file": single_file, "slides": own, "api": own}
+    site_build.write_pages(work / "source", listed, evidence, manifest, comparison, **pages)
     for add in (add_to_report, add_reliability):
         add(work / "source" / "numbers.md", notebooks_dir.parent, out)
     site_build.write_text(out / "comparison.json", None if comparison is None else comparison.as_json())
     site_build.build(work / "source", out, work, single_file=single_file)
+    site_build.write_text(out / site_build.SLIDES, slides(notebooks_dir.parent) if own else None)
 
 
 def _run(batch: Batch, notebooks: list[Notebook], selected: set[str], console: Console) -> dict[str, Outcome]:

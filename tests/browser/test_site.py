@@ -10,7 +10,7 @@ import pytest
 import toy_notebooks
 
 from cxrlib.evaluation.results import project_root
-from cxrlib.report.site.build import MARKER, SINGLE_FILE
+from cxrlib.report.site.build import MARKER, SINGLE_FILE, SLIDES
 
 pytestmark = pytest.mark.browser
 
@@ -196,11 +196,73 @@ def test_a_solution_unfolds_and_the_notebook_can_be_downloaded(browser, site):
         assert [Path(unquote(urlsplit(href).path)).suffix for href in hrefs] == [".ipynb"]
 
 
+@pytest.mark.parametrize("width", WIDTHS)
+def test_nothing_on_the_first_page_has_to_be_scrolled_sideways(browser, site, width):
+    wider = """[...document.querySelectorAll('article *')].filter(one =>
+        one.clientWidth && one.scrollWidth > one.clientWidth && getComputedStyle(one).overflowX !== 'visible'
+    ).map(one => one.className + ' ' + one.textContent.slice(0, 60))"""
+    with Watched(browser, width) as watched:
+        watched.page.goto((site / "index.html").as_uri())
+        assert watched.page.evaluate(wider) == []
+        table = watched.page.locator(".scoreboard")
+        if table.count():  # every number is on the screen, and beside it the data set
+            for cell in table.locator("td:not(.empty)").all():
+                box = cell.bounding_box()
+                assert box["x"] >= 0 and box["x"] + box["width"] <= width
+            named = "getComputedStyle(document.querySelector('.scoreboard td'), '::before').content"
+            assert (watched.page.evaluate(named) != "none") == (width < 600)
+
+
+def test_the_first_page_asks_shows_and_leads_on(browser, site):
+    with Watched(browser) as watched:
+        watched.page.goto((site / "index.html").as_uri())
+        order = watched.page.eval_on_selector_all(
+            "article h2", "all => all.map(h => h.firstChild.textContent)"
+        )
+        assert order[-4:] == ["What to do next", "Chapters", "All scores", "This run"]
+        assert watched.page.locator(".cards.next a.go").count() >= 2
+        chapters = [path for path in pages(site) if path.stem[:2].isdigit()]
+        assert watched.page.locator(".cards:not(.next) > section").count() == len(chapters)
+        if (site / SLIDES).is_file():  # the project's own report
+            assert watched.page.locator(".finding .points li").count() == 11
+            assert watched.page.locator(".asks").count() == len(chapters)
+
+
+def test_slides_go_on_by_arrow_and_button_and_each_has_a_sheet_of_paper(browser, site):
+    if not (site / SLIDES).is_file():
+        pytest.skip("this report has no slides")
+    with Watched(browser) as watched:
+        page = watched.page
+        page.goto((site / SLIDES).as_uri())
+        shown = lambda: page.locator("section:visible").get_attribute("id")  # noqa: E731
+        assert shown() == "slide-1"
+        page.keyboard.press("ArrowRight")
+        page.keyboard.press("PageDown")
+        assert shown() == "slide-3"
+        page.get_by_role("button", name="Back").click()
+        assert shown() == "slide-2"
+        page.keyboard.press("End")
+        page.keyboard.press("ArrowRight")
+        assert shown() == "slide-10"
+        for width, height in ((1280, 850), (390, 850), (1024, 600)):
+            page.set_viewport_size({"width": width, "height": height})
+            for number in range(1, 11):
+                page.evaluate("number => show(number - 1)", number)
+                seen = page.locator(f"#slide-{number} img").bounding_box()
+                asked = page.locator(f"#slide-{number} footer").bounding_box()
+                assert seen["height"] > 80, (width, number)
+                assert asked["y"] + asked["height"] <= height, (width, number)
+        assert page.pdf(landscape=True).count(b"/Type /Page\n") == 10
+        assert not watched.problems
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_axe_finds_no_serious_violation(browser, site, axe, scheme):
+@pytest.mark.parametrize("width", WIDTHS)
+def test_axe_finds_no_serious_violation(browser, site, axe, scheme, width):
     chapter = next(path for path in pages(site) if path.stem[:2].isdigit() and "<table" in path.read_text())
-    for path in filter(Path.is_file, (site / "index.html", chapter, site / SINGLE_FILE)):
-        with Watched(browser, scheme=scheme) as watched:
+    more = (site / "findings.html", site / "commands.html", site / SLIDES)
+    for path in filter(Path.is_file, (site / "index.html", chapter, site / SINGLE_FILE, *more)):
+        with Watched(browser, width, scheme) as watched:
             watched.page.goto(path.as_uri())
             # Colours that are still fading into the dark would be measured on their way.
             while watched.page.evaluate("document.getAnimations().some(one => one.playState === 'running')"):

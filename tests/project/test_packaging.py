@@ -134,3 +134,14 @@ def test_make_refuses_an_old_python_and_says_what_to_do(tmp_path):
     assert done.returncode != 0
     assert "Python 3.11 or newer" in done.stdout and "Python 3.9.1" in done.stdout
     assert not (tmp_path / "venv").exists()
+
+
+def test_the_forms_for_issues_ask_something_and_warn_of_patients():
+    forms = sorted((ROOT / ".github" / "ISSUE_TEMPLATE").glob("*.yml"))
+    assert [form.stem for form in forms] == ["file-does-not-open", "wrong-verdict"]
+    for form in forms:
+        content = yaml.safe_load(form.read_text(encoding="utf-8"))
+        assert {"name", "description", "body"} <= set(content)
+        assert "attach no image of a patient" in content["body"][0]["attributes"]["value"]
+        asked = [part for part in content["body"] if part["type"] != "markdown"]
+        assert len({part["id"] for part in asked}) == len(asked) > 4

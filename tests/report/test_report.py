@@ -21,10 +21,13 @@ from cxrlib.evaluation.metrics import Estimate
 from cxrlib.evaluation.results import Record, project_root
 from cxrlib.report.batch import Batch, Notebook, find_notebooks, run_key
 from cxrlib.report.report import run_report
-from cxrlib.report.site import build, chapters
+from cxrlib.report.site import build, chapters, first_page
 from cxrlib.report.site.build import WORDS
+from cxrlib.report.site.docs import write_docs
 from cxrlib.report.site.math_svg import lines, svg
-from cxrlib.report.site.scoreboard import Evidence, scoreboard
+from cxrlib.report.site.scoreboard import Evidence, collect, scoreboard
+from cxrlib.report.site.single_file import one_file
+from cxrlib.report.site.slides import slides
 
 PAGES = project_root() / "cxrlib" / "report" / "site" / "pages"
 
@@ -506,3 +509,86 @@ def test_the_instructors_page_names_minutes_and_links_to_chapters_that_are_there
     source = (build.HERE / "pages" / "instructors.md").read_text(encoding="utf-8")
     names = [path.stem for path in sorted((project_root() / "notebooks").glob("[0-9][0-9]_*.ipynb"))]
     assert set(names) <= set(re.findall(r"\((\w+)\.ipynb\) \| \{minutes:\1\}", source))
+
+
+# The first page, the docs and the slides
+
+
+def test_a_marked_number_is_strong_its_interval_small_and_the_mark_gone():
+    text = "It is 0.846 (0.805–0.887)<!-- kermany/regions:most.frame.test_auc --> or 1.8%<!-- a/b:c:.1% -->."
+    assert first_page.said(text) == (
+        'It is <strong>0.846</strong><span class="interval"> (0.805–0.887)</span> or <strong>1.8%</strong>.'
+    )
+
+
+def test_a_findings_points_lie_where_their_recorded_numbers_do():
+    evidence = collect(project_root() / "figures", "figures", from_run=False)
+    found = {finding["title"]: finding for finding in first_page.findings(evidence)}
+    assert len(found) == 3
+    records = {f"{e.dataset}/{e.record.name}": e.record for e in evidence}
+    for finding, wanted in zip(found.values(), first_page.table("first_page")["finding"], strict=True):
+        begin, end = finding["range"]
+        for point, source in zip(finding["points"], wanted["points"], strict=True):
+            estimate = records[source["record"]].estimate(source["key"])
+            assert format(estimate, finding.get("format", ".3f")) == f"{point['value']} ({point['interval']})"
+            for name, value in (("at", estimate.value), ("low", estimate.low), ("high", estimate.high)):
+                assert 0 <= point[name] <= 100
+                assert begin + point[name] / 100 * (end - begin) == pytest.approx(value, abs=1e-3)
+        assert (project_root() / finding["figure"]).is_file()
+    assert first_page.findings([]) == []  # a copy of the project without evidence
+
+
+def test_pages_of_docs_become_pages_of_the_report_and_their_links_stay_inside(tmp_path):
+    root, source, out = tmp_path / "project", tmp_path / "source", tmp_path / "out"
+    source.mkdir()
+    for name in (
+        "docs/a.md",
+        "docs/data.md",
+        "cards/b.md",
+        "figures/x/y.json",
+        "benchmarks/z.json",
+        "NOTES.md",
+    ):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text("{}")
+    (root / "docs" / "a.md").write_text(
+        "[1](../figures/x/y.json) ![2](../figures/x/y.json) [3](../cards/b.md#c) [4](data.md) [5](#d) "
+        "[6](https://a.b/c.md) [7](../notebooks/01_a.ipynb) [8](../README.md) [9](../NOTES.md) "
+        "[10](../benchmarks/z.json) [11](../notebooks/02_b.ipynb) [12](gone.md)"
+    )
+    assert write_docs(root, source, out, ["01_a"]) == ["a", "data"]
+    assert (source / "a.md").read_text() == (
+        "[1](figures/x/y.json) ![2](figures/x/y.json) [3](card_b.md#c) [4](data.md) [5](#d) "
+        "[6](https://a.b/c.md) [7](01_a.ipynb) [8](index.md) 9 "
+        "[10](benchmarks/z.json) 11 12"
+    )
+    assert (out / "benchmarks" / "z.json").is_file() and "card_b" in (source / "data.md").read_text()
+
+
+def test_ten_slides_each_with_its_picture_inside():
+    page = BeautifulSoup(slides(project_root()), "html.parser")
+    assert len(page.select("section")) == 10 == len(first_page.table("slides")["slide"])
+    assert all(
+        image["src"].startswith("data:image/png;base64,") and len(image["alt"]) > 20 for image in page("img")
+    )
+    assert not page.select("link, script[src], a[href]") and "<!--" not in str(page.main)
+
+
+def test_the_explorer_stands_on_the_first_page_and_in_the_one_file_with_its_script(monkeypatch, tmp_path):
+    fragment = '<p id="x">drag me</p><script>document.getElementById("x").dataset.ran = "```";</script>'
+    monkeypatch.setattr(
+        first_page, "explorer", lambda: f'<div class="{first_page.SEALED_IN}">{fragment}</div>'
+    )
+    monkeypatch.setattr(build, "write_reference", lambda *_, **__: None)
+    facts = ("data_dir", "preset", "seed", "image_size", "hardware", "git_commit", "command")
+    build.write_pages(
+        tmp_path, [], [], dict.fromkeys(facts) | {"dataset": "phantom", "versions": {}, "seconds": 0}
+    )
+    assert f":file: {build.EXPLORER}" in (tmp_path / "index.md").read_text()
+    assert fragment in (tmp_path / build.EXPLORER).read_text()
+    (tmp_path / "index.html").write_text(
+        f"<article><h1>T</h1>{first_page.explorer()}<script>1</script></article>"
+    )
+    one = BeautifulSoup(one_file(tmp_path), "html.parser")
+    assert one.select_one("#index #x") and 'dataset.ran = "```"' in str(one.select_one("#index script"))
+    assert len(one.select("#index script")) == 1

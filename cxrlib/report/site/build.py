@@ -24,7 +24,7 @@ from cxrlib.errors import CxrError
 from cxrlib.evaluation.metrics import Estimate
 from cxrlib.io.storage import atomic_path
 from cxrlib.report.batch import Outcome
-from cxrlib.report.site import chapters
+from cxrlib.report.site import chapters, first_page
 from cxrlib.report.site.comparison import RULE, STATUSES, Comparison
 from cxrlib.report.site.scoreboard import Evidence, scoreboard
 from cxrlib.report.site.single_file import one_file
@@ -33,6 +33,8 @@ HERE = Path(__file__).parent
 MARKER = "site.sha256"
 """In ``.build``: the hash of what the site was made from. Not there while it is out of date."""
 SINGLE_FILE = "report.html"
+SLIDES = "slides.html"
+EXPLORER = "explorer.fragment"
 # nbformat's functions have no types of their own.
 _empty_notebook: Callable[[], nbformat.NotebookNode] = nbformat.v4.new_notebook
 _as_text: Callable[[nbformat.NotebookNode], str] = nbformat.writes
@@ -117,14 +119,24 @@ def write_pages(
     manifest: Mapping[str, object],
     comparison: Comparison | None = None,
     *,
+    docs: Sequence[str] = (),
     single_file: bool = False,
+    slides: bool = False,
     api: bool = True,
 ) -> None:
-    """Write the landing page and the other pages that are no chapters for Sphinx."""
+    """Write the landing page and the other pages that are no chapters for Sphinx; ``docs`` are there."""
     names = {chapter.name for chapter in listed}
     rows, datasets = scoreboard(evidence, str(manifest["dataset"]))
+    fragment = first_page.explorer()
+    write_text(source / EXPLORER, fragment)
     index = fill(
         "index.md.j2",
+        said=first_page.said,
+        explorer=None if fragment is None else EXPLORER,
+        findings=first_page.findings(evidence),
+        course=first_page.table("first_page"),
+        docs=docs,
+        slides=SLIDES if slides else None,
         compared=comparison is not None,
         api=api,
         single_file=SINGLE_FILE if single_file else None,
