@@ -26,7 +26,6 @@ from cxrlib.report.site.build import WORDS
 from cxrlib.report.site.docs import write_docs
 from cxrlib.report.site.math_svg import lines, svg
 from cxrlib.report.site.scoreboard import Evidence, collect, scoreboard
-from cxrlib.report.site.single_file import one_file
 from cxrlib.report.site.slides import slides
 
 PAGES = project_root() / "cxrlib" / "report" / "site" / "pages"
@@ -574,21 +573,13 @@ def test_ten_slides_each_with_its_picture_inside():
     assert not page.select("link, script[src], a[href]") and "<!--" not in str(page.main)
 
 
-def test_the_explorer_stands_on_the_first_page_and_in_the_one_file_with_its_script(monkeypatch, tmp_path):
-    fragment = '<p id="x">drag me</p><script>document.getElementById("x").dataset.ran = "```";</script>'
-    monkeypatch.setattr(
-        first_page, "explorer", lambda: f'<div class="{first_page.SEALED_IN}">{fragment}</div>'
-    )
+def test_the_explorer_stands_above_the_findings_where_there_is_one(monkeypatch, tmp_path):
     monkeypatch.setattr(build, "write_reference", lambda *_, **__: None)
-    facts = ("data_dir", "preset", "seed", "image_size", "hardware", "git_commit", "command")
-    build.write_pages(
-        tmp_path, [], [], dict.fromkeys(facts) | {"dataset": "phantom", "versions": {}, "seconds": 0}
-    )
-    assert f":file: {build.EXPLORER}" in (tmp_path / "index.md").read_text()
-    assert fragment in (tmp_path / build.EXPLORER).read_text()
-    (tmp_path / "index.html").write_text(
-        f"<article><h1>T</h1>{first_page.explorer()}<script>1</script></article>"
-    )
-    one = BeautifulSoup(one_file(tmp_path), "html.parser")
-    assert one.select_one("#index #x") and 'dataset.ran = "```"' in str(one.select_one("#index script"))
-    assert len(one.select("#index script")) == 1
+    facts = dict.fromkeys(("data_dir", "preset", "seed", "image_size", "hardware", "git_commit", "command"))
+    facts |= {"dataset": "phantom", "versions": {}, "seconds": 0}
+    evidence = collect(project_root() / "figures", "figures", from_run=False)
+    for slot in ('<div class="slot"></div>', ""):
+        monkeypatch.setattr(first_page, "explorer", lambda slot=slot: slot)
+        build.write_pages(tmp_path, [], evidence, facts)
+        text = (tmp_path / "index.md").read_text()
+        assert (slot in text[: text.index("## Three findings")]) and ("Try it" in text) == bool(slot)

@@ -34,7 +34,6 @@ MARKER = "site.sha256"
 """In ``.build``: the hash of what the site was made from. Not there while it is out of date."""
 SINGLE_FILE = "report.html"
 SLIDES = "slides.html"
-EXPLORER = "explorer.fragment"
 # nbformat's functions have no types of their own.
 _empty_notebook: Callable[[], nbformat.NotebookNode] = nbformat.v4.new_notebook
 _as_text: Callable[[nbformat.NotebookNode], str] = nbformat.writes
@@ -127,12 +126,10 @@ def write_pages(
     """Write the landing page and the other pages that are no chapters for Sphinx; ``docs`` are there."""
     names = {chapter.name for chapter in listed}
     rows, datasets = scoreboard(evidence, str(manifest["dataset"]))
-    fragment = first_page.explorer()
-    write_text(source / EXPLORER, fragment)
     index = fill(
         "index.md.j2",
         said=first_page.said,
-        explorer=None if fragment is None else EXPLORER,
+        explorer=first_page.explorer(),
         findings=first_page.findings(evidence),
         course=first_page.table("first_page"),
         docs=docs,

@@ -15,8 +15,6 @@ from cxrlib.report.site.scoreboard import Evidence
 
 HERE = Path(__file__).parent
 EXPLORER = "cxrlib.report.explorer"
-SEALED_IN = "explorer-slot"
-"""The class of the explorer's box: what is inside brings its own scripts and names."""
 _NUMBER = re.compile(r"([+−]?\d[\d.]*%?)( \([+−\d.%]+(?:–| to )[+−\d.%]+\))?<!-- .*?-->")
 
 
@@ -53,12 +51,12 @@ def findings(evidence: Iterable[Evidence]) -> list[dict[str, Any]]:
     return found
 
 
-def explorer() -> str | None:
-    """The shortcut explorer as a fragment of HTML, or None where this copy of the package has none."""
+def explorer() -> str:
+    """Where the page shows the shortcut explorer: its slot, or nothing where this copy has no explorer."""
     if importlib.util.find_spec(EXPLORER) is None:
-        return None
-    fragment: str = importlib.import_module(EXPLORER).embed()
-    return f'<div class="{SEALED_IN}">\n{fragment}\n</div>\n'
+        return ""
+    slot: str = importlib.import_module(EXPLORER).SLOT
+    return slot
 
 
 def _placed(label: str, estimate: Estimate, finding: dict[str, Any]) -> dict[str, object]:

@@ -11,7 +11,6 @@ from urllib.parse import unquote, urlsplit
 import jinja2
 from bs4 import BeautifulSoup, Tag
 
-from cxrlib.report.site.first_page import SEALED_IN
 from cxrlib.report.site.offline import SEALED
 
 _URL = re.compile(r"""url\(\s*(['"]?)([^'")]+)\1\s*\)""")
@@ -54,19 +53,11 @@ def _read(path: Path) -> BeautifulSoup:
 
 
 def _article(site: Path, page: str, soup: BeautifulSoup, pages: set[str]) -> str:
-    """A page's own text, with its ids made unique, its links turned to anchors and its pictures inside.
-
-    The explorer stays as it is.
-    """
+    """A page's own text, with its ids made unique, its links turned to anchors and its pictures inside."""
     article = soup.select_one("article") or soup
-    own = [element for box in article.select(f".{SEALED_IN}") for element in box.find_all(True)]
-    kept = {id(element) for element in own}
     for script in article.find_all("script"):
-        if id(script) not in kept:
-            script.decompose()
+        script.decompose()
     for element in article.find_all(True):
-        if id(element) in kept:
-            continue
         if element.get("id"):
             element["id"] = f"{page}--{element['id']}"
         for name in _POINTERS:
