@@ -48,7 +48,7 @@ def write_docs(root: Path, source: Path, out: Path, chapters: Iterable[str]) -> 
     for path, name in (docs | cards).items():
         place = path.parent.relative_to(root).as_posix()
         text = _LINK.sub(lambda link, place=place: turned(link, place), path.read_text(encoding="utf-8"))
-        if name == "data":
-            text += "\n".join(["", "```{toctree}", ":hidden:", *cards.values(), "```", ""])
+        if path in cards:  # reached from the page on data, and in no list of contents
+            text = f"---\norphan: true\n---\n\n{text}"
         write_text(source / f"{name}.md", text)
     return list(docs.values())
