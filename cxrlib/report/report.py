@@ -169,8 +169,10 @@ def render(
     root = project_root()
     own = root is not None and notebooks_dir == root / "notebooks"  # the reference is of these
     docs = write_docs(notebooks_dir.parent, work / "source", out, outcomes)
-    pages = {"docs": docs, "single_file": single_file, "slides": own, "api": own}
-    site_build.write_pages(work / "source", listed, evidence, manifest, comparison, **pages)
+    site_build.write_pages(
+        work / "source", listed, evidence, manifest, comparison,
+        docs=docs, single_file=single_file, slides=own, api=own,
+    )  # fmt: skip
     for add in (add_to_report, add_reliability):
         add(work / "source" / "numbers.md", notebooks_dir.parent, out)
     site_build.write_text(out / "comparison.json", None if comparison is None else comparison.as_json())
