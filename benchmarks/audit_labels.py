@@ -4,10 +4,10 @@
 
 Phantoms of 128 pixels without a confounder, in cohorts of 600. Of 2, 5 and 10 in a hundred patients the
 labels are turned round; the whole-image probe, which learns from the labels as given, is asked whom it
-contradicts, as ``cxr audit`` does it. *usual*: disease as faint as it comes by default, of which the probe knows
-so little that no label is listed; *plain* and *clear*: two and four times as strong. Precision, recall and the
-flip rate are over all images of the cohorts, with intervals by patient; *first_20*: of the 20 that stand first
-in each. The module was developed on other seeds (from 900,300 on).
+contradicts, as ``cxr audit`` does it. *usual*: disease as faint as it comes by default, of which the probe
+knows so little that no label is listed; *plain* and *clear*: two and four times as strong. Precision, recall
+and the flip rate are over all images of the cohorts, with intervals by patient; *first_20*: of the 20 that
+stand first in each. The module was developed on other seeds (from 900,300 on).
 """
 
 from __future__ import annotations
@@ -52,19 +52,19 @@ def measured(severity: float, first: int = FIRST_SEED, count: int = COHORTS) -> 
             score = cross_validated(seen, given, cohort.patients, 0)(given[:, None].astype(np.float32))[:, 0]
             listed = [one.image for one in doubts(part, {"whole": score}).found]
             ids = cohort.table["image_id"].to_numpy(str)
-            suspected, first = np.isin(ids, listed), np.isin(ids, listed[:FIRST])
+            suspected, top = np.isin(ids, listed), np.isin(ids, listed[:FIRST])
             owners = np.char.add(f"{seed} ", cohort.patients.astype(str))
-            rows[rate].append((suspected, first, wrong, owners))
+            rows[rate].append((suspected, top, wrong, owners))
             reached[rate].append(float(aucs(given[:, None], score[:, None])[0]))
     numbers = {}
     for rate, parts in rows.items():
-        suspected, first, wrong, owners = (np.concatenate(column) for column in zip(*parts, strict=True))
+        suspected, top, wrong, owners = (np.concatenate(column) for column in zip(*parts, strict=True))
         name = f"flipped_{round(100 * rate):02d}"
         found = agreement(suspected, wrong, patients=owners)
         kept = ("base", "precision", "recall") if suspected.any() else ("base",)
         numbers |= {f"{name}.{key}": found[key] for key in kept}
-        if first.any():
-            numbers[f"{name}.first_{FIRST}.precision"] = agreement(first, wrong, patients=owners)["precision"]
+        if top.any():
+            numbers[f"{name}.first_{FIRST}.precision"] = agreement(top, wrong, patients=owners)["precision"]
         numbers[f"{name}.listed_share"] = Estimate(float(suspected.mean()), n=len(suspected))
         numbers[f"{name}.auc"] = Estimate(float(np.mean(reached[rate])), n=len(parts))
     return numbers

@@ -172,7 +172,7 @@ def read_scores(path: str | Path, image_ids: np.ndarray) -> pd.DataFrame:
 
 def rows_by_name(
     table: pd.DataFrame, image_ids: np.ndarray, path: str | Path, what: str
-) -> tuple[np.ndarray, list[str]]:
+) -> tuple[np.ndarray, list[Any]]:
     """The row of each image in a table with a column of names, int (N,), and the other columns.
 
     Names are ids or the files' names. Raises a DataError where there is no such column, where an image is not

@@ -83,7 +83,7 @@ def _named(path: Path, image_ids: np.ndarray) -> np.ndarray:
     try:
         if path.suffix.lower() == ".csv":
             names = ("image", "image_id", "file", "path")
-            table = pd.read_csv(path, dtype=dict.fromkeys(names, str), float_precision="high")
+            table = pd.read_csv(path, dtype=dict.fromkeys(names, str))
         else:
             table = pd.read_parquet(path)
     except ImportError:

@@ -52,7 +52,7 @@ class Use:
     def follows(self) -> bool:
         """Whether the score follows the attribute, by the rule in the module's docstring."""
         both = min(self.told.healthy, self.told.ill) > 0.5
-        return both and self.p_holm < SIGNIFICANCE and self.told.concordance.value >= USED
+        return bool(both and self.p_holm < SIGNIFICANCE and self.told.concordance.value >= USED)
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,19 +77,16 @@ class Asked:
     @property
     def useful(self) -> bool:
         found = self.finding
-        return (
-            found.auc is not None
-            and found.p_holm is not None
-            and found.p_holm < SIGNIFICANCE
-            and found.auc.value >= WARNING_AUC
-        )
+        if found.auc is None or found.p_holm is None:
+            return False
+        return bool(found.p_holm < SIGNIFICANCE and found.auc.value >= WARNING_AUC)
 
     @property
     def seen(self) -> bool:
         """Whether pixels show it."""
         if self.visible is None or self.p_visible is None:
             return True
-        return self.p_visible < SIGNIFICANCE and self.visible.concordance.value >= VISIBLE
+        return bool(self.p_visible < SIGNIFICANCE and self.visible.concordance.value >= VISIBLE)
 
     @property
     def used_by(self) -> tuple[str, ...]:

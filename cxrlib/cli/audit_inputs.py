@@ -61,13 +61,20 @@ def finding_files(
     """
     from cxrlib.datasets import folder
 
-    if "positive" in given and any(one not in header for one in findings):
-        lacking = [one for one in findings if one not in header]
+    nowhere = [one for one in findings if one not in header]
+    if nowhere and "positive" in given:
         raise ConfigError(
-            f"positive is set, and the CSV has no column {lacking[0]!r} for --findings.",
+            f"positive is set, and the CSV has no column {nowhere[0]!r} for --findings.",
             remedy="Name columns of the CSV, or leave positive out: a finding is then the positive value.",
         )
     label_column = str(given.get("label_column", "label"))
+    if nowhere and header and label_column not in header:
+        raise ConfigError(
+            f"--findings: {nowhere[0]!r} is no column of the CSV, and there is no label column {label_column!r} "
+            "whose values it could be one of.",
+            offenders=header,
+            remedy="Name one of these columns, or the label column: --set label_column=….",
+        )
     gone = {name for one in [*findings, label_column] for name in (one, f"csv_{one}") if one in header}
     parts, counts, info = [], {}, {}
     for number, one in enumerate(findings, 1):
