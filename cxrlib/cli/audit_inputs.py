@@ -70,8 +70,8 @@ def finding_files(
     label_column = str(given.get("label_column", "label"))
     if nowhere and header and label_column not in header:
         raise ConfigError(
-            f"--findings: {nowhere[0]!r} is no column of the CSV, and there is no label column {label_column!r} "
-            "whose values it could be one of.",
+            f"--findings: {nowhere[0]!r} is no column of the CSV, and there is no label column "
+            f"{label_column!r} whose values it could be one of.",
             offenders=header,
             remedy="Name one of these columns, or the label column: --set label_column=….",
         )

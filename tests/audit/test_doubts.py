@@ -1,5 +1,7 @@
 """Labels that were turned round stand first among the doubted ones, where the judge knows the label."""
 
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -8,6 +10,7 @@ from cxrlib.audit.doubts import doubts, probabilities
 from cxrlib.cohort import Cohort
 from cxrlib.evaluation.calibration import reliability
 from cxrlib.evaluation.label_errors import plant
+from cxrlib.evaluation.results import project_root
 
 
 @pytest.fixture
@@ -61,3 +64,17 @@ def test_scores_become_probabilities_whatever_their_unit_and_of_other_patients(k
 def test_separated_classes_are_no_error(known):
     cohort, _, _ = known
     assert doubts(cohort, {"perfect": cohort.labels * 2.0 - 1}).found == ()
+
+
+def test_the_docs_table_is_the_recorded_one():
+    root = project_root()
+    numbers = json.loads((root / "benchmarks" / "audit_labels.json").read_text(encoding="utf-8"))["numbers"]
+    docs = (root / "docs" / "audit.md").read_text(encoding="utf-8")
+    for rate in (2, 5, 10):
+        row = numbers[f"clear.flipped_{rate:02d}.listed_share"]
+        cells = [f"{rate}% of patients", f"{row['value']:.0%}"]
+        for name in ("precision", "recall", "first_20.precision"):
+            one = numbers[f"clear.flipped_{rate:02d}.{name}"]
+            cells.append("{value:.0%} ({low:.0%}–{high:.0%})".format(**one))
+        assert f"| {' | '.join(cells)} |" in docs
+    assert all(numbers[f"usual.flipped_{rate}.listed_share"]["value"] == 0 for rate in ("02", "05", "10"))

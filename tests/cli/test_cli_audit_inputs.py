@@ -23,7 +23,7 @@ def schema():
 
 @pytest.fixture(scope="module")
 def films(tmp_path_factory):
-    """Noise, two images a patient: a white square in a corner of the ill, a bright edge in every third patient."""
+    """Noise, two images a patient: a white square in a corner of the ill, in every third a bright edge."""
     folder = tmp_path_factory.mktemp("films")
     rng = np.random.default_rng(0)
     rows = []
