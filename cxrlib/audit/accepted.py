@@ -110,8 +110,9 @@ def _entry(entry: object, where: str, probes: Collection[str], findings: Collect
             remedy="Name it as audit.json does; a column's probe is column_ and the column's name.",
         )  # fmt: skip
     counted = probe in _COUNTS or (probe in PROBES and PROBES[probe].group == "leak")
-    number = isinstance(ceiling, int | float) and not isinstance(ceiling, bool) and math.isfinite(ceiling)
-    if not number or not (ceiling >= 0 and ceiling == int(ceiling) if counted else 0.5 <= ceiling <= 1):
+    good = isinstance(ceiling, int | float) and not isinstance(ceiling, bool) and abs(ceiling) < 1e15
+    value = float(ceiling) if good and ceiling is not None else math.nan
+    if not (value >= 0 and value.is_integer() if counted else 0.5 <= value <= 1):
         wanted = "a whole number of images" if counted else "an AUC from 0.5 to 1"
         what = f"{ceiling!r} is not {wanted}" if "ceiling" in entry else "the key 'ceiling' is missing"
         raise ConfigError(
@@ -122,4 +123,4 @@ def _entry(entry: object, where: str, probes: Collection[str], findings: Collect
             f"{where}: finding: {finding!r} is not audited.", offenders=findings,
             remedy="Name one of --findings, or leave the key out.",
         )  # fmt: skip
-    return Accepted(probe, entry["reason"].strip(), float(ceiling), finding)
+    return Accepted(probe, entry["reason"].strip(), value, finding)

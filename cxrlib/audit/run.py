@@ -142,7 +142,7 @@ def steps(
     if together > 1:
         settings["together"] = together
     if embeddings is not None:
-        settings["embeddings"] = hashlib.sha256(np.ascontiguousarray(embeddings[order])).hexdigest()[:16]
+        settings["embeddings"] = hashlib.sha256(embeddings[order].tobytes()).hexdigest()[:16]
     with tempfile.TemporaryDirectory() if out is None else nullcontext(str(out)) as folder:
         work = _work_folder(Path(folder) / "work", cohort, settings, resume)
         if features is not None:
@@ -172,9 +172,9 @@ def steps(
             cohort, questions, features["whole"], classifiers.scores, classifiers.thresholds,
             seed=seed, permutations=permutations, progress=progress, together=together,
         )  # fmt: skip
-        doubted = doubts(
-            cohort, {"the whole image": probes.held["whole"][1].scores} | dict(classifiers.scores)
-        )
+        judges = {"the whole image": probes.held["whole"][1].scores}
+        judges |= {str(name): values.to_numpy(float) for name, values in classifiers.scores.items()}
+        doubted = doubts(cohort, judges)
         effects = tried(classifiers, cohort, seed=seed, progress=progress)
     leaks, unknown = _leaks(cohort, features["thumbnail"], facts, has_patients, has_split)
     if "burned_in" in facts:

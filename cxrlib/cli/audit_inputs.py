@@ -76,7 +76,9 @@ def finding_files(
             remedy="Name one of these columns, or the label column: --set label_column=….",
         )
     gone = {name for one in [*findings, label_column] for name in (one, f"csv_{one}") if one in header}
-    parts, counts, info = [], {}, {}
+    parts: list[pd.DataFrame] = []
+    counts: dict[str, Any] = {}
+    info: dict[str, Any] = {}
     for number, one in enumerate(findings, 1):
         label = {"label_column": one} if one in header else {"label_column": label_column, "positive": one}
         table, info = folder.files(root, allow_shared_patients=True, **reading, **{**given, **label})
