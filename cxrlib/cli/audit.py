@@ -113,9 +113,7 @@ def audit(
         Path | None,
         typer.Option(
             help="Your network's features, which then stand for the whole image: .npy, a row for each line "
-            "of the CSV, or .csv or .parquet with a column image. To make them, two lines: "
-            "x = [net(read(name)) for name in pd.read_csv('labels.csv')['image']]; "
-            "np.save('features.npy', np.stack(x))."
+            "of the CSV, or .csv or .parquet with a column image. How to make them stands above."
         ),
     ] = None,
     accept: Annotated[
@@ -153,6 +151,12 @@ def audit(
     Exit status: 0, nothing severe was found that is not accepted; 2, something was; 1, the audit could not be
     made and the message says why, also where the command was not understood. 5,000 images take some minutes.
     docs/audit.md tells more. Not for clinical use.
+
+    Two lines of Python make embeddings, where features_of reads an image and gives your network's features:
+
+    \b
+    x = np.stack(list(map(features_of, pd.read_csv("labels.csv").image)))
+    np.save("features.npy", x)
     """
     from cxrlib.audit.accepted import accept as accepting
     from cxrlib.audit.classifiers import Feed
