@@ -88,7 +88,7 @@ def finding_files(
             **{f"finding {number}": values}
         ))  # fmt: skip
     union = pd.concat(parts).groupby("image_id", sort=False).first().reset_index()
-    readings = {name: one for name, one in dict(info["readings"]).items() if name not in gone}  # type: ignore[call-overload]
+    readings = {name: one for name, one in dict(info["readings"]).items() if name not in gone}
     return union.assign(label=0), {**info, "readings": readings, "classes": {}, "classes_by_finding": counts}
 
 
