@@ -156,32 +156,10 @@ def read_scores(path: str | Path, image_ids: np.ndarray) -> pd.DataFrame:
         raise DataError(
             f"{path} cannot be read: {_line(error)}", remedy="Give a CSV with a header."
         ) from None
-    called = ("image", "image_id", "file", "path")
-    key = next((c for c in map(str, table) if c.strip().lower() in called), None)
-    if key is None or len(table.columns) < 2:
-        raise DataError(
-            f"{path} has the columns {', '.join(table.columns)}.",
-            remedy="Give a column image, and one of scores for each classifier.",
-        )
-    wanted = pd.Series(image_ids, dtype=str)
-    names = table[key].str.strip()
-    if not set(wanted) <= set(names):  # ids are paths here, and file names there, or the other way round
-        wanted, names = (one.str.replace("\\", "/").str.rsplit("/", n=1).str[-1] for one in (wanted, names))
-    twice = names[names.duplicated()].unique()
-    if len(twice):
-        raise DataError(
-            f"{path} names images twice.", offenders=list(twice), remedy="Give each image one line."
-        )
-    rows = names.reset_index().set_index(key)["index"]
-    missing = wanted[~wanted.isin(rows.index)]
-    if len(missing):
-        raise DataError(
-            f"{path} has no score for {len(missing):,} of {len(wanted):,} images.", offenders=list(missing),
-            remedy="Score every image that is audited, under the name that the labels' CSV uses.",
-        )  # fmt: skip
-    table = table.iloc[rows[wanted].to_numpy()]
+    rows, classifiers = rows_by_name(table, image_ids, path, "score")
+    table = table.iloc[rows]
     scores = {}
-    for column in table.columns.drop([key]):
+    for column in classifiers:
         numbers = pd.to_numeric(table[column], errors="coerce").to_numpy(float)
         if (bad := ~np.isfinite(numbers)).any():
             raise DataError(
@@ -190,6 +168,46 @@ def read_scores(path: str | Path, image_ids: np.ndarray) -> pd.DataFrame:
             )  # fmt: skip
         scores[str(column)] = varied(numbers, f"{path}: column {column!r}")
     return pd.DataFrame(scores)
+
+
+def rows_by_name(
+    table: pd.DataFrame, image_ids: np.ndarray, path: str | Path, what: str
+) -> tuple[np.ndarray, list[Any]]:
+    """The row of each image in a table with a column of names, int (N,), and the other columns.
+
+    Names are ids or the files' names. Raises a DataError where there is no such column, where an image is not
+    there, or twice; ``what`` is what the other columns hold.
+    """
+    called = ("image", "image_id", "file", "path")
+    key = next((c for c in table if str(c).strip().lower() in called), None)
+    if key is None or len(table.columns) < 2:
+        raise DataError(
+            f"{path} has the columns {', '.join(map(str, table.columns[:20]))}.",
+            remedy=f"Give a column image, and one of numbers for each {what}.",
+        )
+    wanted = pd.Series(image_ids, dtype=str)
+    names = table[key].astype(str).str.strip()
+    if not set(wanted) <= set(names):  # ids are paths here, and file names there, or the other way round
+        wanted, names = (one.str.replace("\\", "/").str.rsplit("/", n=1).str[-1] for one in (wanted, names))
+    twice = names[names.duplicated()].unique()
+    if wanted.duplicated().any():
+        raise DataError(
+            f"{path} names images by their files alone, and several are called so.",
+            offenders=list(wanted[wanted.duplicated()]),
+            remedy="Name them with their folders, as the labels do.",
+        )  # fmt: skip
+    if len(twice):
+        raise DataError(
+            f"{path} names images twice.", offenders=list(twice), remedy="Give each image one line."
+        )
+    rows = pd.Series(np.arange(len(names)), index=names.to_numpy())
+    missing = wanted[~wanted.isin(rows.index)]
+    if len(missing):
+        raise DataError(
+            f"{path} has no {what} for {len(missing):,} of {len(wanted):,} images.", offenders=list(missing),
+            remedy="Give one for every image that is audited, under the name that the labels' CSV uses.",
+        )  # fmt: skip
+    return rows[wanted.to_numpy()].to_numpy(), [c for c in table if c != key]
 
 
 def varied(scores: np.ndarray, what: str) -> np.ndarray:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, Template
+from jinja2 import Environment, PackageLoader
 from PIL import Image
 
 from cxrlib.audit.interventions import Effect
@@ -78,6 +78,9 @@ def content(audit: Audit, **made_from: Any) -> dict:
         "attributes": [_attribute(one) for one in audit.attributes],
         "worst_group": worst(audit),
         "interventions": [_effect(one) for one in audit.effects],
+        "doubted_labels": {
+            "judges": dict(audit.doubts.judges or {}), "images": [asdict(one) for one in audit.doubts.found],
+        },
         "limits": list(audit.limits),
         "settings": audit.settings,
         "provenance": provenance(
@@ -169,7 +172,7 @@ def page(audit: Audit, cohort: Cohort | None) -> str:
         rows = {name: row for row, name in enumerate(cohort.table["image_id"]) if name not in hidden}
         told = [found for found in audit.findings if found.severity != "fine"]
         pictures = {found.probe.name: _pictures(found, cohort, rows) for found in told}
-    return _template().render(
+    return environment().get_template("page.html").render(
         audit=audit, facts=audit.facts, means=means, pictures=pictures, side=_SIDE,
         columns_told=columns_told, anchor=_anchor, bar=_bar, p=_p, sentence=sentence, share_of=share_of,
         worst=worst(audit),
@@ -177,13 +180,13 @@ def page(audit: Audit, cohort: Cohort | None) -> str:
 
 
 @cache
-def _template() -> Template:
-    """``data/page.html``, in which every name from outside is escaped."""
-    environment = Environment(loader=PackageLoader("cxrlib.audit", "data"), autoescape=True)
-    environment.filters |= {"thousands": "{:,}".format, "one": "{:.1f}".format, "percent": "{:.1%}".format}
-    environment.filters["percents"] = lambda estimate: format(estimate, ".1%")
-    environment.globals["interval"] = lambda one: Estimate(one["value"], one["low"], one["high"])
-    return environment.get_template("page.html")
+def environment() -> Environment:
+    """Of the pages in ``data/``, in which every name from outside is escaped."""
+    made = Environment(loader=PackageLoader("cxrlib.audit", "data"), autoescape=True)
+    made.filters |= {"thousands": "{:,}".format, "one": "{:.1f}".format, "percent": "{:.1%}".format}
+    made.filters["percents"] = lambda estimate: format(estimate, ".1%")
+    made.globals["interval"] = lambda one: Estimate(one["value"], one["low"], one["high"])
+    return made
 
 
 def _as_dict(found: Finding) -> dict:
@@ -193,6 +196,7 @@ def _as_dict(found: Finding) -> dict:
         "name": probe.name, "title": probe.title, "group": probe.group, "sees_disease": probe.sees,
         "shown": probe.what, "found": sentence(found), "advice": probe.advice,
         "auc": None if found.auc is None else found.auc.as_dict(), "p": found.p_value,
+        "accepted": None if found.accepted is None else asdict(found.accepted) | {"worse": found.worse},
         "telling": list(found.telling), **{name: getattr(found, name) for name in as_they_are},
     }  # fmt: skip
 

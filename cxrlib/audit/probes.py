@@ -11,16 +11,17 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from cxrlib.audit.accepted import Accepted
 from cxrlib.audit.features import LOOKS, SIGNS
 from cxrlib.audit.files import DIMENSIONS, ENCODING, SIZE
 from cxrlib.audit.rules import PROBES, Probe, column_probe, judged
 from cxrlib.audit.stats import Held, held_out, normal_scores, within
 from cxrlib.audit.tables import asked_columns, column_features, levels_by_label
+from cxrlib.audit.together import Steps
 from cxrlib.cohort import Cohort
 from cxrlib.evaluation.metrics import Estimate
 from cxrlib.io.storage import atomic_path, read_arrays
 from cxrlib.parallel import progress_bar
-from cxrlib.studies.study_stats import holm
 
 TELLING = 8  # images kept as evidence, half from each end
 _DISGUISE = 0.995  # AUC from which on a column is the label in other words, or as good as that
@@ -46,6 +47,7 @@ class Finding:
     - ``detail``: more, by probe: pairs, levels, reasons.
     - ``telling``: image ids, most label-like first, least last.
     - ``reused``: taken from an earlier audit of the same data.
+    - ``accepted``: as known, by the user's ``audit.toml``.
     """
 
     probe: Probe
@@ -60,16 +62,36 @@ class Finding:
     detail: dict = field(default_factory=dict)
     telling: tuple[str, ...] = ()
     reused: bool = False
+    accepted: Accepted | None = None
+
+    @property
+    def worse(self) -> bool:
+        """Whether it is accepted and, beyond chance, above its ceiling."""
+        if self.accepted is None:
+            return False
+        reached = self.images if self.auc is None else self.auc.low
+        return reached is not None and reached > self.accepted.ceiling
+
+    @property
+    def standing(self) -> str:
+        """What it counts as: its severity; "accepted", or where it is worse than that, "severe"."""
+        return self.severity if self.accepted is None else "severe" if self.worse else "accepted"
 
 
 class Probes:
     """The probes of one cohort, each kept on disk when it is finished."""
 
     def __init__(
-        self, cohort: Cohort, work: Path, permutations: int, seed: int, progress: bool | None = None
+        self,
+        cohort: Cohort,
+        work: Path,
+        permutations: int,
+        seed: int,
+        progress: bool | None = None,
+        together: int = 1,
     ):
         self.cohort, self.work, self.permutations, self.seed = cohort, work, permutations, seed
-        self.progress = progress
+        self.progress, self.together = progress, together  # labels whose p-values are corrected together
         self.held: dict[str, tuple[Probe, Held, bool, dict]] = {}
         #: How an attribute's features are made, and its column if it is one; views are no attributes.
         self.attributes: dict[str, tuple[Callable[[], np.ndarray], pd.Series | None]] = {}
@@ -101,8 +123,10 @@ class Probes:
 
 def ask_all(
     probes: Probes, features: Mapping[str, np.ndarray], facts: pd.DataFrame, source: str | None
-) -> tuple[list[Finding], list[str]]:
+) -> Steps[tuple[list[Finding], list[str]]]:
     """Every probe that the cohort allows, judged together; and which columns were not asked, and why.
+
+    Yields the probes' p-values, and is sent them corrected.
 
     - ``features``: of :func:`cxrlib.audit.features.describe`.
     - ``facts``: of :func:`cxrlib.audit.files.file_facts`, or some of its columns, or none.
@@ -134,7 +158,7 @@ def ask_all(
             values = table[named[probe.name]] if probe.name in named else None
             probes.attributes[probe.name] = (made, values)
     # The smallest p-value that there can be must stay below 0.05 after correction for so many probes.
-    probes.permutations = max(probes.permutations, 40 * (len(jobs) + 1))
+    probes.permutations = max(probes.permutations, 40 * (len(jobs) + 1) * probes.together)
     with progress_bar(len(jobs) + 1, "Probing", probes.progress, unit="probe") as bar:
         for probe, made, detail in jobs:
             probes.ask(probe, made, **detail)
@@ -146,7 +170,7 @@ def ask_all(
         if source:
             probes.held["source"][3].update(_told_apart(probes, features["whole"], source))
         bar.update(1)
-    findings = _judged(probes)
+    findings = _judged(probes, (yield [held.p_value for _, held, _, _ in probes.held.values()]))
     for column in set(columns) - set(together):
         found = findings[column_probe(column).name]
         findings[found.probe.name] = replace(
@@ -176,9 +200,8 @@ def _shaped(name: str, values: np.ndarray) -> np.ndarray:
     return np.concatenate([values, normal_scores(values)], axis=1) if name in _RANKED else values
 
 
-def _judged(probes: Probes) -> dict[str, Finding]:
-    """A finding for each probe, corrected together."""
-    corrected = holm([held.p_value for _, held, _, _ in probes.held.values()])
+def _judged(probes: Probes, corrected: np.ndarray) -> dict[str, Finding]:
+    """A finding for each probe, by its corrected p-value."""
     whole = probes.held["whole"][1].auc
     room = whole.value - 0.5 if whole.low is not None and whole.low > 0.5 else None
     findings = {}

@@ -19,10 +19,12 @@ from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from cxrlib.audit.doubts import NO_DOUBTS, Doubts, doubts
 from cxrlib.audit.features import VERSION as FEATURES
 from cxrlib.audit.features import describe
 from cxrlib.audit.files import duplicates, existing_paths, file_facts
@@ -31,7 +33,8 @@ from cxrlib.audit.models import Classifiers, performance, tried
 from cxrlib.audit.probes import TELLING, Finding, Probes, ask_all
 from cxrlib.audit.rules import PROBES, SEVERITIES, judged_count
 from cxrlib.audit.stats import PERMUTATIONS, balanced_folds
-from cxrlib.audit.verdicts import Asked, Question, ask
+from cxrlib.audit.together import Steps, alone
+from cxrlib.audit.verdicts import Asked, Question, asking
 from cxrlib.cohort import Cohort
 from cxrlib.datasets.columns import lost_much
 from cxrlib.datasets.labels import told
@@ -43,8 +46,9 @@ from cxrlib.parallel import one_thread
 
 __all__ = ["SCHEMA", "Audit", "Finding", "audit_cohort"]
 
-SCHEMA = 2
-"""Of ``audit.json``; raised where a reader of the old one would misunderstand the new."""
+SCHEMA = 3
+"""Of ``audit.json``, which ``data/audit.schema.json`` describes; raised where a reader of the old one would
+misunderstand the new."""
 
 VERSION = 1
 """Raised by one whenever the same features may give other findings: kept probes are keyed by it."""
@@ -59,6 +63,7 @@ class Audit:
     - ``attributes``: what tells the label, what pixels show of it and which classifier follows it.
     - ``classifiers``: name -> its threshold, and AUC, sensitivity and specificity on these images.
     - ``effects``: of changing the pictures, where a classifier was given that can be run.
+    - ``doubts``: labels that are probably wrong.
     """
 
     findings: tuple[Finding, ...]
@@ -68,6 +73,7 @@ class Audit:
     attributes: tuple[Asked, ...] = ()
     classifiers: Mapping[str, dict] = field(default_factory=dict)
     effects: tuple[Effect, ...] = ()
+    doubts: Doubts = NO_DOUBTS
 
     def __getitem__(self, name: str) -> Finding:
         """A finding by its probe's name."""
@@ -75,18 +81,24 @@ class Audit:
 
     @property
     def severe(self) -> tuple[str, ...]:
-        """Names of the severe findings."""
-        return tuple(f.probe.name for f in self.findings if f.severity == "severe")
+        """Names of the severe findings that are not accepted, and of accepted ones that got worse."""
+        return tuple(f.probe.name for f in self.findings if f.standing == "severe")
 
     @property
     def verdict(self) -> str:
-        """The worst severity."""
-        return self.findings[0].severity if self.findings else "fine"
+        """The worst severity of the findings that are not accepted."""
+        standings = [f.standing for f in self.findings if f.standing != "accepted"]
+        return min(standings, key=SEVERITIES.index, default="fine")
 
 
 # One thread: the products are small, and threads that wait for each other take longer on a busy machine.
 @one_thread
-def audit_cohort(
+def audit_cohort(cohort: Cohort, **options: Any) -> Audit:
+    """Audit a cohort for itself, with the options of :func:`steps`; see there."""
+    return alone(steps(cohort, **options))
+
+
+def steps(
     cohort: Cohort,
     *,
     out: str | Path | None = None,
@@ -95,13 +107,16 @@ def audit_cohort(
     has_patients: bool | None = None,
     has_split: bool = True,
     features: Mapping[str, np.ndarray] | None = None,
+    headers: tuple[pd.DataFrame, list[str]] | None = None,
+    embeddings: np.ndarray | None = None,
+    together: int = 1,
     classifiers: Classifiers | None = None,
     permutations: int = PERMUTATIONS,
     seed: int = 0,
     workers: int | None = None,
     progress: bool | None = None,
-) -> Audit:
-    """Audit a cohort.
+) -> Steps[Audit]:
+    """Audit a cohort, in steps that yield p-values and are sent them corrected.
 
     - ``cohort``: any; ``path`` in its table lets files be looked at, ``allow_shared_patients`` lets patients
       be in two splits. Lungs are segmented unless it has lung masks.
@@ -110,7 +125,9 @@ def audit_cohort(
     - ``source``: the column that says where an image comes from, if the table has it.
     - ``has_patients``, ``has_split``: whether they are known; None: patients are if any has two images.
     - ``features``: of :func:`cxrlib.audit.features.describe`, in the cohort's order, if at hand: to audit the
-      same images with other labels, say.
+      same images with other labels, say. ``headers``: likewise of :func:`read_headers`.
+    - ``embeddings``: float, (N, D), rows as the cohort's: what "the whole image" is then, instead of pixels.
+    - ``together``: how many labels' p-values are corrected together.
     - ``classifiers``: whose scores are asked whether they follow what tells the label; rows as the cohort's.
     - ``permutations``: at most so many a probe, raised where the number of probes needs more.
     - Raises DataError: one class only, or fewer than 20 images of either.
@@ -118,31 +135,46 @@ def audit_cohort(
     _check(cohort)
     # The order of the rows must not matter to folds, permutations and chunks.
     order = np.argsort(cohort.table["image_id"].to_numpy(dtype=str), kind="stable")
-    cohort = cohort.take(order)
+    moved = bool((order != np.arange(len(order))).any())
+    cohort = cohort.take(order) if moved else cohort
     classifiers = (classifiers or Classifiers.none(len(cohort))).take(order)
     settings = {"permutations": permutations, "seed": seed, "source": source, "version": [VERSION, FEATURES]}
+    if together > 1:
+        settings["together"] = together
+    if embeddings is not None:
+        settings["embeddings"] = hashlib.sha256(embeddings[order].tobytes()).hexdigest()[:16]
     with tempfile.TemporaryDirectory() if out is None else nullcontext(str(out)) as folder:
         work = _work_folder(Path(folder) / "work", cohort, settings, resume)
         if features is not None:
-            features = {name: values[order] for name, values in features.items()}
+            features = {name: values[order] for name, values in features.items()} if moved else features
         else:
             masked = cohort if cohort.lung_masks is not None else segment(cohort, progress=progress)
             features = describe(masked, work / "features", workers=workers, progress=progress)
+        if embeddings is not None:
+            features = {**features, "whole": embeddings[order]}
         paths = existing_paths(cohort.table)
-        facts, limits = _file_facts(cohort, paths, workers, progress)
+        if headers is None:
+            facts, limits = read_headers(cohort, workers, progress)
+        else:
+            facts, limits = headers[0].iloc[order].reset_index(drop=True), list(headers[1])
         lines = None if paths is None else printed(paths, workers=workers, progress=progress)
-        probes = Probes(cohort, work, permutations, seed, progress)
-        findings, left_out = ask_all(probes, features, facts, source)
+        probes = Probes(cohort, work, permutations, seed, progress, together)
+        findings, left_out = yield from ask_all(probes, features, facts, source)
+        if embeddings is not None:
+            findings = [_of_embeddings(one) if one.probe.name == "whole" else one for one in findings]
         by_name = {found.probe.name: found for found in findings}
         questions = [
             Question(by_name[name], made, column, in_pixels=by_name[name].probe.group == "sign")
             for name, (made, column) in probes.attributes.items()
             if not by_name[name].detail.get("disguise")
         ]
-        attributes = ask(
+        attributes = yield from asking(
             cohort, questions, features["whole"], classifiers.scores, classifiers.thresholds,
-            seed=seed, permutations=permutations, progress=progress,
+            seed=seed, permutations=permutations, progress=progress, together=together,
         )  # fmt: skip
+        judges = {"the whole image": probes.held["whole"][1].scores}
+        judges |= {str(name): values.to_numpy(float) for name, values in classifiers.scores.items()}
+        doubted = doubts(cohort, judges)
         effects = tried(classifiers, cohort, seed=seed, progress=progress)
     leaks, unknown = _leaks(cohort, features["thumbnail"], facts, has_patients, has_split)
     if "burned_in" in facts:
@@ -153,14 +185,14 @@ def audit_cohort(
         leaks.append(_printed(cohort, lines, facts))
     elif lines is not None:
         unknown.append(f"Printed text was not looked for: all files are smaller than {SMALLEST} pixels.")
-    limits += [*left_out, *unknown, *_weaknesses(cohort, features["lungs_found"])]
+    limits += [*left_out, *unknown, *doubted.limits, *_weaknesses(cohort, features["lungs_found"])]
     findings.extend(leaks)
     findings.sort(key=_rank)
     limits += _labels_and_columns(cohort)
     splits: Mapping = cohort.table["split"].value_counts().to_dict() if has_split else {}
     known = _facts(cohort, features["lungs_found"]) | {"splits": {str(k): int(v) for k, v in splits.items()}}
     measured = performance(classifiers, cohort)
-    return Audit(tuple(findings), known, tuple(limits), settings, attributes, measured, effects)
+    return Audit(tuple(findings), known, tuple(limits), settings, attributes, measured, effects, doubted)
 
 
 def _rank(found: Finding) -> tuple:
@@ -169,11 +201,16 @@ def _rank(found: Finding) -> tuple:
     return SEVERITIES.index(found.severity), groups.index(found.probe.group), strength
 
 
-def _file_facts(
-    cohort: Cohort, paths: list[str] | None, workers: int | None, progress: bool | None
+def _of_embeddings(found: Finding) -> Finding:
+    what = "The embedding of the image that the user gave, and not its pixels."
+    return replace(found, probe=replace(found.probe, what=what))
+
+
+def read_headers(
+    cohort: Cohort, workers: int | None = None, progress: bool | None = None
 ) -> tuple[pd.DataFrame, list[str]]:
     """Facts of the files, or what is known without them, and what is not."""
-    if paths is not None:
+    if (paths := existing_paths(cohort.table)) is not None:
         return file_facts(paths, workers=workers, progress=progress), []
     facts = pd.DataFrame(index=range(len(cohort)))
     if {"original_height", "original_width"} <= set(cohort.table):
@@ -316,4 +353,5 @@ def _facts(cohort: Cohort, lungs_found: np.ndarray) -> dict:
         "content_hash": cohort.content_hash(),
         "columns": dict(cohort.info.get("readings", {})),
         "classes": dict(cohort.info.get("classes", {})),
+        "embeddings": cohort.info.get("embeddings"),
     }

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -26,10 +27,10 @@ import pandas as pd
 from cxrlib.audit import use
 from cxrlib.audit.probes import Finding
 from cxrlib.audit.rules import SIGNIFICANCE, WARNING_AUC, Probe
+from cxrlib.audit.together import Steps, alone
 from cxrlib.audit.use import Attribute, Told
 from cxrlib.cohort import Cohort
 from cxrlib.parallel import progress_bar
-from cxrlib.studies.study_stats import holm
 
 USED, VISIBLE = 0.60, 0.55
 VERDICTS = ("used", "exploitable", "selection only", "harmless")
@@ -51,7 +52,7 @@ class Use:
     def follows(self) -> bool:
         """Whether the score follows the attribute, by the rule in the module's docstring."""
         both = min(self.told.healthy, self.told.ill) > 0.5
-        return both and self.p_holm < SIGNIFICANCE and self.told.concordance.value >= USED
+        return bool(both and self.p_holm < SIGNIFICANCE and self.told.concordance.value >= USED)
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,19 +77,16 @@ class Asked:
     @property
     def useful(self) -> bool:
         found = self.finding
-        return (
-            found.auc is not None
-            and found.p_holm is not None
-            and found.p_holm < SIGNIFICANCE
-            and found.auc.value >= WARNING_AUC
-        )
+        if found.auc is None or found.p_holm is None:
+            return False
+        return bool(found.p_holm < SIGNIFICANCE and found.auc.value >= WARNING_AUC)
 
     @property
     def seen(self) -> bool:
         """Whether pixels show it."""
         if self.visible is None or self.p_visible is None:
             return True
-        return self.p_visible < SIGNIFICANCE and self.visible.concordance.value >= VISIBLE
+        return bool(self.p_visible < SIGNIFICANCE and self.visible.concordance.value >= VISIBLE)
 
     @property
     def used_by(self) -> tuple[str, ...]:
@@ -114,7 +112,12 @@ class Question:
     in_pixels: bool
 
 
-def ask(
+def ask(cohort: Cohort, *about: Any, **options: Any) -> tuple[Asked, ...]:
+    """The verdicts of :func:`asking`, corrected for this cohort alone."""
+    return alone(asking(cohort, *about, **options))
+
+
+def asking(
     cohort: Cohort,
     questions: list[Question],
     pixels: np.ndarray,
@@ -124,16 +127,20 @@ def ask(
     seed: int = 0,
     permutations: int = 1999,
     progress: bool | None = None,
-) -> tuple[Asked, ...]:
-    """Verdicts, worst first.
+    together: int = 1,
+) -> Steps[tuple[Asked, ...]]:
+    """Verdicts, worst first. Yields p-values, and is sent them corrected.
 
     - ``pixels``: float, (N, D): what "the whole image" is to the audit.
     - ``scores``: float, a column a classifier, rows as the cohort's; without columns nothing is called used.
     - ``threshold``: classifier -> the score from which on it calls ill.
+    - ``together``: labels whose p-values are corrected together.
     """
     labels, patients = cohort.labels, cohort.patients
     count = sum(not one.in_pixels for one in questions) + len(questions) * len(scores.columns)
-    permutations = max(permutations, 40 * (count + 1))  # so that the smallest p survives the correction
+    permutations = max(
+        permutations, 40 * (count + 1) * together
+    )  # so that the smallest p survives the correction
     options = {"seed": seed, "permutations": permutations}
     rows: list[tuple[Question, Attribute, Told | None, dict[str, Told]]] = []
     with progress_bar(len(questions), "Holding the label fixed", progress, unit="attribute") as bar:
@@ -149,7 +156,7 @@ def ask(
             rows.append((one, found, seen, told))
             bar.update(1)
     p_values = [p for _, _, seen, told in rows for p in _p_values(seen, told)]
-    corrected = iter(holm(p_values).tolist()) if p_values else iter(())
+    corrected = iter((yield p_values).tolist())
     asked = []
     for one, found, seen, told in rows:
         p_visible = next(corrected) if seen else None

@@ -8,7 +8,7 @@ import sys
 import time
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,18 +16,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperCommand
 
+from cxrlib.cli import audit_inputs as inputs
+from cxrlib.cli import audit_text
 from cxrlib.cli.console import Json, SkipBad, echo, named, print_json
-from cxrlib.errors import ConfigError, CxrError, CxrWarning, printable
+from cxrlib.errors import ConfigError, CxrWarning
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from cxrlib.audit.classifiers import Feed
     from cxrlib.audit.models import Classifiers
-    from cxrlib.audit.run import Audit
     from cxrlib.cohort import Cohort
-
-_COLOURS = {"severe": "bold white on red", "warning": "black on yellow", "note": "cyan", "fine": "dim"}
 
 
 class Command(TyperCommand):
@@ -105,6 +102,30 @@ def audit(
     threshold: Annotated[
         float | None, typer.Option(help="Score from which on ill is called; 0.5 for probabilities.")
     ] = None,
+    findings: Annotated[
+        str | None,
+        typer.Option(
+            help="Several findings, with commas: columns of the CSV, or values of its label column, where a "
+            "cell may hold several (Pneumonia|Effusion). A page for each; p-values are corrected over all."
+        ),
+    ] = None,
+    embeddings: Annotated[
+        Path | None,
+        typer.Option(
+            help="Your network's features, which then stand for the whole image: .npy, a row for each line "
+            "of the CSV, or .csv or .parquet with a column image. How to make them stands above."
+        ),
+    ] = None,
+    accept: Annotated[
+        Path | None,
+        typer.Option(
+            help="TOML of findings that are known, each [[accepted]] with probe, reason and ceiling: they "
+            "end in status 2 only when they get worse. Without it, audit.toml beside the labels."
+        ),
+    ] = None,
+    junit: Annotated[
+        Path | None, typer.Option(help="Also write JUnit XML here: a test case for each check.")
+    ] = None,
     image_size: Annotated[int, typer.Option("--image-size", min=32, help="Pixels a side.")] = 128,
     sample: Annotated[
         int | None, typer.Option(min=1, help="A quick look: whole patients, about so many images.")
@@ -127,27 +148,36 @@ def audit(
 ) -> None:
     """Audit images and labels for shortcuts, leaks and duplicates; no training is needed.
 
-    Exit status: 0, nothing severe was found; 2, something was; 1, the audit could not be made and the message
-    says why, also where the command was not understood. 5,000 images take some minutes. Not for clinical use.
+    Exit status: 0, nothing severe was found that is not accepted; 2, something was; 1, the audit could not be
+    made and the message says why, also where the command was not understood. 5,000 images take some minutes.
+    docs/audit.md tells more. Not for clinical use.
+
+    Two lines of Python make embeddings, where features_of reads an image and gives your network's features:
+
+    \b
+    x = np.stack(list(map(features_of, pd.read_csv("labels.csv").image)))
+    np.save("features.npy", x)
     """
+    from cxrlib.audit.accepted import accept as accepting
     from cxrlib.audit.classifiers import Feed
+    from cxrlib.audit.junit import write_junit
     from cxrlib.audit.page import content, write
     from cxrlib.audit.run import audit_cohort
+    from cxrlib.audit.several import Several, audit_findings, contents, labelled, write_all
 
     started = time.perf_counter()
-    progress = False if as_json else None
+    progress, asked = False if as_json else None, inputs.named_findings(findings)
     with warnings.catch_warnings(record=True) as heard:
         warnings.simplefilter("always", CxrWarning)
-        cohort, total, known = _cohort(
-            images, labels, dataset, data_dir, options,
+        cohort, total, known, listed = _cohort(
+            images, labels, dataset, data_dir, options, asked,
             image_size=image_size, sample=sample, seed=seed, skip_bad=skip_bad, workers=workers,
             progress=progress,
         )  # fmt: skip
     for skipped in cohort.info.get("skipped", ()):
         echo(f"left out: {skipped}", err=True)
-    for one in heard:
-        if issubclass(one.category, CxrWarning):
-            echo(f"cxr: {one.message}", err=True)
+    for said in dict.fromkeys(str(one.message) for one in heard if issubclass(one.category, CxrWarning)):
+        echo(f"cxr: {said}", err=True)
     if source is not None and source not in cohort.table:
         raise ConfigError(
             f"There is no column {source!r} for --source.",
@@ -155,33 +185,56 @@ def audit(
         )
     feed = Feed(model_size, model_range, model_channels, model_output)
     classifiers = _classifiers(cohort, scores, model, feed, threshold)
-    found = audit_cohort(
-        cohort,
-        classifiers=classifiers,
-        out=out,
-        resume=resume,
-        source=source or "site",
-        seed=seed,
-        workers=workers,
-        progress=progress,
-        has_patients=known.get("has_patients"),
-        has_split=known.get("has_split", True),
-    )
-    if len(cohort) < total:
-        limit = (
-            f"Only a sample was looked at, {len(cohort):,} of {total:,} images, whole patients: copies of "
-            "images outside it are not seen."
+    if asked and model is not None:
+        raise ConfigError(
+            "--model gives one score, and --findings names several findings.",
+            remedy="Give --scores, with a column for each finding.",
         )
-        found = replace(found, limits=(limit, *found.limits), settings=found.settings | {"sample_of": total})
-    made_from = {"command": shlex.join(["cxr", *sys.argv[1:]]), "seconds": time.perf_counter() - started}
-    _, html = write(found, cohort, out, pictures=pictures, **made_from)
-    if not pictures:
-        shutil.rmtree(out / "work", ignore_errors=True)  # has thumbnails, by which duplicates were found
-    if as_json:
-        print_json(content(found, **made_from))
+    entries = inputs.accepted(accept, images or data_dir, labels, cohort, asked)
+    features = None
+    if embeddings is not None:
+        cohort, features = inputs.embedded(cohort, embeddings, listed, quiet=as_json)
+    auditing: dict[str, Any] = {
+        "out": out, "resume": resume, "source": source or "site", "seed": seed, "workers": workers,
+        "progress": progress, "embeddings": features, **known,
+    }  # fmt: skip
+    cohorts, several = {cohort.name: cohort}, Several({})
+    if asked:
+        cohort, given = inputs.taken_out(cohort, asked)
+        cohorts = {one: labelled(cohort, one, given[one]) for one in asked}
+        scored = inputs.by_finding(classifiers, asked)
+        several = audit_findings(cohort, given, classifiers=scored, **auditing)
     else:
-        _print(found, html)
-    if found.severe:
+        several = Several({cohort.name: audit_cohort(cohort, classifiers=classifiers, **auditing)})
+    audits = {}
+    for name, found in several.audits.items():
+        if len(cohort) < total:
+            limit = (
+                f"Only a sample was looked at, {len(cohort):,} of {total:,} images, whole patients: copies "
+                "of images outside it are not seen."
+            )
+            sampled = found.settings | {"sample_of": total}
+            found = replace(found, limits=(limit, *found.limits), settings=sampled)
+        audits[name] = accepting(found, entries, name if asked else None)
+    several = replace(several, audits=audits)
+    seconds = time.perf_counter() - started
+    made_from = {"command": shlex.join(["cxr", *sys.argv[1:]]), "seconds": seconds}
+    if asked:
+        _, html = write_all(several, cohorts, out, pictures=pictures, **made_from)
+    else:
+        _, html = write(found := audits[cohort.name], cohort, out, pictures=pictures, **made_from)
+    if junit is not None:
+        write_junit(audits, junit, seconds)
+    if not pictures:  # work has thumbnails, by which duplicates were found
+        for work in (out / "work", *(out.glob("*/work") if asked else ())):
+            shutil.rmtree(work, ignore_errors=True)
+    if as_json:
+        print_json(contents(several, **made_from) if asked else content(found, **made_from))
+    elif asked:
+        audit_text.print_several(several, html)
+    else:
+        audit_text.print_audit(found, html)
+    if several.severe:
         raise typer.Exit(2)
 
 
@@ -191,11 +244,14 @@ def _cohort(
     dataset: str | None,
     data_dir: Path | None,
     options: list[str] | None,
+    findings: list[str],
     *,
     sample: int | None,
     **loading: Any,
-) -> tuple[Cohort, int, dict[str, bool]]:
-    """The cohort, the images that it is a sample of, and whether its patients and splits are known."""
+) -> tuple[Cohort, int, dict[str, bool], list[str] | None]:
+    """The cohort, the images that it is a sample of, whether its patients and splits are known, and the CSV's
+    images in its order.
+    """
     from cxrlib.audit.stats import sample_patients
     from cxrlib.datasets import folder, load
     from cxrlib.datasets._files import cohort_from_files
@@ -208,10 +264,15 @@ def _cohort(
                 f"Both --dataset {dataset} and a folder or CSV are given.",
                 remedy="Give IMAGES and --labels, or --dataset and --data-dir.",
             )
+        if findings:
+            raise ConfigError(
+                "--findings reads a CSV of your own, and --dataset is given.",
+                remedy="Give IMAGES and --labels.",
+            )
         where: dict[str, Any] = {} if data_dir is None else {"data_dir": data_dir}
         cohort = load(dataset, **where, **loading, **given)
         rows = sample_patients(cohort.patients, sample, seed)
-        return (cohort if rows.all() else cohort.take(rows)), len(rows), {}
+        return (cohort if rows.all() else cohort.take(rows)), len(rows), {}, None
     root = images or data_dir
     if root is None or labels is None:
         raise ConfigError(
@@ -219,18 +280,20 @@ def _cohort(
             remedy="cxr audit IMAGES --labels labels.csv, or cxr audit --dataset NAME.",
         )
     fit = str(given.pop("fit", "letterbox"))
-    header = _header(root, labels)
+    header, listed = inputs.header_and_images(root, labels, str(given.get("image_column", "image")))
     for role, column in folder.ROLES.items():
         if column in header and column not in given.values():
             given.setdefault(role, column)
-    table, info = folder.files(
-        root, labels=labels, seed=seed, allow_missing=loading["skip_bad"], allow_shared_patients=True, **given
-    )
+    reading: dict[str, Any] = {"labels": labels, "seed": seed, "allow_missing": loading["skip_bad"]}
+    if findings:
+        table, info = inputs.finding_files(root, findings, header, given, **reading)
+    else:
+        table, info = folder.files(root, allow_shared_patients=True, **reading, **given)
     total = len(table)
     table = table[sample_patients(table["patient_id"].to_numpy(), sample, seed)]
     cohort = cohort_from_files("folder", table, info=info, fit=fit, allow_shared_patients=True, **loading)
     known = {"has_patients": "patient_column" in given, "has_split": "split_column" in given}
-    return cohort, total - len(cohort.info.get("skipped", ())), known
+    return cohort, total - len(cohort.info.get("skipped", ())), known, listed
 
 
 def _classifiers(
@@ -254,84 +317,3 @@ def _classifiers(
         )
     table[name] = varied(scorer(images), model)
     return Classifiers(table, thresholds(table, threshold), scorer, name, images)
-
-
-def _header(root: Path, labels: Path) -> list[str]:
-    """The table's column names, or none: a table that cannot be read is named where it is read."""
-    from cxrlib.io.tables import read_table
-
-    for path in (labels.expanduser(), Path(root) / labels):
-        if path.is_file():
-            with suppress(CxrError):
-                return list(map(str, read_table(path)[0]))
-            return []
-    return []
-
-
-def _print(found: Audit, html: Path) -> None:
-    from rich.console import Console
-    from rich.markup import escape as escaped
-    from rich.table import Table
-
-    from cxrlib.audit.page import sentence, share_of
-    from cxrlib.datasets.columns import told as columns_told
-
-    def escape(text: str) -> str:
-        return escaped(printable(text))
-
-    console = Console(soft_wrap=False, emoji=False)
-    facts = found.facts
-    console.print(
-        f"{escape(facts['name'])}: {facts['images']:,} images of {facts['patients']:,} patients, "
-        f"{facts['ill']:,} ill"
-    )
-    if facts["columns"]:
-        console.print(f"[dim]{escape(columns_told(facts['columns']))}[/]")
-    table = Table("", "shown", "AUC (95%)", "of the whole", "p", box=None, pad_edge=False)
-    for one in found.findings:
-        style = _COLOURS[one.severity]
-        severity = f"[{style}]{one.severity}[/]"
-        if one.auc is None or one.p_holm is None:  # a count
-            table.add_row(severity, escape(one.probe.title), f"{one.images:,} images", "", "")
-            continue
-        p = "< 0.001" if one.p_holm < 0.001 else f"{one.p_holm:.3f}"
-        table.add_row(severity, escape(one.probe.title), str(one.auc), share_of(one), p)
-    console.print(table)
-    for one in found.findings:
-        if one.severity in ("severe", "warning"):
-            console.print(f"\n[{_COLOURS[one.severity]}]{one.severity}[/] [bold]{escape(one.probe.title)}[/]")
-            console.print(escape(sentence(one)))
-            console.print(f"What to do: {escape(one.probe.advice)}")
-    _print_attributes(found, console)
-    for limit in found.limits:
-        console.print(f"[dim]Not checked: {escape(limit)}[/]")
-    typer.echo(f"\nVerdict: {found.verdict}. The evidence: {html}")
-
-
-def _print_attributes(found: Audit, console: Console) -> None:
-    """What could be learnt, what is used, and what changing the pictures does."""
-    from rich.markup import escape
-    from rich.table import Table
-
-    names = [escape(printable(name)) for name in found.classifiers]
-    table = Table(
-        "", "attribute", "pixels show it", *(f"followed by {n}" for n in names), box=None, pad_edge=False
-    )
-    for one in found.attributes:
-        if one.verdict != "harmless":
-            seen = "measured there" if one.visible is None else str(one.visible.concordance)
-            followed = [str(use.told.concordance) for use in one.uses.values()]
-            table.add_row(one.verdict, escape(printable(one.probe.title)), seen, *followed)
-    if table.row_count:
-        console.print("\nWith the label held fixed (0.5 is nothing):", highlight=False)
-        console.print(table)
-    if found.effects:
-        table = Table(
-            "", "change", "calls that flip", "by a control", "AUC after it", box=None, pad_edge=False
-        )
-        for effect in found.effects:
-            flips = ["" if e is None else format(e, ".0%") for e in (effect.flips, effect.control_flips)]
-            said = "answers" if effect.expected == "stays" and effect.believed else ""
-            table.add_row(said, effect.title, *flips, str(effect.auc))
-        console.print("\nThe classifier on changed pictures:", highlight=False)
-        console.print(table)

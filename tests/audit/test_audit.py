@@ -247,7 +247,7 @@ def test_severity_follows_the_written_rule():
 def test_audit_json_is_read_as_a_record_and_follows_its_schema(bare, clean, tmp_path):
     path, _ = write(clean, bare, tmp_path, pictures=False, command="cxr audit x --labels y", seconds=1.0)
     stored = json.loads(path.read_text(encoding="utf-8"))
-    assert stored["audit_schema"] == 2 and stored["verdict"] == clean.verdict
+    assert stored["audit_schema"] == 3 and stored["verdict"] == clean.verdict
     assert stored["provenance"]["content_hash"] == stored["cohort"]["content_hash"]
     assert {"name", "severity", "auc", "p_holm", "share", "shown", "found", "advice"} <= set(
         stored["findings"][0]

@@ -31,6 +31,21 @@ def test_planted_errors_are_among_the_suspects_of_a_good_network():
     assert found["quality"][wrong].max() < found["quality"][~wrong].min()
 
 
+@pytest.mark.parametrize("seed", range(12))
+def test_cleanlab_suspects_the_same_labels(seed):
+    from cleanlab.filter import find_label_issues
+    from cleanlab.rank import get_label_quality_scores
+
+    rng = np.random.default_rng(seed)
+    labels = (rng.random(401) < rng.uniform(0.05, 0.6)).astype(int)
+    p = 1 / (1 + np.exp(-rng.normal(rng.uniform(0, 4) * (2 * labels - 1) - rng.uniform(0, 2), 1.5)))
+    given, _ = plant(labels, rng.uniform(0, 0.3), seed=seed)
+    both = np.stack([1 - p, p], axis=1)
+    found = suspects(given, p)
+    assert (found["suspected"] == find_label_issues(given, both, n_jobs=1)).all()
+    assert np.allclose(found["quality"], get_label_quality_scores(given, both))
+
+
 def test_suspicion_of_random_scores_is_worth_nothing():
     rng = np.random.default_rng(0)
     labels = (rng.random(2000) < 0.5).astype(int)
