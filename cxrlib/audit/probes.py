@@ -13,7 +13,8 @@ import pandas as pd
 
 from cxrlib.audit.features import LOOKS, SIGNS
 from cxrlib.audit.files import DIMENSIONS, ENCODING, SIZE
-from cxrlib.audit.rules import PROBES, Probe, column_probe, judged
+from cxrlib.audit.made import MADE
+from cxrlib.audit.rules import IN_PIXELS, PROBES, Probe, column_probe, judged
 from cxrlib.audit.stats import Held, held_out, normal_scores, within
 from cxrlib.audit.tables import asked_columns, column_features, levels_by_label
 from cxrlib.cohort import Cohort
@@ -29,7 +30,8 @@ _WHICH = (
     "training. Anything else, such as a hospital or a device, is a shortcut beside which no result on these "
     "images can be believed: collect both classes in the same way."
 )
-_RANKED = ("marker", "text", "border", "devices", "projection")
+_RANKED = ("marker", "text", "border", "devices", "projection", "mirrored", *MADE)
+_GOES_ALONG, _ECHO = 0.6, 0.25  # of a finding's excess over one half, among images alike in its cause
 _SOURCES = 10  # that are told from pixels
 
 
@@ -76,22 +78,29 @@ class Probes:
 
     def ask(self, probe: Probe, features: Callable[[], np.ndarray], **detail: object) -> Held:
         """Have the label predicted for held-out patients, or take what was found before."""
-        held, reused = self._hold(probe.name, features, self.cohort.labels)
+        held, reused = self.hold(probe.name, features, self.cohort.labels)
         self.held[probe.name] = (probe, held, reused, detail)
         return held
 
-    def told(self, name: str, features: Callable[[], np.ndarray], labels: np.ndarray) -> Estimate:
-        """How well something else than the label can be told; not judged with the probes."""
-        return self._hold(name, features, labels)[0].auc
-
-    def _hold(self, name: str, features: Callable[[], np.ndarray], labels: np.ndarray) -> tuple[Held, bool]:
+    def hold(
+        self,
+        name: str,
+        features: Callable[[], np.ndarray],
+        target: np.ndarray,
+        rows: np.ndarray | slice = slice(None),
+        permutations: int | None = None,
+    ) -> tuple[Held, bool]:
+        """Have ``target`` (0/1, of these rows) told from the features of all, or take what was found before;
+        and whether it was. What is no label is not judged with the probes.
+        """
         digest = hashlib.sha256(name.encode()).hexdigest()[:16]  # a column's name may be no file's
         file = self.work / f"probe-{digest}.npz"
         if (kept := _kept(file)) is not None:
             return kept, True
         held = held_out(
-            features(), labels, self.cohort.patients, seed=self.seed, permutations=self.permutations
-        )
+            features()[rows], target, self.cohort.patients[rows],
+            seed=self.seed, permutations=permutations or self.permutations,
+        )  # fmt: skip
         auc = held.auc
         numbers = np.asarray([auc.value, auc.low, auc.high, auc.n, held.p_value])
         with atomic_path(file) as temporary, open(temporary, "wb") as stream:
@@ -116,7 +125,7 @@ def ask_all(
         for name, group in (("dimensions", DIMENSIONS), ("encoding", ENCODING), ("file_size", SIZE))
     }
     jobs: list[tuple[Probe, Callable[[], np.ndarray], dict]] = []
-    for name in (*LOOKS, *SIGNS):
+    for name in (*LOOKS, *SIGNS, *MADE):
         jobs.append((PROBES[name], partial(_shaped, name, features[name]), {}))
     for name, group in groups.items():
         if group:
@@ -172,8 +181,24 @@ def telling(cohort: Cohort, scores: np.ndarray) -> tuple[str, ...]:
 
 
 def _shaped(name: str, values: np.ndarray) -> np.ndarray:
-    """Signs have long tails: their ranks are given beside them."""
+    """Signs have long tails: their ranks are given beside them. Of the sides one number is left."""
+    if name == "mirrored":
+        values = side_of(values)
     return np.concatenate([values, normal_scores(values)], axis=1) if name in _RANKED else values
+
+
+def side_of(values: np.ndarray) -> np.ndarray:
+    """How much each image is the right way round, or the wrong: (N, D) -> (N, 1), NaN where that is unknown.
+
+    What most images have on one side (the heart) is the first direction of :func:`cxrlib.audit.signs.sides`
+    before any mean is taken off, whether few, half or nearly all are mirrored. The label has no part in it.
+    """
+    known = np.isfinite(values).all(axis=1)
+    scores = np.full((len(values), 1), np.nan)
+    if known.any():
+        many = values[known].astype(float)
+        scores[known, 0] = many @ np.linalg.eigh(many.T @ many)[1][:, -1]
+    return scores
 
 
 def _judged(probes: Probes) -> dict[str, Finding]:
@@ -191,30 +216,56 @@ def _judged(probes: Probes) -> dict[str, Finding]:
 
 
 def _explained(probes: Probes, findings: dict[str, Finding]) -> dict[str, Finding]:
-    """Where images alike in a stronger sign show nothing more, the weaker one is an echo of it.
+    """Where images alike in another sign show nothing more, a finding is an echo of it.
 
-    Signs are gone through from the strongest down, then the views. A sign that has lost three quarters of its
-    excess is a warning at most; a view that merely shows a sign is not let off, but told which it shows.
+    Signs are gone through from the strongest down (:func:`_causes_first`), then the views. A sign that has
+    lost three quarters of its excess is a warning at most; a view that merely shows a sign is not let off,
+    but told which it shows.
     """
     labels = probes.cohort.labels
     findings = dict(findings)
-    aucs = {name: found.auc.value for name, found in findings.items() if found.auc is not None}
+    excess = {name: found.auc.value - 0.5 for name, found in findings.items() if found.auc is not None}
+
+    def left(name: str, cause: str) -> float:
+        """What a finding has above one half among images alike in the cause."""
+        own, other = (probes.held[one][1].scores for one in (name, cause))
+        return within(labels, own, other) - 0.5
+
     causes: list[str] = []
     flagged = [f for f in findings.values() if f.severity in ("severe", "warning")]
-    named = [f for f in flagged if f.probe.group in ("sign", "file")]
+    named = [f for f in flagged if f.probe.group in (*IN_PIXELS, "file")]
     views = [f for f in flagged if f.probe.group == "view"]
-    for found in [*sorted(named, key=lambda f: -aucs[f.probe.name]), *views]:
-        own, excess = probes.held[found.probe.name][1].scores, aucs[found.probe.name] - 0.5
-        left = {cause: within(labels, own, probes.held[cause][1].scores) - 0.5 for cause in causes}
-        cause = min(left, key=lambda c: abs(left[c]), default=None)
-        if cause is not None and abs(left[cause]) < 0.6 * excess:
-            echo = abs(left[cause]) < 0.25 * excess and found.probe.group != "view"
+    for found in [*_causes_first(named, excess, left), *views]:
+        name = found.probe.name
+        rest = {cause: left(name, cause) for cause in causes}
+        cause = min(rest, key=lambda c: abs(rest[c]), default=None)
+        if cause is not None and abs(rest[cause]) < _GOES_ALONG * excess[name]:
+            echo = abs(rest[cause]) < _ECHO * excess[name] and found.probe.group != "view"
             severity = "warning" if echo else found.severity
-            found = replace(found, severity=severity, explained_by=cause, left=0.5 + left[cause])
-            findings[found.probe.name] = found
+            found = replace(found, severity=severity, explained_by=cause, left=0.5 + rest[cause])
+            findings[name] = found
         if found.severity == "severe" and found.probe.group != "view":
-            causes.append(found.probe.name)
+            causes.append(name)
     return findings
+
+
+def _causes_first(
+    named: list[Finding], excess: Mapping[str, float], left: Callable[[str, str], float]
+) -> list[Finding]:
+    """Findings from the strongest down; but one that says what the thing is comes before the texture that it
+    wholly explains, since nearly all processing and many things in a picture change texture.
+    """
+    order = sorted(named, key=lambda f: -excess[f.probe.name])
+    name = "texture"
+    if any(f.probe.name == name for f in order):
+        general = next(f for f in order if f.probe.name == name)
+        before = [
+            f for f in order
+            if f is not general and f.severity == "severe"
+            and abs(left(name, f.probe.name)) < _ECHO * excess[name]
+        ]  # fmt: skip
+        order.sort(key=lambda f: f not in before)
+    return order
 
 
 def _told_apart(probes: Probes, whole: np.ndarray, source: str) -> dict[str, object]:
@@ -225,7 +276,7 @@ def _told_apart(probes: Probes, whole: np.ndarray, source: str) -> dict[str, obj
     for number, name in enumerate(values.value_counts().index[:_SOURCES]):
         mine = (values == name).to_numpy().astype(np.int64)
         if 20 <= mine.sum() <= len(mine) - 20:
-            told[name] = probes.told(f"source {number}", lambda: whole, mine).as_dict()
+            told[name] = probes.hold(f"source {number}", lambda: whole, mine)[0].auc.as_dict()
     codes = np.unique(values, return_inverse=True)[1]
     scores = probes.held["whole"][1].scores
     labels = probes.cohort.labels

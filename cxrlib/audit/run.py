@@ -29,24 +29,25 @@ from cxrlib.audit.files import duplicates, existing_paths, file_facts
 from cxrlib.audit.interventions import Effect
 from cxrlib.audit.models import Classifiers, performance, tried
 from cxrlib.audit.probes import TELLING, Finding, Probes, ask_all
-from cxrlib.audit.rules import PROBES, SEVERITIES, judged_count
+from cxrlib.audit.rules import IN_PIXELS, PROBES, SEVERITIES, judged_count
+from cxrlib.audit.splits import between
 from cxrlib.audit.stats import PERMUTATIONS, balanced_folds
 from cxrlib.audit.verdicts import Asked, Question, ask
 from cxrlib.cohort import Cohort
 from cxrlib.datasets.columns import lost_much
 from cxrlib.datasets.labels import told
 from cxrlib.errors import DataError
-from cxrlib.images.burned_in import SMALLEST, printed
+from cxrlib.images.burned_in import SMALLEST
 from cxrlib.io.storage import make_folder
 from cxrlib.lungs.masks import segment
 from cxrlib.parallel import one_thread
 
 __all__ = ["SCHEMA", "Audit", "Finding", "audit_cohort"]
 
-SCHEMA = 2
+SCHEMA = 3
 """Of ``audit.json``; raised where a reader of the old one would misunderstand the new."""
 
-VERSION = 1
+VERSION = 2
 """Raised by one whenever the same features may give other findings: kept probes are keyed by it."""
 
 FEWEST = 20  # images of each class
@@ -130,12 +131,13 @@ def audit_cohort(
             features = describe(masked, work / "features", workers=workers, progress=progress)
         paths = existing_paths(cohort.table)
         facts, limits = _file_facts(cohort, paths, workers, progress)
-        lines = None if paths is None else printed(paths, workers=workers, progress=progress)
+        lines = None if paths is None else features["printed"]
         probes = Probes(cohort, work, permutations, seed, progress)
         findings, left_out = ask_all(probes, features, facts, source)
+        apart, unasked = between(probes, {name: features[name] for name in ("whole", "frame")}, has_split)
         by_name = {found.probe.name: found for found in findings}
         questions = [
-            Question(by_name[name], made, column, in_pixels=by_name[name].probe.group == "sign")
+            Question(by_name[name], made, column, in_pixels=by_name[name].probe.group in IN_PIXELS)
             for name, (made, column) in probes.attributes.items()
             if not by_name[name].detail.get("disguise")
         ]
@@ -153,8 +155,8 @@ def audit_cohort(
         leaks.append(_printed(cohort, lines, facts))
     elif lines is not None:
         unknown.append(f"Printed text was not looked for: all files are smaller than {SMALLEST} pixels.")
-    limits += [*left_out, *unknown, *_weaknesses(cohort, features["lungs_found"])]
-    findings.extend(leaks)
+    limits += [*left_out, *unasked, *unknown, *_weaknesses(cohort, features["lungs_found"])]
+    findings += [*leaks, *apart]
     findings.sort(key=_rank)
     limits += _labels_and_columns(cohort)
     splits: Mapping = cohort.table["split"].value_counts().to_dict() if has_split else {}
@@ -164,7 +166,7 @@ def audit_cohort(
 
 
 def _rank(found: Finding) -> tuple:
-    groups = ("leak", "source", "sign", "file", "table", "view")
+    groups = ("leak", "source", "sign", "made", "file", "table", "split", "view")
     strength = -found.auc.value if found.auc else -1.0
     return SEVERITIES.index(found.severity), groups.index(found.probe.group), strength
 

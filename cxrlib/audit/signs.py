@@ -145,17 +145,27 @@ def polarity(image: np.ndarray) -> np.ndarray:
     return np.array([bone_is_bright(image) < 0], np.float32)
 
 
-def projection(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
+def projection(around: np.ndarray | None) -> np.ndarray:
     """How much a frontal radiograph looks like AP (mediastinum, heart, shoulder blades, arms): float32, (1,).
 
-    A linear template over the neighbourhood of the lungs, fitted to phantoms half of which were AP, ill or
-    not in equal measure; NaN without a mask. See ``benchmarks/projection.py`` for what it reaches on
-    radiographs whose projection is known.
+    A linear template over the neighbourhood of the lungs (:func:`around_lungs`), fitted to phantoms half of
+    which were AP, ill or not in equal measure; NaN for None. See ``benchmarks/projection.py`` for what it
+    reaches on radiographs whose projection is known.
     """
     weights, centre, spread = _template()
-    looked = around_lungs(image, mask)
-    score = np.nan if looked is None else float(((looked - centre) / spread) @ weights)
+    score = np.nan if around is None else float(((around - centre) / spread) @ weights)
     return np.array([score], np.float32)
+
+
+def sides(around: np.ndarray | None) -> np.ndarray:
+    """What is on one side of the chest and not on the other, of :func:`around_lungs`: float32, (128,).
+
+    A mirrored image has its negative. NaN for None.
+    """
+    if around is None:
+        return np.full(_CELLS**2 // 8, np.nan, np.float32)
+    cells = around[: _CELLS**2].reshape(_CELLS // 2, 2, _CELLS // 2, 2).mean(axis=(1, 3))
+    return (cells - cells[:, ::-1])[:, : _CELLS // 4].ravel().astype(np.float32)
 
 
 def around_lungs(image: np.ndarray, mask: np.ndarray) -> np.ndarray | None:
