@@ -46,9 +46,10 @@ def describe(
       be empty to the signs that need lungs.
     - ``folder``: chunks are kept here; those that are there are reused.
     - Returns: probe -> float32, (N, D), also for :data:`cxrlib.audit.made.MADE`, measured on the files in the
-      column ``path`` where all are there, else on the cohort's images; ``thumbnail``, uint8 (N, 64, 64), by
-      which copies are recognised; ``printed``, int8 (N,), as :func:`cxrlib.images.burned_in.printed` has it
-      of the files, -2 without files, -1 for one that cannot be read.
+      column ``path`` where all are there, else on the cohort's images; ``strokes``, of
+      :func:`cxrlib.audit.signs.writing`; ``thumbnail``, uint8 (N, 64, 64), by which copies are recognised;
+      ``printed``, int8 (N,), as :func:`cxrlib.images.burned_in.printed` has it of the files, -2 without
+      files, -1 for one that cannot be read.
     - Raises DataError, CacheError: there are no lung masks; chunks went from the folder meanwhile.
     """
     masks = cohort.lung_masks
@@ -95,7 +96,7 @@ def _signs(
     top, left, height, width = field
     image = image[top : top + height, left : left + width]
     mask = mask[top : top + height, left : left + width]
-    letter, text, found = signs.writing(image)
+    letter, text, found, strokes = signs.writing(image)
     around = signs.around_lungs(image, mask) if own else None
     return {
         "marker": letter,
@@ -106,6 +107,7 @@ def _signs(
         "projection": signs.projection(around),
         "polarity": signs.polarity(image),
         "mirrored": signs.sides(around),
+        "strokes": strokes,
     }
 
 
@@ -215,8 +217,8 @@ def _describe_chunk(
     cohort = Cohort(images, table, filled)
     found: dict[str, Any] = {view: _looked(shown(cohort, view).images, view, filled) for view in LOOKS}
     rows = [_signs(*one) for one in zip(images, filled, there, fields, strict=True)]
-    found |= {name: np.stack([row[name] for row in rows]) for name in SIGNS}
-    files = paths or [None] * len(images)
+    found |= {name: np.stack([row[name] for row in rows]) for name in (*SIGNS, "strokes")}
+    files: Sequence[str | None] = paths or [None] * len(images)
     seen = [_made(*one, whole) for one in zip(images, filled, fields, files, strict=True)]
     found |= {name: np.stack([values[name] for values, _ in seen]) for name in MADE}
     found["printed"] = np.array([text for _, text in seen], np.int8)

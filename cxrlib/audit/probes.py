@@ -11,11 +11,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from cxrlib.audit import kinds
 from cxrlib.audit.features import LOOKS, SIGNS
 from cxrlib.audit.files import DIMENSIONS, ENCODING, SIZE
 from cxrlib.audit.made import MADE
 from cxrlib.audit.rules import IN_PIXELS, PROBES, Probe, column_probe, judged
-from cxrlib.audit.stats import Held, held_out, normal_scores, within
+from cxrlib.audit.stats import Held, held_out, normal_scores, within, within_and_error
 from cxrlib.audit.tables import asked_columns, column_features, levels_by_label
 from cxrlib.cohort import Cohort
 from cxrlib.evaluation.metrics import Estimate
@@ -124,9 +125,11 @@ def ask_all(
         name: [c for c in group if c in facts and facts[c].nunique(dropna=False) > 1]
         for name, group in (("dimensions", DIMENSIONS), ("encoding", ENCODING), ("file_size", SIZE))
     }
+    codes, away = kinds.grouped(features, probes.seed)
     jobs: list[tuple[Probe, Callable[[], np.ndarray], dict]] = []
     for name in (*LOOKS, *SIGNS, *MADE):
         jobs.append((PROBES[name], partial(_shaped, name, features[name]), {}))
+    jobs.append((PROBES["kinds"], lambda: np.eye(codes.max() + 1)[codes], {}))
     for name, group in groups.items():
         if group:
             levels = {column: levels_by_label(facts[column], labels) for column in group}
@@ -152,10 +155,17 @@ def ask_all(
         together = [column for column, auc in aucs.items() if auc < _DISGUISE]
         if len(together) > 1:
             probes.ask(PROBES["metadata"], lambda: column_features(table, together))
+        probe, held, reused, _ = probes.held["kinds"]
+        uneven = kinds.uneven(codes, away, labels, probes.cohort.patients, probes.permutations, probes.seed)
+        detail, shown = kinds.told(uneven, table["image_id"].to_numpy(str), labels.mean())
+        least = min((one.p for one in uneven), default=1.0)  # few images of a kind move no AUC
+        probes.held["kinds"] = (probe, replace(held, p_value=least), reused, detail)
         if source:
             probes.held["source"][3].update(_told_apart(probes, features["whole"], source))
         bar.update(1)
     findings = _judged(probes)
+    alike = replace(findings["kinds"], telling=shown)
+    findings["kinds"] = replace(alike, severity="warning") if alike.severity == "note" else alike
     for column in set(columns) - set(together):
         found = findings[column_probe(column).name]
         findings[found.probe.name] = replace(
@@ -226,10 +236,13 @@ def _explained(probes: Probes, findings: dict[str, Finding]) -> dict[str, Findin
     findings = dict(findings)
     excess = {name: found.auc.value - 0.5 for name, found in findings.items() if found.auc is not None}
 
-    def left(name: str, cause: str) -> float:
-        """What a finding has above one half among images alike in the cause."""
+    def left(name: str, cause: str) -> tuple[float, float]:
+        """What a finding has above one half among images alike in the cause, and no more than that for sure:
+        less its standard error.
+        """
         own, other = (probes.held[one][1].scores for one in (name, cause))
-        return within(labels, own, other) - 0.5
+        value, error = within_and_error(labels, own, other)
+        return value - 0.5, max(abs(value - 0.5) - error, 0.0)
 
     causes: list[str] = []
     flagged = [f for f in findings.values() if f.severity in ("severe", "warning")]
@@ -238,11 +251,11 @@ def _explained(probes: Probes, findings: dict[str, Finding]) -> dict[str, Findin
     for found in [*_causes_first(named, excess, left), *views]:
         name = found.probe.name
         rest = {cause: left(name, cause) for cause in causes}
-        cause = min(rest, key=lambda c: abs(rest[c]), default=None)
-        if cause is not None and abs(rest[cause]) < _GOES_ALONG * excess[name]:
-            echo = abs(rest[cause]) < _ECHO * excess[name] and found.probe.group != "view"
+        cause = min(rest, key=lambda c: rest[c][1], default=None)
+        if cause is not None and rest[cause][1] < _GOES_ALONG * excess[name]:
+            echo = rest[cause][1] < _ECHO * excess[name] and found.probe.group != "view"
             severity = "warning" if echo else found.severity
-            found = replace(found, severity=severity, explained_by=cause, left=0.5 + rest[cause])
+            found = replace(found, severity=severity, explained_by=cause, left=0.5 + rest[cause][0])
             findings[name] = found
         if found.severity == "severe" and found.probe.group != "view":
             causes.append(name)
@@ -250,19 +263,18 @@ def _explained(probes: Probes, findings: dict[str, Finding]) -> dict[str, Findin
 
 
 def _causes_first(
-    named: list[Finding], excess: Mapping[str, float], left: Callable[[str, str], float]
+    named: list[Finding], excess: Mapping[str, float], left: Callable[[str, str], tuple[float, float]]
 ) -> list[Finding]:
     """Findings from the strongest down; but one that says what the thing is comes before the texture that it
-    wholly explains, since nearly all processing and many things in a picture change texture.
+    wholly explains, since nearly all processing and many things in a picture change texture. Kinds of image,
+    which are told by all of these, come last.
     """
-    order = sorted(named, key=lambda f: -excess[f.probe.name])
-    name = "texture"
-    if any(f.probe.name == name for f in order):
-        general = next(f for f in order if f.probe.name == name)
+    order = sorted(named, key=lambda f: (f.probe.name == "kinds", -excess[f.probe.name]))
+    if any(f.probe.name == "texture" for f in order):
         before = [
             f for f in order
-            if f is not general and f.severity == "severe"
-            and abs(left(name, f.probe.name)) < _ECHO * excess[name]
+            if f.probe.name not in ("texture", "kinds") and f.severity == "severe"
+            and left("texture", f.probe.name)[1] < _ECHO * excess["texture"]
         ]  # fmt: skip
         order.sort(key=lambda f: f not in before)
     return order

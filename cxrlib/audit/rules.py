@@ -17,6 +17,10 @@ note
 fine
     Not established.
 
+Kinds of image (:mod:`cxrlib.audit.kinds`) that are unevenly ill are at least a warning once established: a
+rare kind that is all ill moves no AUC, and a network is wrong on its healthy. Their p is that of the most
+uneven kind, for all kinds at once.
+
 Splits are asked whether validation or test is told from training, class by class, and corrected among
 themselves: established with an AUC of at least 0.60 is a warning, less than that a note. Never severe: a test
 from elsewhere may be wanted, and it is the result that then says less of new patients from training's source.

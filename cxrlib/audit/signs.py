@@ -28,14 +28,15 @@ def contrast_of(image: np.ndarray) -> tuple[float, float]:
     return float(low), max(float(high - low), 8.0)
 
 
-def writing(image: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def writing(image: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """A lead letter, and a line of text, in the outer part of the film.
 
     Both are groups of narrow bright strokes (a top-hat, relative to the image's contrast): a letter is about
     as wide as high, text is much wider than high. At 64 pixels and below they run together. Returns
     ``letter`` and ``text``, float, (4,): strength (mean of the group's strongest third), whether there is
-    one, and whether it is on the left or the right of the image; and bool, (H, W): the strokes of both, and a
-    pixel around them.
+    one, and whether it is on the left or the right of the image; bool, (H, W): the strokes of both, and a
+    pixel around them; and float32, (256,): the strongest stroke in each of 16 × 16 places, 0 where none is
+    expected.
     """
     height, width = image.shape
     side = max(height, width)
@@ -73,7 +74,9 @@ def writing(image: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         )
         for strength, place, _ in best.values()
     )
-    return letter, text, found
+    edges = [np.linspace(0, length, 17).astype(int)[:-1] for length in image.shape]
+    strongest = np.maximum.reduceat(np.maximum.reduceat(hat * outer, edges[0], 0), edges[1], 1)
+    return letter, text, found, strongest.ravel().astype(np.float32)
 
 
 def borders(image: np.ndarray) -> np.ndarray:
