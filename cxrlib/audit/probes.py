@@ -25,13 +25,13 @@ from cxrlib.parallel import progress_bar
 from cxrlib.studies.study_stats import holm
 
 TELLING = 8  # images kept as evidence, half from each end
-_DISGUISE = 0.995  # AUC from which on a column is the label in other words, or as good as that
+DISGUISE = 0.995  # AUC from which on a column is the label in other words, or as good as that
 _WHICH = (
     "Decide which it is. The label in other words (a diagnosis, a report) is no input: keep it away from "
     "training. Anything else, such as a hospital or a device, is a shortcut beside which no result on these "
     "images can be believed: collect both classes in the same way."
 )
-_RANKED = ("marker", "text", "border", "devices", "projection", "mirrored", *MADE)
+_RANKED = ("marker", "text", "border", "devices", "projection", *MADE)
 _GOES_ALONG, _ECHO = 0.6, 0.25  # of a finding's excess over one half, among images alike in its cause
 _SOURCES = 10  # that are told from pixels
 
@@ -128,7 +128,7 @@ def ask_all(
     codes, away = kinds.grouped(features, probes.seed)
     jobs: list[tuple[Probe, Callable[[], np.ndarray], dict]] = []
     for name in (*LOOKS, *SIGNS, *MADE):
-        jobs.append((PROBES[name], partial(_shaped, name, features[name]), {}))
+        jobs.append((PROBES[name], partial(shaped, name, features[name]), {}))
     jobs.append((PROBES["kinds"], lambda: np.eye(codes.max() + 1)[codes], {}))
     for name, group in groups.items():
         if group:
@@ -152,7 +152,7 @@ def ask_all(
             probes.ask(probe, made, **detail)
             bar.update(1)
         aucs = {column: probes.held[column_probe(column).name][1].auc.value for column in columns}
-        together = [column for column, auc in aucs.items() if auc < _DISGUISE]
+        together = [column for column, auc in aucs.items() if auc < DISGUISE]
         if len(together) > 1:
             probes.ask(PROBES["metadata"], lambda: column_features(table, together))
         probe, held, reused, _ = probes.held["kinds"]
@@ -190,25 +190,27 @@ def telling(cohort: Cohort, scores: np.ndarray) -> tuple[str, ...]:
     return (*chosen[0], *chosen[1][::-1])
 
 
-def _shaped(name: str, values: np.ndarray) -> np.ndarray:
-    """Signs have long tails: their ranks are given beside them. Of the sides one number is left."""
+def shaped(name: str, values: np.ndarray) -> np.ndarray:
+    """Signs have long tails: their ranks are given beside them. Of the sides it is left which way round."""
     if name == "mirrored":
         values = side_of(values)
     return np.concatenate([values, normal_scores(values)], axis=1) if name in _RANKED else values
 
 
 def side_of(values: np.ndarray) -> np.ndarray:
-    """How much each image is the right way round, or the wrong: (N, D) -> (N, 1), NaN where that is unknown.
+    """Which way round each image is: (N, D) -> (N, 1), 0 or 1, NaN where that is unknown.
 
     What most images have on one side (the heart) is the first direction of :func:`cxrlib.audit.signs.sides`
     before any mean is taken off, whether few, half or nearly all are mirrored. The label has no part in it.
+    Only the sign is kept: disease makes the sides more alike, and does not exchange them.
     """
     known = np.isfinite(values).all(axis=1)
-    scores = np.full((len(values), 1), np.nan)
+    which = np.full((len(values), 1), np.nan)
     if known.any():
         many = values[known].astype(float)
-        scores[known, 0] = many @ np.linalg.eigh(many.T @ many)[1][:, -1]
-    return scores
+        many /= np.linalg.norm(many, axis=1, keepdims=True) + 1e-9
+        which[known, 0] = many @ np.linalg.eigh(many.T @ many)[1][:, -1] > 0
+    return which
 
 
 def _judged(probes: Probes) -> dict[str, Finding]:
