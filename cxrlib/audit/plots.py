@@ -74,7 +74,7 @@ def strata_named(named: Named) -> Figure:
     left.set(title="Does the finding's score part it?", xlabel="AUC for the stratum within a class")
     right.axvline(named.numbers["share_ill"].value, color=GREY, linewidth=1, linestyle=":")
     right.set(title="Kinds of image the audit made", xlabel="share of the kind that is ill",
-              ylabel="share of its images that were read")  # fmt: skip
+              ylabel="share of the stratum in it, of images read")  # fmt: skip
     for axis in (right.xaxis, right.yaxis):
         axis.set_major_formatter(PercentFormatter(1, decimals=0))
     right.legend(loc="upper left", fontsize=9)
