@@ -152,17 +152,27 @@ def _grid(values: np.ndarray, image: np.ndarray) -> np.ndarray:
     """Traces of JPEG: what 8 × 8 cosine coefficients have on its grid and not between, and steps at its
     lines: float, (18,). A file saved again as PNG keeps them.
     """
-    on, off = _cosines(values), _cosines(values[:, 4:-4, 4:-4])
+    blocks = [_cosines(values), _cosines(values[:, 4:-4, 4:-4])]
     band = _zigzag()
-    energy = [np.log((one[..., band == n] ** 2).mean() + 0.02) for n in range(8) for one in (on, off)]
-    none = [np.log((np.abs(one[..., band == n]) < 0.5).mean() + 0.02) for n in range(8) for one in (on, off)]
+
+    def usual(measure: np.ndarray) -> np.ndarray:
+        """By band, of the block in the middle: a letter is in few blocks."""
+        return np.array([np.median(measure[..., band == n].mean(axis=-1)) for n in range(8)])
+
+    energy, none = (
+        [np.log(usual(measure) + 0.02) for measure in measures]
+        for measures in (
+            [one**2 for one in blocks],
+            [(np.abs(one) < 0.5).astype(np.float32) for one in blocks],
+        )
+    )
     steps = []
     for turned in (image[:1024, :1024], image[:1024, :1024].T):
         jump = np.abs(np.diff(turned.astype(np.int16), axis=1))
-        jump = np.minimum(jump, 12).mean(axis=0)[: (turned.shape[1] - 1) // 8 * 8].reshape(-1, 8).mean(axis=0)
+        jump = np.minimum(jump, 4).mean(axis=0)[: (turned.shape[1] - 1) // 8 * 8].reshape(-1, 8).mean(axis=0)
         # Enlarging by two or four leaves steps of that period: phase 3 has them too.
         steps.append(np.log((jump[7] + 0.05) / (jump[3] + 0.05)))
-    return np.array([*np.subtract(energy[::2], energy[1::2]), *np.subtract(none[::2], none[1::2]), *steps])
+    return np.array([*np.subtract(*energy), *np.subtract(*none), *steps])
 
 
 def _cosines(values: np.ndarray) -> np.ndarray:

@@ -163,7 +163,7 @@ def ask_all(
         if source:
             probes.held["source"][3].update(_told_apart(probes, features["whole"], source))
         bar.update(1)
-    findings = _judged(probes)
+    findings = judged_all(probes)
     alike = replace(findings["kinds"], telling=shown)
     findings["kinds"] = replace(alike, severity="warning") if alike.severity == "note" else alike
     for column in set(columns) - set(together):
@@ -175,7 +175,7 @@ def ask_all(
     if source:
         findings["source"] = _seen(findings["source"])
     limits = [f"Column {column!r} was not asked: {why}." for column, why in left_out.items()]
-    return list(_explained(probes, findings).values()), limits
+    return list(explained(probes, findings).values()), limits
 
 
 def telling(cohort: Cohort, scores: np.ndarray) -> tuple[str, ...]:
@@ -213,7 +213,7 @@ def side_of(values: np.ndarray) -> np.ndarray:
     return which
 
 
-def _judged(probes: Probes) -> dict[str, Finding]:
+def judged_all(probes: Probes) -> dict[str, Finding]:
     """A finding for each probe, corrected together."""
     corrected = holm([held.p_value for _, held, _, _ in probes.held.values()])
     whole = probes.held["whole"][1].auc
@@ -227,7 +227,7 @@ def _judged(probes: Probes) -> dict[str, Finding]:
     return findings
 
 
-def _explained(probes: Probes, findings: dict[str, Finding]) -> dict[str, Finding]:
+def explained(probes: Probes, findings: dict[str, Finding]) -> dict[str, Finding]:
     """Where images alike in another sign show nothing more, a finding is an echo of it.
 
     Signs are gone through from the strongest down (:func:`_causes_first`), then the views. A sign that has

@@ -49,7 +49,7 @@ def own_folder(run: Run) -> Made:
 
 
 def audit_strata(run: Run) -> Made:
-    others, phantoms, cohorts = {"smoke": (60, 60, 2), "course": (400, 200, 20), "full": (1300, 500, 60)}[
+    others, phantoms, cohorts = {"smoke": (60, 60, 2), "course": (400, 200, 20), "full": (800, 300, 60)}[
         run.preset
     ]
     cohort = run.load(smoke=10_000)
