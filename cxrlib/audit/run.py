@@ -183,7 +183,8 @@ def _file_facts(
         facts["width"] = cohort.table["original_width"].astype(float)
         facts["aspect"] = facts["width"] / facts["height"]
     return facts, [
-        "File sizes, encodings and printed text were not looked at: there are no files, or some are gone."
+        "File sizes, encodings and printed text were not looked at: there are no files, or some are gone.",
+        "How pictures were made was looked at in the images as they are given, not in their files.",
     ]
 
 

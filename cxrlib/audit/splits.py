@@ -49,9 +49,7 @@ def between(
                 parts[other, kind] = np.sort(np.concatenate(sides))
             elif other in split:
                 few = min(map(len, sides))
-                limits.append(
-                    f"Whether {other} differs from train was not asked of the {kind}: {few} images."
-                )
+                limits.append(f"{other} was not compared with train, {kind}: only {few} images.")
     questions = len(parts) * len(made)
     permutations = max(probes.permutations, 40 * (questions + 1))
     asked: list[tuple[str, str, str, np.ndarray, Held]] = []
