@@ -103,4 +103,4 @@ def told(kinds: list[Kind], ids: np.ndarray, share: float) -> tuple[dict, tuple[
     for sign in (1, -1):
         mine = [one for one in kinds if sign * (one.ill / len(one.rows) - share) > 0]
         shown += ids[mine[0].rows[: SHOWN // 2]].tolist() if mine else []
-    return {"levels": {"kind of image": rows}}, tuple(shown)
+    return {"levels": {"kind of image": rows}, "share_ill": float(share)}, tuple(shown)

@@ -178,7 +178,8 @@ def _most_uneven(found: Finding) -> str:
     uneven = []
     for column, levels in found.detail.get("levels", {}).items():
         total = sum(one["images"] for one in levels)
-        share = sum(one["images"] * one["share_ill"] for one in levels) / total
+        share = sum(one["images"] * one["share_ill"] for one in levels) / max(total, 1)
+        share = found.detail.get("share_ill", share)  # where not all levels are listed
         uneven += [(abs(one["share_ill"] - share) * one["images"], share, column, one) for one in levels]
     if not uneven or found.severity == "fine":
         return ""
