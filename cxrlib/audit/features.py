@@ -13,14 +13,17 @@ from typing import Any
 import numpy as np
 
 from cxrlib.audit import signs
+from cxrlib.audit.files import existing_paths
+from cxrlib.audit.made import MADE, made
 from cxrlib.cohort import Cohort
-from cxrlib.errors import CacheError, DataError
+from cxrlib.errors import CacheError, DataError, DecodeError
+from cxrlib.images.burned_in import printed
 from cxrlib.images.regions import VIEWS, shown
-from cxrlib.io.decode import placed
+from cxrlib.io.decode import decode, placed
 from cxrlib.io.storage import atomic_path, read_arrays
 from cxrlib.parallel import progress_bar, run_jobs
 
-VERSION = 1
+VERSION = 2
 """Raised by one whenever the same images may give other features: kept chunks are keyed by it."""
 
 CHUNK = 200
@@ -28,7 +31,10 @@ CELLS = 24
 
 #: Probes that look at the image through a part of it (:data:`cxrlib.images.regions.VIEWS`), and for a sign.
 LOOKS = tuple(VIEWS)
-SIGNS = ("marker", "text", "border", "exposure", "devices", "projection", "polarity")
+SIGNS = ("marker", "text", "border", "exposure", "devices", "projection", "polarity", "mirrored")
+
+#: Room for the features of :func:`cxrlib.audit.made.made` of a file that cannot be read any more.
+_BLANK = made(np.zeros((64, 64), np.uint8))
 
 
 def describe(
@@ -39,7 +45,11 @@ def describe(
     - ``cohort``: with ``lung_masks``; empty ones are replaced by the others' mean for the views, and known to
       be empty to the signs that need lungs.
     - ``folder``: chunks are kept here; those that are there are reused.
-    - Returns: probe -> float32, (N, D); and ``thumbnail``, uint8 (N, 64, 64), by which copies are recognised.
+    - Returns: probe -> float32, (N, D), also for :data:`cxrlib.audit.made.MADE`, measured on the files in the
+      column ``path`` where all are there, else on the cohort's images; ``strokes``, of
+      :func:`cxrlib.audit.signs.writing`; ``thumbnail``, uint8 (N, 64, 64), by which copies are recognised;
+      ``printed``, int8 (N,), as :func:`cxrlib.images.burned_in.printed` has it of the files, -2 without
+      files, -1 for one that cannot be read.
     - Raises DataError, CacheError: there are no lung masks; chunks went from the folder meanwhile.
     """
     masks = cohort.lung_masks
@@ -49,7 +59,7 @@ def describe(
             remedy="Make them: cxrlib.lungs.masks.segment(cohort).",
         )
     folder.mkdir(parents=True, exist_ok=True)
-    fields = _fields(cohort)
+    fields, paths = _fields(cohort), existing_paths(cohort.table)
     typical = _typical(masks)
     starts = range(0, len(cohort), CHUNK)
     missing = [start for start in starts if read_arrays(_file(folder, start)) is None]
@@ -59,7 +69,8 @@ def describe(
         for first in range(0, len(missing), batch):
             jobs = [
                 (np.array(cohort.images[s : s + CHUNK]), np.array(masks[s : s + CHUNK]), typical,
-                 fields[s : s + CHUNK], str(_file(folder, s)))
+                 fields[s : s + CHUNK], paths and paths[s : s + CHUNK], not _moved(cohort),
+                 str(_file(folder, s)))
                 for s in missing[first : first + batch]
             ]  # fmt: skip
             for done in run_jobs(_describe_chunk, jobs, workers, small=len(cohort) < 2 * CHUNK):
@@ -85,15 +96,18 @@ def _signs(
     top, left, height, width = field
     image = image[top : top + height, left : left + width]
     mask = mask[top : top + height, left : left + width]
-    letter, text, found = signs.writing(image)
+    letter, text, found, strokes = signs.writing(image)
+    around = signs.around_lungs(image, mask) if own else None
     return {
         "marker": letter,
         "text": text,
         "border": signs.borders(image),
         "exposure": signs.exposure(image, mask),
         "devices": signs.electrodes(image, found),
-        "projection": signs.projection(image, mask if own else np.zeros_like(mask)),
+        "projection": signs.projection(around),
         "polarity": signs.polarity(image),
+        "mirrored": signs.sides(around),
+        "strokes": strokes,
     }
 
 
@@ -141,11 +155,33 @@ def _fields(cohort: Cohort) -> list[tuple[int, int, int, int]]:
     size, width = cohort.images.shape[1:]
     whole = (0, 0, size, width)
     columns = ("original_height", "original_width")
-    moved = "preprocess" in cohort.info or "window_top" in cohort.table
-    if moved or cohort.info.get("fit") != "letterbox" or not set(columns) <= set(cohort.table):
+    if _moved(cohort) or cohort.info.get("fit") != "letterbox" or not set(columns) <= set(cohort.table):
         return [whole] * len(cohort)
     shapes = cohort.table[list(columns)].to_numpy(dtype=float)
     return [placed(int(h), int(w), size) if h > 0 and w > 0 else whole for h, w in shapes]
+
+
+def _moved(cohort: Cohort) -> bool:
+    """Whether the images are no longer their files' whole fields."""
+    return "preprocess" in cohort.info or "window_top" in cohort.table
+
+
+def _made(
+    image: np.ndarray, mask: np.ndarray, field: tuple[int, int, int, int], path: str | None, whole: bool
+) -> tuple[dict[str, np.ndarray], int]:
+    """How a picture was made, by its file if there is one, and whether print is in it.
+
+    ``whole``: the field of the image is all of the file, so that the mask says where lungs are in it.
+    """
+    top, left, height, width = field
+    lungs = mask[top : top + height, left : left + width]
+    if path is None:
+        return made(image[top : top + height, left : left + width], lungs), -2
+    try:
+        pixels = decode(path)
+    except DecodeError:
+        return {name: np.full_like(values, np.nan) for name, values in _BLANK.items()}, -1
+    return made(pixels, lungs if whole else None), printed(pixels)
 
 
 def _typical(masks: np.ndarray) -> np.ndarray:
@@ -163,12 +199,14 @@ def _describe_chunk(
     masks: np.ndarray,
     typical: np.ndarray,
     fields: Sequence[tuple[int, int, int, int]],
+    paths: Sequence[str] | None,
+    whole: bool,
     target: str,
 ) -> int:
     """Write the features of uint8 images and 0/1 masks (N, S, S) to a file; how many images they are.
 
     ``typical``: the mask for images without one. ``fields``: top, left, height and width of what is image and
-    not padding, one a row.
+    not padding, one a row. ``paths``, ``whole``: the files, and whether the fields are theirs.
     """
     import pandas as pd
 
@@ -179,7 +217,11 @@ def _describe_chunk(
     cohort = Cohort(images, table, filled)
     found: dict[str, Any] = {view: _looked(shown(cohort, view).images, view, filled) for view in LOOKS}
     rows = [_signs(*one) for one in zip(images, filled, there, fields, strict=True)]
-    found |= {name: np.stack([row[name] for row in rows]) for name in SIGNS}
+    found |= {name: np.stack([row[name] for row in rows]) for name in (*SIGNS, "strokes")}
+    files: Sequence[str | None] = paths or [None] * len(images)
+    seen = [_made(*one, whole) for one in zip(images, filled, fields, files, strict=True)]
+    found |= {name: np.stack([values[name] for values, _ in seen]) for name in MADE}
+    found["printed"] = np.array([text for _, text in seen], np.int8)
     found["lungs_found"] = there
     found["thumbnail"] = _blocks(images, 64).round().astype(np.uint8)
     with atomic_path(target) as temporary, open(temporary, "wb") as file:

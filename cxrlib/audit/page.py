@@ -22,7 +22,7 @@ from PIL import Image
 
 from cxrlib.audit.interventions import Effect
 from cxrlib.audit.probes import Finding
-from cxrlib.audit.rules import PROBES
+from cxrlib.audit.rules import PROBES, SIGNIFICANCE
 from cxrlib.audit.run import SCHEMA, Audit
 from cxrlib.audit.use import Told, worst_group
 from cxrlib.audit.verdicts import Asked
@@ -116,6 +116,8 @@ def sentence(found: Finding) -> str:
             denied = f"; the headers of {detail['denied']} deny it" if detail["denied"] else ""
             return f"{found.images} of {detail['looked_at']} files show a line of printed characters{denied}."
         return f"{found.images} images in {detail['pairs']} pairs, {detail['exact']} of them identical."
+    if found.probe.group == "split":
+        return _apart(found)
     said = f"A classifier that saw nothing else reaches an AUC of {found.auc} on patients new to it"
     if found.share is not None and found.probe.name != "whole":
         part = f"{max(found.share, 0):.0%} of" if found.share < 1 else "no less than"
@@ -141,12 +143,46 @@ def sentence(found: Finding) -> str:
     return said + _most_uneven(found)
 
 
+def _apart(found: Finding) -> str:
+    """What a finding of group split says."""
+    rows = found.detail["rows"]
+    told = [row for row in rows if row["p_holm"] < SIGNIFICANCE]
+    if not told:
+        return f"None of {len(rows)} questions told the two parts apart."
+    best = "; ".join(
+        f"“{row['title']}” among the {row['class']} {row['auc']['value']:.2f}" for row in told[:3]
+    )
+    return (
+        f"{len(told)} of {len(rows)} questions told the two parts apart on patients new to them, best (AUC; "
+        f"0.5 is nothing): {best}. Corrected p {_p(told[0]['p_holm'])}."
+    )
+
+
+def between_splits(audit: Audit) -> list[tuple[str, dict[tuple[str, str], dict]]]:
+    """For the page: the probes that tell a split from training, best first, at most twelve, and of each its
+    rows by split and class.
+    """
+    rows = {
+        (row["title"], found.probe.name, row["class"]): row
+        for found in audit.findings if found.probe.group == "split" for row in found.detail["rows"]
+    }  # fmt: skip
+    told = sorted(
+        (row["auc"]["value"], title) for (title, *_), row in rows.items() if row["p_holm"] < SIGNIFICANCE
+    )
+    titles = list(dict.fromkeys(title for _, title in reversed(told)))[:12]
+    return [
+        (title, {(part, kind): row for (t, part, kind), row in rows.items() if t == title})
+        for title in titles
+    ]
+
+
 def _most_uneven(found: Finding) -> str:
     """The level of a column in which the label is most unevenly frequent, as a sentence."""
     uneven = []
     for column, levels in found.detail.get("levels", {}).items():
         total = sum(one["images"] for one in levels)
-        share = sum(one["images"] * one["share_ill"] for one in levels) / total
+        share = sum(one["images"] * one["share_ill"] for one in levels) / max(total, 1)
+        share = found.detail.get("share_ill", share)  # where not all levels are listed
         uneven += [(abs(one["share_ill"] - share) * one["images"], share, column, one) for one in levels]
     if not uneven or found.severity == "fine":
         return ""
@@ -175,7 +211,8 @@ def page(audit: Audit, cohort: Cohort | None) -> str:
     return environment().get_template("page.html").render(
         audit=audit, facts=audit.facts, means=means, pictures=pictures, side=_SIDE,
         columns_told=columns_told, anchor=_anchor, bar=_bar, p=_p, sentence=sentence, share_of=share_of,
-        worst=worst(audit),
+        worst=worst(audit), between=between_splits(audit),
+        split_parts=[f.probe for f in audit.findings if f.probe.group == "split"],
     )  # fmt: skip
 
 
@@ -252,9 +289,10 @@ def _pictures(found: Finding, cohort: Cohort, rows: dict[str, int]) -> list[tupl
     if found.auc is None:
         return [("Copies beside each other.", figures)]
     half = (len(figures) + 1) // 2
+    ends = ("of this part", "of training") if found.probe.group == "split" else ("ill", "healthy")
     return [
         (f"Surest to be {kind} (and what the label says):", some)
-        for kind, some in (("ill", figures[:half]), ("healthy", figures[half:]))
+        for kind, some in zip(ends, (figures[:half], figures[half:]), strict=True)
     ]
 
 

@@ -7,7 +7,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import PercentFormatter
 
+from cxrlib.audit.rules import PROBES
 from cxrlib.audit.run import Audit
+from cxrlib.audit.study import Named
 from cxrlib.evaluation.metrics import Estimate
 from cxrlib.evaluation.results import Record, project_root, read_record
 from cxrlib.plots.style import BLACK, COLOURS, GREY, ORANGE, SKY, VERMILLION, as_text
@@ -25,7 +27,8 @@ _PLAIN = {"marker": "lead letter", "portable": "burned-in text"}
 
 def scorecard(audit: Audit) -> Figure:
     """The AUC of every probe with its interval, worst finding on top."""
-    found = [(one, one.auc) for one in audit.findings if one.auc is not None][::-1]
+    asked = [one for one in audit.findings if one.probe.group != "split"]
+    found = [(one, one.auc) for one in asked if one.auc is not None][::-1]
     figure, ax = plt.subplots(figsize=(8, 0.29 * len(found) + 1.4), layout="constrained")
     for row, (one, auc) in enumerate(found):
         colour, marker, _ = LOOKS[one.severity]
@@ -44,6 +47,37 @@ def scorecard(audit: Audit) -> Figure:
         for colour, marker, name in LOOKS.values()
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=4, fontsize=9)
+    return figure
+
+
+def strata_named(named: Named) -> Figure:
+    """How far each probe's score parts two strata (left), and the kinds of image that hold them (right)."""
+    figure, (left, right) = plt.subplots(
+        1, 2, figsize=(9.5, 5), layout="constrained", gridspec_kw={"width_ratios": (1, 1.2)}
+    )
+    looks = {"machine": (VERMILLION, "s"), "washed_out": (SKY, "o")}
+    probes = [name.split(".")[1] for name in named.numbers if name.startswith("machine.")]
+    names = [name for name in dict.fromkeys(probes) if f"machine.{name}.auc" in named.numbers][::-1]
+    for shift, (stratum, (colour, marker)) in zip((0.15, -0.15), looks.items(), strict=True):
+        for row, name in enumerate(names):
+            one = named.numbers[f"{stratum}.{name}.auc"]
+            left.plot(_limits(one), [row + shift] * 2, color=colour, linewidth=1.8, linestyle="-")
+            left.plot(one.value, row + shift, marker, color=colour, markersize=5)
+        label = stratum.replace("_", " ")
+        right.scatter(
+            named.kinds["ill"], named.kinds[stratum], s=named.kinds["images"], color=colour, marker=marker,
+            alpha=0.7, edgecolors=[BLACK if p < 0.05 else GREY for p in named.kinds["p"]],
+            linewidths=[1.2 if p < 0.05 else 0.3 for p in named.kinds["p"]], label=label,
+        )  # fmt: skip
+    left.axvline(0.5, color=BLACK, linewidth=1, linestyle="-")
+    left.set_yticks(range(len(names)), [as_text(PROBES[name].title) for name in names], fontsize=8.5)
+    left.set(title="Does the finding's score part it?", xlabel="AUC for the stratum within a class")
+    right.axvline(named.numbers["share_ill"].value, color=GREY, linewidth=1, linestyle=":")
+    right.set(title="Kinds of image the audit made", xlabel="share of the kind that is ill",
+              ylabel="share of the stratum in it, of images read")  # fmt: skip
+    for axis in (right.xaxis, right.yaxis):
+        axis.set_major_formatter(PercentFormatter(1, decimals=0))
+    right.legend(loc="upper left", fontsize=9)
     return figure
 
 

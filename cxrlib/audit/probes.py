@@ -11,11 +11,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from cxrlib.audit import kinds
 from cxrlib.audit.accepted import Accepted
 from cxrlib.audit.features import LOOKS, SIGNS
 from cxrlib.audit.files import DIMENSIONS, ENCODING, SIZE
-from cxrlib.audit.rules import PROBES, Probe, column_probe, judged
-from cxrlib.audit.stats import Held, held_out, normal_scores, within
+from cxrlib.audit.made import MADE
+from cxrlib.audit.rules import IN_PIXELS, PROBES, Probe, column_probe, judged
+from cxrlib.audit.stats import Held, held_out, normal_scores, within, within_and_error
 from cxrlib.audit.tables import asked_columns, column_features, levels_by_label
 from cxrlib.audit.together import Steps
 from cxrlib.cohort import Cohort
@@ -24,13 +26,14 @@ from cxrlib.io.storage import atomic_path, read_arrays
 from cxrlib.parallel import progress_bar
 
 TELLING = 8  # images kept as evidence, half from each end
-_DISGUISE = 0.995  # AUC from which on a column is the label in other words, or as good as that
+DISGUISE = 0.995  # AUC from which on a column is the label in other words, or as good as that
 _WHICH = (
     "Decide which it is. The label in other words (a diagnosis, a report) is no input: keep it away from "
     "training. Anything else, such as a hospital or a device, is a shortcut beside which no result on these "
     "images can be believed: collect both classes in the same way."
 )
-_RANKED = ("marker", "text", "border", "devices", "projection")
+_RANKED = ("marker", "text", "border", "devices", "projection", *MADE)
+_GOES_ALONG, _ECHO = 0.6, 0.25  # of a finding's excess over one half, among images alike in its cause
 _SOURCES = 10  # that are told from pixels
 
 
@@ -98,22 +101,29 @@ class Probes:
 
     def ask(self, probe: Probe, features: Callable[[], np.ndarray], **detail: object) -> Held:
         """Have the label predicted for held-out patients, or take what was found before."""
-        held, reused = self._hold(probe.name, features, self.cohort.labels)
+        held, reused = self.hold(probe.name, features, self.cohort.labels)
         self.held[probe.name] = (probe, held, reused, detail)
         return held
 
-    def told(self, name: str, features: Callable[[], np.ndarray], labels: np.ndarray) -> Estimate:
-        """How well something else than the label can be told; not judged with the probes."""
-        return self._hold(name, features, labels)[0].auc
-
-    def _hold(self, name: str, features: Callable[[], np.ndarray], labels: np.ndarray) -> tuple[Held, bool]:
+    def hold(
+        self,
+        name: str,
+        features: Callable[[], np.ndarray],
+        target: np.ndarray,
+        rows: np.ndarray | slice = slice(None),
+        permutations: int | None = None,
+    ) -> tuple[Held, bool]:
+        """Have ``target`` (0/1, of these rows) told from the features of all, or take what was found before;
+        and whether it was. What is no label is not judged with the probes.
+        """
         digest = hashlib.sha256(name.encode()).hexdigest()[:16]  # a column's name may be no file's
         file = self.work / f"probe-{digest}.npz"
         if (kept := _kept(file)) is not None:
             return kept, True
         held = held_out(
-            features(), labels, self.cohort.patients, seed=self.seed, permutations=self.permutations
-        )
+            features()[rows], target, self.cohort.patients[rows],
+            seed=self.seed, permutations=permutations or self.permutations,
+        )  # fmt: skip
         auc = held.auc
         numbers = np.asarray([auc.value, auc.low, auc.high, auc.n, held.p_value])
         with atomic_path(file) as temporary, open(temporary, "wb") as stream:
@@ -139,9 +149,11 @@ def ask_all(
         name: [c for c in group if c in facts and facts[c].nunique(dropna=False) > 1]
         for name, group in (("dimensions", DIMENSIONS), ("encoding", ENCODING), ("file_size", SIZE))
     }
+    codes, away = kinds.grouped(features, probes.seed)
     jobs: list[tuple[Probe, Callable[[], np.ndarray], dict]] = []
-    for name in (*LOOKS, *SIGNS):
-        jobs.append((PROBES[name], partial(_shaped, name, features[name]), {}))
+    for name in (*LOOKS, *SIGNS, *MADE):
+        jobs.append((PROBES[name], partial(shaped, name, features[name]), {}))
+    jobs.append((PROBES["kinds"], lambda: np.eye(codes.max() + 1)[codes], {}))
     for name, group in groups.items():
         if group:
             levels = {column: levels_by_label(facts[column], labels) for column in group}
@@ -164,13 +176,20 @@ def ask_all(
             probes.ask(probe, made, **detail)
             bar.update(1)
         aucs = {column: probes.held[column_probe(column).name][1].auc.value for column in columns}
-        together = [column for column, auc in aucs.items() if auc < _DISGUISE]
+        together = [column for column, auc in aucs.items() if auc < DISGUISE]
         if len(together) > 1:
             probes.ask(PROBES["metadata"], lambda: column_features(table, together))
+        probe, held, reused, _ = probes.held["kinds"]
+        uneven = kinds.uneven(codes, away, labels, probes.cohort.patients, probes.permutations, probes.seed)
+        detail, shown = kinds.told(uneven, table["image_id"].to_numpy(str), labels.mean())
+        least = min((one.p for one in uneven), default=1.0)  # few images of a kind move no AUC
+        probes.held["kinds"] = (probe, replace(held, p_value=least), reused, detail)
         if source:
             probes.held["source"][3].update(_told_apart(probes, features["whole"], source))
         bar.update(1)
-    findings = _judged(probes, (yield [held.p_value for _, held, _, _ in probes.held.values()]))
+    findings = judged_all(probes, (yield [held.p_value for _, held, _, _ in probes.held.values()]))
+    alike = replace(findings["kinds"], telling=shown)
+    findings["kinds"] = replace(alike, severity="warning") if alike.severity == "note" else alike
     for column in set(columns) - set(together):
         found = findings[column_probe(column).name]
         findings[found.probe.name] = replace(
@@ -180,7 +199,7 @@ def ask_all(
     if source:
         findings["source"] = _seen(findings["source"])
     limits = [f"Column {column!r} was not asked: {why}." for column, why in left_out.items()]
-    return list(_explained(probes, findings).values()), limits
+    return list(explained(probes, findings).values()), limits
 
 
 def telling(cohort: Cohort, scores: np.ndarray) -> tuple[str, ...]:
@@ -195,12 +214,30 @@ def telling(cohort: Cohort, scores: np.ndarray) -> tuple[str, ...]:
     return (*chosen[0], *chosen[1][::-1])
 
 
-def _shaped(name: str, values: np.ndarray) -> np.ndarray:
-    """Signs have long tails: their ranks are given beside them."""
+def shaped(name: str, values: np.ndarray) -> np.ndarray:
+    """Signs have long tails: their ranks are given beside them. Of the sides it is left which way round."""
+    if name == "mirrored":
+        values = side_of(values)
     return np.concatenate([values, normal_scores(values)], axis=1) if name in _RANKED else values
 
 
-def _judged(probes: Probes, corrected: np.ndarray) -> dict[str, Finding]:
+def side_of(values: np.ndarray) -> np.ndarray:
+    """Which way round each image is: (N, D) -> (N, 1), 0 or 1, NaN where that is unknown.
+
+    What most images have on one side (the heart) is the first direction of :func:`cxrlib.audit.signs.sides`
+    before any mean is taken off, whether few, half or nearly all are mirrored. The label has no part in it.
+    Only the sign is kept: disease makes the sides more alike, and does not exchange them.
+    """
+    known = np.isfinite(values).all(axis=1)
+    which = np.full((len(values), 1), np.nan)
+    if known.any():
+        many = values[known].astype(float)
+        many /= np.linalg.norm(many, axis=1, keepdims=True) + 1e-9
+        which[known, 0] = many @ np.linalg.eigh(many.T @ many)[1][:, -1] > 0
+    return which
+
+
+def judged_all(probes: Probes, corrected: np.ndarray) -> dict[str, Finding]:
     """A finding for each probe, by its corrected p-value."""
     whole = probes.held["whole"][1].auc
     room = whole.value - 0.5 if whole.low is not None and whole.low > 0.5 else None
@@ -213,31 +250,59 @@ def _judged(probes: Probes, corrected: np.ndarray) -> dict[str, Finding]:
     return findings
 
 
-def _explained(probes: Probes, findings: dict[str, Finding]) -> dict[str, Finding]:
-    """Where images alike in a stronger sign show nothing more, the weaker one is an echo of it.
+def explained(probes: Probes, findings: dict[str, Finding]) -> dict[str, Finding]:
+    """Where images alike in another sign show nothing more, a finding is an echo of it.
 
-    Signs are gone through from the strongest down, then the views. A sign that has lost three quarters of its
-    excess is a warning at most; a view that merely shows a sign is not let off, but told which it shows.
+    Signs are gone through from the strongest down (:func:`_causes_first`), then the views. A sign that has
+    lost three quarters of its excess is a warning at most; a view that merely shows a sign is not let off,
+    but told which it shows.
     """
     labels = probes.cohort.labels
     findings = dict(findings)
-    aucs = {name: found.auc.value for name, found in findings.items() if found.auc is not None}
+    excess = {name: found.auc.value - 0.5 for name, found in findings.items() if found.auc is not None}
+
+    def left(name: str, cause: str) -> tuple[float, float]:
+        """What a finding has above one half among images alike in the cause, and no more than that for sure:
+        less its standard error.
+        """
+        own, other = (probes.held[one][1].scores for one in (name, cause))
+        value, error = within_and_error(labels, own, other)
+        return value - 0.5, max(abs(value - 0.5) - error, 0.0)
+
     causes: list[str] = []
     flagged = [f for f in findings.values() if f.severity in ("severe", "warning")]
-    named = [f for f in flagged if f.probe.group in ("sign", "file")]
+    named = [f for f in flagged if f.probe.group in (*IN_PIXELS, "file")]
     views = [f for f in flagged if f.probe.group == "view"]
-    for found in [*sorted(named, key=lambda f: -aucs[f.probe.name]), *views]:
-        own, excess = probes.held[found.probe.name][1].scores, aucs[found.probe.name] - 0.5
-        left = {cause: within(labels, own, probes.held[cause][1].scores) - 0.5 for cause in causes}
-        cause = min(left, key=lambda c: abs(left[c]), default=None)
-        if cause is not None and abs(left[cause]) < 0.6 * excess:
-            echo = abs(left[cause]) < 0.25 * excess and found.probe.group != "view"
+    for found in [*_causes_first(named, excess, left), *views]:
+        name = found.probe.name
+        rest = {cause: left(name, cause) for cause in causes}
+        cause = min(rest, key=lambda c: rest[c][1], default=None)
+        if cause is not None and rest[cause][1] < _GOES_ALONG * excess[name]:
+            echo = rest[cause][1] < _ECHO * excess[name] and found.probe.group != "view"
             severity = "warning" if echo else found.severity
-            found = replace(found, severity=severity, explained_by=cause, left=0.5 + left[cause])
-            findings[found.probe.name] = found
+            found = replace(found, severity=severity, explained_by=cause, left=0.5 + rest[cause][0])
+            findings[name] = found
         if found.severity == "severe" and found.probe.group != "view":
-            causes.append(found.probe.name)
+            causes.append(name)
     return findings
+
+
+def _causes_first(
+    named: list[Finding], excess: Mapping[str, float], left: Callable[[str, str], tuple[float, float]]
+) -> list[Finding]:
+    """Findings from the strongest down; but one that says what the thing is comes before the texture that it
+    wholly explains, since nearly all processing and many things in a picture change texture. Kinds of image,
+    which are told by all of these, come last.
+    """
+    order = sorted(named, key=lambda f: (f.probe.name == "kinds", -excess[f.probe.name]))
+    if any(f.probe.name == "texture" for f in order):
+        before = [
+            f for f in order
+            if f.probe.name not in ("texture", "kinds") and f.severity == "severe"
+            and left("texture", f.probe.name)[1] < _ECHO * excess["texture"]
+        ]  # fmt: skip
+        order.sort(key=lambda f: f not in before)
+    return order
 
 
 def _told_apart(probes: Probes, whole: np.ndarray, source: str) -> dict[str, object]:
@@ -248,7 +313,7 @@ def _told_apart(probes: Probes, whole: np.ndarray, source: str) -> dict[str, obj
     for number, name in enumerate(values.value_counts().index[:_SOURCES]):
         mine = (values == name).to_numpy().astype(np.int64)
         if 20 <= mine.sum() <= len(mine) - 20:
-            told[name] = probes.told(f"source {number}", lambda: whole, mine).as_dict()
+            told[name] = probes.hold(f"source {number}", lambda: whole, mine)[0].auc.as_dict()
     codes = np.unique(values, return_inverse=True)[1]
     scores = probes.held["whole"][1].scores
     labels = probes.cohort.labels

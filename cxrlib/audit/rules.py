@@ -17,6 +17,14 @@ note
 fine
     Not established.
 
+Kinds of image (:mod:`cxrlib.audit.kinds`) that are unevenly ill are at least a warning once established: a
+rare kind that is all ill moves no AUC, and a network is wrong on its healthy. Their p is that of the most
+uneven kind, for all kinds at once.
+
+Splits are asked whether validation or test is told from training, class by class, and corrected among
+themselves: established with an AUC of at least 0.60 is a warning, less than that a note. Never severe: a test
+from elsewhere may be wanted, and it is the result that then says less of new patients from training's source.
+
 Counts (duplicates, patients in two splits) are severe from one in a hundred images on, else warnings.
 Annotations burned into the pixels, declared or seen, are a warning: they may name a patient, whatever they
 say of the label.
@@ -39,7 +47,8 @@ class Probe:
     """One thing that an audit looks at.
 
     - ``name``, ``title``: in numbers and file names; for people.
-    - ``group``: sign, view, table, file, source or leak.
+    - ``group``: sign, made, view, table, file, source, split
+      or leak.
     - ``sees``: what its result may be other than a shortcut: "no" disease, "yes", "perhaps" (at most a
       warning).
     - ``what``: what the classifier was shown, as a sentence.
@@ -58,6 +67,9 @@ _LISTED = tomllib.loads((Path(__file__).parent / "data" / "probes.toml").read_te
 
 #: Every probe by its name.
 PROBES: dict[str, Probe] = {name: Probe(name, **about) for name, about in _LISTED.items()}
+
+#: Groups whose probes are measured in the picture itself.
+IN_PIXELS = ("sign", "made")
 
 #: Columns that may be medicine and not a shortcut.
 DEMOGRAPHIC = ("age", "sex", "gender")
@@ -84,6 +96,13 @@ def judged(probe: Probe, auc: Estimate, p_holm: float, share: float | None) -> s
     if strong:
         return "severe" if probe.sees == "no" else "warning"
     return "warning" if auc.value >= WARNING_AUC and probe.sees == "no" else "note"
+
+
+def judged_apart(auc: Estimate, p_holm: float) -> str:
+    """The severity of a split told from training by this module's rule."""
+    if p_holm >= SIGNIFICANCE:
+        return "fine"
+    return "warning" if auc.value >= SEVERE_AUC else "note"
 
 
 def judged_count(probe: Probe, concerned: int, of: int) -> str:

@@ -31,7 +31,8 @@ from cxrlib.audit.files import duplicates, existing_paths, file_facts
 from cxrlib.audit.interventions import Effect
 from cxrlib.audit.models import Classifiers, performance, tried
 from cxrlib.audit.probes import TELLING, Finding, Probes, ask_all
-from cxrlib.audit.rules import PROBES, SEVERITIES, judged_count
+from cxrlib.audit.rules import IN_PIXELS, PROBES, SEVERITIES, judged_count
+from cxrlib.audit.splits import between
 from cxrlib.audit.stats import PERMUTATIONS, balanced_folds
 from cxrlib.audit.together import Steps, alone
 from cxrlib.audit.verdicts import Asked, Question, asking
@@ -39,7 +40,7 @@ from cxrlib.cohort import Cohort
 from cxrlib.datasets.columns import lost_much
 from cxrlib.datasets.labels import told
 from cxrlib.errors import DataError
-from cxrlib.images.burned_in import SMALLEST, printed
+from cxrlib.images.burned_in import SMALLEST
 from cxrlib.io.storage import make_folder
 from cxrlib.lungs.masks import segment
 from cxrlib.parallel import one_thread
@@ -50,7 +51,7 @@ SCHEMA = 3
 """Of ``audit.json``, which ``data/audit.schema.json`` describes; raised where a reader of the old one would
 misunderstand the new."""
 
-VERSION = 1
+VERSION = 2
 """Raised by one whenever the same features may give other findings: kept probes are keyed by it."""
 
 FEWEST = 20  # images of each class
@@ -157,14 +158,15 @@ def steps(
             facts, limits = read_headers(cohort, workers, progress)
         else:
             facts, limits = headers[0].iloc[order].reset_index(drop=True), list(headers[1])
-        lines = None if paths is None else printed(paths, workers=workers, progress=progress)
+        lines = None if paths is None else features["printed"]
         probes = Probes(cohort, work, permutations, seed, progress, together)
         findings, left_out = yield from ask_all(probes, features, facts, source)
         if embeddings is not None:
             findings = [_of_embeddings(one) if one.probe.name == "whole" else one for one in findings]
+        apart, unasked = between(probes, {name: features[name] for name in ("whole", "frame")}, has_split)
         by_name = {found.probe.name: found for found in findings}
         questions = [
-            Question(by_name[name], made, column, in_pixels=by_name[name].probe.group == "sign")
+            Question(by_name[name], made, column, in_pixels=by_name[name].probe.group in IN_PIXELS)
             for name, (made, column) in probes.attributes.items()
             if not by_name[name].detail.get("disguise")
         ]
@@ -185,8 +187,8 @@ def steps(
         leaks.append(_printed(cohort, lines, facts))
     elif lines is not None:
         unknown.append(f"Printed text was not looked for: all files are smaller than {SMALLEST} pixels.")
-    limits += [*left_out, *unknown, *doubted.limits, *_weaknesses(cohort, features["lungs_found"])]
-    findings.extend(leaks)
+    limits += [*left_out, *unasked, *unknown, *doubted.limits, *_weaknesses(cohort, features["lungs_found"])]
+    findings += [*leaks, *apart]
     findings.sort(key=_rank)
     limits += _labels_and_columns(cohort)
     splits: Mapping = cohort.table["split"].value_counts().to_dict() if has_split else {}
@@ -196,7 +198,7 @@ def steps(
 
 
 def _rank(found: Finding) -> tuple:
-    groups = ("leak", "source", "sign", "file", "table", "view")
+    groups = ("leak", "source", "sign", "made", "file", "table", "split", "view")
     strength = -found.auc.value if found.auc else -1.0
     return SEVERITIES.index(found.severity), groups.index(found.probe.group), strength
 
@@ -218,7 +220,8 @@ def read_headers(
         facts["width"] = cohort.table["original_width"].astype(float)
         facts["aspect"] = facts["width"] / facts["height"]
     return facts, [
-        "File sizes, encodings and printed text were not looked at: there are no files, or some are gone."
+        "File sizes, encodings and printed text were not looked at: there are no files, or some are gone.",
+        "How pictures were made was looked at in the images as they are given, not in their files.",
     ]
 
 

@@ -28,14 +28,15 @@ def contrast_of(image: np.ndarray) -> tuple[float, float]:
     return float(low), max(float(high - low), 8.0)
 
 
-def writing(image: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def writing(image: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """A lead letter, and a line of text, in the outer part of the film.
 
     Both are groups of narrow bright strokes (a top-hat, relative to the image's contrast): a letter is about
     as wide as high, text is much wider than high. At 64 pixels and below they run together. Returns
     ``letter`` and ``text``, float, (4,): strength (mean of the group's strongest third), whether there is
-    one, and whether it is on the left or the right of the image; and bool, (H, W): the strokes of both, and a
-    pixel around them.
+    one, and whether it is on the left or the right of the image; bool, (H, W): the strokes of both, and a
+    pixel around them; and float32, (256,): the strongest stroke in each of 16 × 16 places, 0 where none is
+    expected.
     """
     height, width = image.shape
     side = max(height, width)
@@ -73,7 +74,9 @@ def writing(image: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         )
         for strength, place, _ in best.values()
     )
-    return letter, text, found
+    edges = [np.linspace(0, length, 17).astype(int)[:-1] for length in image.shape]
+    strongest = np.maximum.reduceat(np.maximum.reduceat(hat * outer, edges[0], 0), edges[1], 1)
+    return letter, text, found, strongest.ravel().astype(np.float32)
 
 
 def borders(image: np.ndarray) -> np.ndarray:
@@ -145,17 +148,27 @@ def polarity(image: np.ndarray) -> np.ndarray:
     return np.array([bone_is_bright(image) < 0], np.float32)
 
 
-def projection(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
+def projection(around: np.ndarray | None) -> np.ndarray:
     """How much a frontal radiograph looks like AP (mediastinum, heart, shoulder blades, arms): float32, (1,).
 
-    A linear template over the neighbourhood of the lungs, fitted to phantoms half of which were AP, ill or
-    not in equal measure; NaN without a mask. See ``benchmarks/projection.py`` for what it reaches on
-    radiographs whose projection is known.
+    A linear template over the neighbourhood of the lungs (:func:`around_lungs`), fitted to phantoms half of
+    which were AP, ill or not in equal measure; NaN for None. See ``benchmarks/projection.py`` for what it
+    reaches on radiographs whose projection is known.
     """
     weights, centre, spread = _template()
-    looked = around_lungs(image, mask)
-    score = np.nan if looked is None else float(((looked - centre) / spread) @ weights)
+    score = np.nan if around is None else float(((around - centre) / spread) @ weights)
     return np.array([score], np.float32)
+
+
+def sides(around: np.ndarray | None) -> np.ndarray:
+    """What is on one side of the chest and not on the other, of :func:`around_lungs`: float32, (128,).
+
+    A mirrored image has its negative. NaN for None.
+    """
+    if around is None:
+        return np.full(_CELLS**2 // 8, np.nan, np.float32)
+    cells = around[: _CELLS**2].reshape(_CELLS // 2, 2, _CELLS // 2, 2).mean(axis=(1, 3))
+    return (cells - cells[:, ::-1])[:, : _CELLS // 4].ravel().astype(np.float32)
 
 
 def around_lungs(image: np.ndarray, mask: np.ndarray) -> np.ndarray | None:

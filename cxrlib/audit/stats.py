@@ -195,9 +195,16 @@ def within(labels: np.ndarray, scores: np.ndarray, other: np.ndarray, bins: int 
     ``other`` (equal values stay together; None: only where it is equal). What another shortcut explains is
     gone from it.
     """
+    return within_and_error(labels, scores, other, bins)[0]
+
+
+def within_and_error(
+    labels: np.ndarray, scores: np.ndarray, other: np.ndarray, bins: int | None = 10
+) -> tuple[float, float]:
+    """:func:`within`, and its standard error where ``scores`` tell nothing and images are patients."""
     edges = np.unique(other if bins is None else np.quantile(other, np.linspace(0, 1, bins + 1)[1:-1]))
     group = np.searchsorted(edges, other, side="left")
-    right = pairs = 0.0
+    right = pairs = squares = 0.0
     for number in np.unique(group):
         mine = group == number
         positives = int(labels[mine].sum())
@@ -205,7 +212,8 @@ def within(labels: np.ndarray, scores: np.ndarray, other: np.ndarray, bins: int 
         if weight:
             right += weight * aucs(labels[mine, None], scores[mine, None])[0]
             pairs += weight
-    return right / pairs if pairs else 0.5
+            squares += weight * (int(mine.sum()) + 1) / 12  # Mann and Whitney 1947
+    return (right / pairs, squares**0.5 / pairs) if pairs else (0.5, 0.0)
 
 
 def _fold(features: np.ndarray, test: np.ndarray) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:

@@ -7,15 +7,9 @@ a row or a column, as high as each other, with gaps between them. Nothing is rea
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 from PIL import Image
 from scipy import ndimage
-
-from cxrlib.errors import DecodeError
-from cxrlib.io.decode import decode
-from cxrlib.parallel import progress_bar, run_jobs
 
 #: Characters in a line from which on it counts: a lead letter with initials has fewer, a name or a date more.
 CHARACTERS = 5
@@ -37,32 +31,11 @@ _BLOCK = 32
 _EDGES = 24  # steep steps in a block: there may be print
 
 
-_CHUNK = 50
-
-
-def printed(paths: Sequence[str], *, workers: int | None = None, progress: bool | None = None) -> np.ndarray:
-    """Whether each file shows a line of text: int64, shape (N,): 1, 0, or -1 for one that is below
-    :data:`SMALLEST` or cannot be read."""
-    jobs = [(list(paths[start : start + _CHUNK]),) for start in range(0, len(paths), _CHUNK)]
-    made: dict[str, int] = {}
-    with progress_bar(len(paths), "Looking for printed text", progress, unit="file") as bar:
-        for found in run_jobs(_looked_at, jobs, workers, small=len(jobs) < 4):
-            made |= found
-            bar.update(len(found))
-    return np.array([made[path] for path in paths], np.int64)
-
-
-def _looked_at(paths: list[str]) -> dict[str, int]:
-    found = {}
-    for path in paths:
-        try:
-            image = Image.fromarray(decode(path, minimum=LARGEST))
-            image.thumbnail((LARGEST, LARGEST), Image.Resampling.BOX)
-            looked_at = max(image.size) >= SMALLEST
-            found[path] = int(bool(text_lines(np.asarray(image)))) if looked_at else -1
-        except DecodeError:
-            found[path] = -1
-    return found
+def printed(image: np.ndarray) -> int:
+    """Whether a uint8 (H, W) image shows a line of text: 1 or 0; -1 where it is below :data:`SMALLEST`."""
+    reduced = Image.fromarray(image)
+    reduced.thumbnail((LARGEST, LARGEST), Image.Resampling.BOX)
+    return int(bool(text_lines(np.asarray(reduced)))) if max(reduced.size) >= SMALLEST else -1
 
 
 def text_lines(image: np.ndarray) -> list[tuple[slice, slice]]:

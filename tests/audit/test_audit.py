@@ -97,7 +97,12 @@ def test_signs_do_not_look_at_disease(phantoms):
         a, b = (np.stack([function(image) for image in one.images]) for one in (ill, healthy))
         assert np.median(np.abs(a - b)) == 0
     a, b = (
-        np.concatenate([signs.projection(i, m) for i, m in zip(one.images, one.lung_masks, strict=True)])
+        np.concatenate(
+            [
+                signs.projection(signs.around_lungs(i, m))
+                for i, m in zip(one.images, one.lung_masks, strict=True)
+            ]
+        )
         for one in (ill, healthy)
     )
     assert auc(np.repeat([1, 0], 40), np.concatenate([a, b])) == pytest.approx(0.5, abs=0.12)
@@ -324,7 +329,10 @@ def test_the_template_of_phantoms_tells_ap_from_pa_on_radiographs(data_root):
         load("nih", data_dir=data_root / "nih-subset", image_size=128, limit=250, progress=False)
     )
     scores = np.concatenate(
-        [signs.projection(i, m) for i, m in zip(cohort.images, cohort.lung_masks, strict=True)]
+        [
+            signs.projection(signs.around_lungs(i, m))
+            for i, m in zip(cohort.images, cohort.lung_masks, strict=True)
+        ]
     )
     known = np.isfinite(scores)
     assert auc((cohort.table["view"] == "AP").astype(int)[known], scores[known]) > 0.7

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from PIL import Image, ImageDraw, ImageFont
 
+from cxrlib.audit.features import describe
 from cxrlib.audit.page import sentence
 from cxrlib.audit.run import _printed, audit_cohort
 from cxrlib.cohort import Cohort
@@ -70,14 +71,20 @@ def test_an_image_too_small_for_print_has_none(shape):
     assert text_lines(np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)) == []
 
 
-def test_files_are_counted_in_their_order_at_their_own_resolution(tmp_path):
+def test_files_are_looked_at_in_their_order_at_their_own_resolution(tmp_path):
     large, _ = written(np.full((2000, 1600), 60, np.uint8), "DOE^JANE", 30, (40, 50))
     Image.fromarray(large).save(tmp_path / "large.png")
     Image.fromarray(large[600:]).save(tmp_path / "none.png")
     Image.fromarray(large[:199, :199]).save(tmp_path / "small.png")
     (tmp_path / "broken.png").write_bytes(b"\x89PNG")
-    paths = [str(tmp_path / f"{name}.png") for name in ("none", "broken", "large", "small")]
-    assert printed(paths, progress=False).tolist() == [0, -1, 1, -1]
+    names = ["none", "broken", "large", "small"]
+    table = pd.DataFrame({"image_id": names, "patient_id": names, "label": [0, 1, 0, 1], "split": "test"})
+    table["path"] = [str(tmp_path / f"{name}.png") for name in names]
+    there = np.ones((4, 32, 32), np.uint8)
+    found = describe(Cohort(40 * there, table, there), tmp_path / "work", progress=False)
+    assert found["printed"].tolist() == [0, -1, 1, -1]
+    assert np.isnan(found["texture"][1]).all() and np.isfinite(found["texture"][2]).all()
+    assert printed(large[:199, :199]) == -1
 
 
 def test_an_audit_names_the_files_with_print_and_shows_none_of_them(cxr, phantoms, tmp_path, monkeypatch):

@@ -199,6 +199,8 @@ STUDIES: dict[str, Entry] = {
               anywhere=True, seeded=True),
         Entry("scorecard", "What can the label be predicted from without the disease?",
               ("kermany", "lung_masks"), "audits:scorecard", 128, anywhere=True),
+        Entry("audit_strata", "Does the audit name a second machine and a washed-out tone?", _KERMANY,
+              "audits:audit_strata", 128),
         Entry("skewed_source", "Does the audit name the source when the label is skewed across two?", _MASKS,
               "audits:skewed_source", 128),
         Entry("own_folder", "Does the audit find three faults planted in a folder of phantoms?", _PHANTOM,

@@ -1,0 +1,87 @@
+"""Whether validation and test come from where training does: each probe is asked for the split, by class.
+
+The classes are asked apart, so that a test with more of the ill is no difference. All questions are corrected
+together, by Holm, apart from those of the label: they are another family. A difference is never severe: a
+test from elsewhere may be what was wanted, and then has to be called one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+
+import numpy as np
+
+from cxrlib.audit.probes import DISGUISE, Finding, Probes, telling
+from cxrlib.audit.rules import PROBES, SEVERITIES, judged_apart
+from cxrlib.audit.stats import Held, sample_patients
+from cxrlib.errors import DataError
+from cxrlib.parallel import progress_bar
+from cxrlib.studies.study_stats import holm
+
+FEWEST = 20  # images of a class on either side
+MOST = 1000  # images of a class on either side, about: further patients are left out
+_CLASSES = {1: "ill", 0: "healthy"}
+
+
+def between(
+    probes: Probes, views: Mapping[str, np.ndarray], has_split: bool = True
+) -> tuple[list[Finding], list[str]]:
+    """A finding for each of validation and test that the cohort has, and what could not be asked.
+
+    ``views``: the features of views that are asked beside the probes' attributes, (N, D) each. A finding's
+    AUC is that of its best established question; ``detail["rows"]`` has all of them, best first.
+    """
+    if not has_split:
+        return [], []
+    table, labels, patients = probes.cohort.table, probes.cohort.labels, probes.cohort.patients
+    split = table["split"].to_numpy(str)
+    made: dict[str, Callable[[], np.ndarray]] = {
+        name: partial(np.asarray, values) for name, values in views.items()
+    }
+    made |= {name: function for name, (function, _) in probes.attributes.items()}
+    parts, limits = {}, []
+    for other in ("val", "test"):
+        for label, kind in _CLASSES.items():
+            sides = [np.flatnonzero((split == side) & (labels == label)) for side in ("train", other)]
+            sides = [rows[sample_patients(patients[rows], MOST)] for rows in sides]
+            if min(map(len, sides)) >= FEWEST:
+                parts[other, kind] = np.sort(np.concatenate(sides))
+            elif other in split:
+                few = min(map(len, sides))
+                limits.append(f"{other} was not compared with train, {kind}: only {few} images.")
+    questions = len(parts) * len(made)
+    permutations = max(probes.permutations, 40 * (questions + 1))
+    asked: list[tuple[str, str, str, np.ndarray, Held]] = []
+    with progress_bar(questions, "Comparing splits", probes.progress, unit="question") as bar:
+        for name, function in made.items():
+            for (other, kind), rows in parts.items():
+                target = (split[rows] == other).astype(np.int64)
+                try:
+                    held, _ = probes.hold(f"{name} {other} {kind}", function, target, rows, permutations)
+                except DataError:  # too few patients to hold any out
+                    limits.append(f"{other} against train, {kind}, {name}: too few patients.")
+                else:
+                    asked.append((name, other, kind, rows, held))
+                bar.update(1)
+    corrected = holm([held.p_value for *_, held in asked]).tolist() if asked else []
+    found: dict[str, list[tuple[dict, Held]]] = {}
+    for (name, other, kind, rows, held), p_holm in zip(asked, corrected, strict=True):
+        row = {
+            "probe": name, "title": probes.held[name][0].title, "class": kind, "auc": held.auc.as_dict(),
+            "p": held.p_value, "p_holm": p_holm, "severity": judged_apart(held.auc, p_holm),
+            "telling": list(telling(probes.cohort.take(rows), held.scores)),
+        }  # fmt: skip
+        if probes.held[name][0].group == "table" and held.auc.value >= DISGUISE:
+            row["severity"] = "note"  # the split in other words, as a column of the archive's own parts is
+        found.setdefault(other, []).append((row, held))
+    return [_finding(other, rows) for other, rows in found.items()], limits
+
+
+def _finding(other: str, rows: list[tuple[dict, Held]]) -> Finding:
+    rows = sorted(rows, key=lambda r: (SEVERITIES.index(r[0]["severity"]), -r[1].auc.value))
+    best, held = rows[0]
+    return Finding(
+        PROBES[f"split_{other}"], best["severity"], held.auc, held.p_value, best["p_holm"],
+        detail={"rows": [row for row, _ in rows]}, telling=tuple(best["telling"]),
+    )  # fmt: skip
