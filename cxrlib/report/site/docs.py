@@ -6,6 +6,7 @@ import posixpath
 import re
 import shutil
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 
 from cxrlib.report.site.build import HERE, write_text
@@ -47,7 +48,7 @@ def write_docs(root: Path, source: Path, out: Path, chapters: Iterable[str]) -> 
 
     for path, name in (docs | cards).items():
         place = path.parent.relative_to(root).as_posix()
-        text = _LINK.sub(lambda link, place=place: turned(link, place), path.read_text(encoding="utf-8"))
+        text = _LINK.sub(partial(turned, place=place), path.read_text(encoding="utf-8"))
         if path in cards:  # reached from the page on data, and in no list of contents
             text = f"---\norphan: true\n---\n\n{text}"
         write_text(source / f"{name}.md", text)
