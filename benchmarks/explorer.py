@@ -18,12 +18,8 @@ from cxrlib.evaluation.results import project_root
 from cxrlib.report import explorer
 
 ONE = "document.querySelector('.cxr-explorer').cxrExplorer"
-TIMES = f"""() => Array.from({{ length: 220 }}, (_, k) => {{
-    const start = performance.now();
-    {ONE}.answers({{ letter: [0.1 + k / 300, 0.1], pneumonia: k % 12 }});
-    return performance.now() - start;
-}}).slice(20)"""
-WIDTH, COLOURS = 720, 64
+ANSWER = f"k => {ONE}.answers({{ letter: [0.1 + k / 300, 0.1], pneumonia: k % 12 }}).naive"
+SIZE, SHOWN, COLOURS = (900, 690), (720, 552), 128
 
 
 def page() -> str:
@@ -33,6 +29,23 @@ def page() -> str:
         f'<!DOCTYPE html><html lang="en"><meta charset="utf-8"><title>Explorer</title><style>{style}</style>'
         f"{explorer.embed()}</html>"
     )
+
+
+def processor_seconds(tab: Any, count: int = 100) -> list[float]:
+    """What each of so many answers takes of the processor, whatever else the machine does."""
+    session = tab.context.new_cdp_session(tab)
+    session.send("Performance.enable", {"timeDomain": "threadTicks"})
+
+    def spent() -> float:
+        metrics = session.send("Performance.getMetrics")["metrics"]
+        return next(one["value"] for one in metrics if one["name"] == "TaskDuration")
+
+    found = []
+    for k in range(count + 20):
+        before = spent()
+        tab.evaluate(ANSWER, k)
+        found.append(spent() - before)
+    return found[20:]  # the first ones are compiled
 
 
 def frames(tab: Any) -> list[tuple[Image.Image, int]]:
@@ -72,16 +85,17 @@ def main() -> None:
         path = Path(folder) / "explorer.html"
         path.write_text(page(), encoding="utf-8")
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
-        tab = browser.new_page(viewport={"width": WIDTH, "height": 560}, reduced_motion="reduce")
+        tab = browser.new_page(viewport={"width": SIZE[0], "height": SIZE[1]}, reduced_motion="reduce")
         tab.goto(path.as_uri())
         tab.wait_for_selector(".cxr-hint:not(:empty)")
-        times = tab.evaluate(TIMES)
+        times = [1000 * one for one in processor_seconds(tab)]
         print(
-            f"an answer: median {median(times):.1f} ms, 95th percentile {quantiles(times, n=20)[-1]:.1f} ms"
+            f"an answer: median {median(times):.1f} ms, 95th {quantiles(times, n=20)[-1]:.1f} ms of processor"
         )
         pictures, durations = zip(*frames(tab), strict=True)
         browser.close()
-    small = [one.quantize(COLOURS, dither=Image.Dither.NONE) for one in pictures]
+    kept: Any = {"method": Image.Quantize.MAXCOVERAGE, "dither": Image.Dither.NONE}
+    small = [one.resize(SHOWN, Image.Resampling.LANCZOS).quantize(COLOURS, **kept) for one in pictures]
     small[0].save(target, save_all=True, append_images=small[1:], duration=durations, loop=0, optimize=True)
     print(f"{target.name}: {target.stat().st_size / 1e6:.2f} MB, {len(small)} frames")
 

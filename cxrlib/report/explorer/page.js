@@ -262,7 +262,7 @@ function mount(place, assets) {
 }
 
 function paint(canvas, grey, size) {
-  const context = canvas.getContext("2d"), picture = context.createImageData(size, size);
+  const context = canvas.getContext("2d", { willReadFrequently: true }), picture = context.createImageData(size, size);
   grey.forEach((value, i) => picture.data.set([value, value, value, 255], 4 * i));
   context.putImageData(picture, 0, 0);
 }
@@ -290,7 +290,7 @@ function occlusion(assets, name, seen) {
 const FULL = 3; // log odds that get the full colour
 
 function overlay(canvas, { cells, patch, step, moved }, size) {
-  const context = canvas.getContext("2d"), picture = context.getImageData(0, 0, size, size);
+  const context = canvas.getContext("2d", { willReadFrequently: true }), picture = context.getImageData(0, 0, size, size);
   for (let y = 0; y < size; y++)
     for (let x = 0; x < size; x++) { // between the patches' middles
       const r = clamp((y - patch / 2) / step, 0, cells - 1), c = clamp((x - patch / 2) / step, 0, cells - 1);
