@@ -8,7 +8,7 @@ import nbformat
 import numpy as np
 import pytest
 
-from browser.test_lab import lab, run_all_cells
+from browser.test_lab import NOTEBOOK, lab, run_all_cells
 from browser.test_site import WIDTHS, Watched, axe, browser  # noqa: F401  (fixtures)
 from cxrlib.phantom import phantom
 from cxrlib.phantom.latents import OVERLAY, Confounder, Streams
@@ -322,11 +322,11 @@ def test_it_runs_in_jupyterlab(browser, tmp_path):  # noqa: F811
     (tmp_path / "notebooks").mkdir()
     kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
     notebook = nbformat.v4.new_notebook(cells=[cell], metadata=kernel)
-    nbformat.write(notebook, tmp_path / "notebooks" / "toy.ipynb")
+    nbformat.write(notebook, tmp_path / "notebooks" / f"{NOTEBOOK}.ipynb")  # which make lab opens
     with lab(tmp_path) as address, Watched(browser) as watched:
         watched.context.set_offline(False)
         page = watched.page
-        run_all_cells(page, address, "toy", seconds=120)
+        run_all_cells(page, address, NOTEBOOK, seconds=120)
         page.get_by_label("Lead letter on the film").check()
         assert said(page) == {"naive": "ill", "lungs": "healthy"}
         assert not [one for one in watched.problems if one.startswith("script")]

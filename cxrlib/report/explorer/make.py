@@ -19,7 +19,7 @@ from cxrlib.cohort import Cohort
 from cxrlib.evaluation.results import recorded
 from cxrlib.images.regions import crop_to_lungs
 from cxrlib.io.storage import atomic_path
-from cxrlib.phantom import overlays, phantom
+from cxrlib.phantom import canvas, overlays, phantom
 from cxrlib.phantom.latents import OVERLAY, Latents, Streams
 from cxrlib.report.explorer import HERE
 from cxrlib.studies.explorer import NETWORKS, networks, patients, rounded, weights
@@ -49,7 +49,7 @@ def make() -> None:
         for letter, cohort in ((False, view.off), (True, view.on)):
             answers[name, letter] = predict(rounded(model, SIZE), cohort.images)
     for number, row in enumerate(chosen(planted.off, answers)):
-        described["patients"].append(_patient(planted.off.take([row]), number, arrays))
+        described["patients"].append(_patient(planted.off.take(np.array([row])), number, arrays))
     described["arrays"], content = _laid_out(arrays)
     for name, text in (("assets.bin", content), ("assets.json", json.dumps(described).encode())):
         with atomic_path(HERE / name) as path:
@@ -69,7 +69,7 @@ def chosen(off: Cohort, answers: Mapping[tuple[str, bool], np.ndarray]) -> Itera
     healthy = (table["split"] == "test") & (table["label"] == 0) & plain
     lobes: set[str] = set()
     for row in np.flatnonzero(healthy & turned & steady):
-        lobe = phantom.latents_of(off.take([row]))[0].lesion.lobe
+        lobe = phantom.latents_of(off.take(np.array([row])))[0].lesion.lobe
         if lobe not in lobes and len(lobes) < PHANTOMS:
             lobes.add(lobe)
             yield int(row)
@@ -116,9 +116,8 @@ def before_curve(latents: Latents, streams: Streams) -> np.ndarray:
 
     def keep(values: np.ndarray, *others: Any) -> np.ndarray:
         found.append(values.copy())
-        return index(values, *others)
+        return canvas.index(values, *others)
 
-    index = phantom.index
     with mock.patch.object(phantom, "index", keep):
         phantom._render_one(latents, SIZE, streams)
     return found[-1]
