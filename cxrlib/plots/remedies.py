@@ -66,6 +66,27 @@ def remedies(study: Study) -> Figure:
     return figure
 
 
+def explorer(study: Study) -> Figure:
+    """Each test patient's answer without the letter and with it, for the explorer's two networks."""
+    figure, axes = plt.subplots(1, 2, figsize=(8.4, 4.4), layout="constrained", sharey=True)
+    titles = {"naive": "A: the letter went with the disease", "lungs": "B: the lungs alone"}
+    for ax, (name, title) in zip(axes, titles.items(), strict=True):
+        runs, flips = study.runs[study.runs["network"] == name], study.numbers[f"{name}.flip_rate"]
+        ax.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle="-")
+        ax.axhline(0.5, color=GREY, linewidth=1, linestyle=":")
+        ax.axvline(0.5, color=GREY, linewidth=1, linestyle=":")
+        for label, word, colour, marker in ((0, "healthy", BLUE, "o"), (1, "ill", VERMILLION, "^")):
+            some = runs[runs["label"] == label]
+            ax.plot(some["without"], some["with_letter"], marker, color=colour, markersize=3.5, alpha=0.5,
+                    label=word, linestyle="")  # fmt: skip
+        ax.set_title(f"{title}\n{flips.value:.1%} of the calls flip", fontsize=11)
+        ax.set_xlabel("probability of “ill”, no letter")
+        ax.set_aspect("equal")
+    axes[0].set_ylabel("the same chest with the letter")
+    axes[1].legend(title="in truth", loc="lower right")
+    return figure
+
+
 def _look(arm: str, knows: bool) -> tuple[str, str]:
     if arm in ("naive", "reference"):
         return (VERMILLION, "s") if arm == "naive" else (GREEN, "D")

@@ -195,6 +195,8 @@ STUDIES: dict[str, Entry] = {
               "shortcuts:order_of_learning", 64, seeded=True),
         Entry("remedies", "What takes a planted letter away, and at what cost?", _PHANTOM,
               "shortcuts:remedies", 128, seeded=True),
+        Entry("explorer", "What do the explorer's two networks reach, and which calls does a letter turn?",
+              _PHANTOM, "shortcuts:explorer", 128),
         Entry("crop", "Does it help to show a network the chest only?", _KERMANY, "shortcuts:crop", 128,
               anywhere=True, seeded=True),
         Entry("scorecard", "What can the label be predicted from without the disease?",

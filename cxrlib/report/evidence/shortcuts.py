@@ -14,6 +14,7 @@ from cxrlib.plots import shortcuts as shortcut_plots
 from cxrlib.report.evidence.registry import Made, Run
 from cxrlib.studies import crop_study, region_study
 from cxrlib.studies import dose_response as doses
+from cxrlib.studies import explorer as explored
 from cxrlib.studies import hospitals as elsewhere
 from cxrlib.studies import remedies as cures
 from cxrlib.studies.study import Study
@@ -106,6 +107,12 @@ def remedies(run: Run) -> Made:
     planted = cures.planted_for(run.preset, run.image_size, run.seed)
     found = cures.remedies(planted, run.preset, run.seeds)
     return Made(found.numbers, remedy_plots.remedies(found), planted.confounded.content_hash())
+
+
+def explorer(run: Run) -> Made:
+    planted = explored.patients(run.preset, run.image_size, run.seed)
+    found = explored.explorer(planted, run.preset, run.seeds)
+    return Made(found.numbers, remedy_plots.explorer(found), planted.confounded.content_hash())
 
 
 def crop(run: Run) -> Made:

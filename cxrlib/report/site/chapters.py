@@ -11,6 +11,7 @@ from pathlib import Path
 import nbformat
 
 from cxrlib.report.batch import Outcome
+from cxrlib.report.explorer import SLOT
 from cxrlib.report.notebook_worker import PAPERMILL_ERROR
 from cxrlib.report.site.glossary import linked
 from cxrlib.report.site.safe import safe_html, safe_markdown
@@ -70,6 +71,7 @@ def decorate(notebook: nbformat.NotebookNode, outcome: Outcome, rerun: str) -> n
         notebook.cells.insert(0, _markdown_cell(f"# {heading}", id="title"))
     broken = _broken_cell(notebook, outcome)
     explained: set[str] = set()
+    slots: list[nbformat.NotebookNode] = []
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
             found = _TITLE.findall(cell.source)
@@ -82,6 +84,9 @@ def decorate(notebook: nbformat.NotebookNode, outcome: Outcome, rerun: str) -> n
             continue
         if cell.cell_type != "code":
             continue
+        if "explorer()" in cell.source and cell is not broken:
+            slots.append(cell)
+            cell.outputs = []
         if broken is not None and cell is broken:
             cell.metadata["tags"] = [tag for tag in cell.metadata.get("tags", ()) if "hide" not in tag]
         if any(
@@ -92,6 +97,10 @@ def decorate(notebook: nbformat.NotebookNode, outcome: Outcome, rerun: str) -> n
                 alt for o in cell.outputs if (alt := o.get("metadata", {}).get("image/png", {}).get("alt"))
             ]
             image.setdefault("alt", said[0] if said else f"Figure in the section “{heading}”")
+    for cell in slots:  # where the widget was
+        place = next(i for i, one in enumerate(notebook.cells) if one is cell)
+        slot = _markdown_cell(f"```{{raw}} html\n{SLOT}\n```", id=f"{cell['id']}-explorer")
+        notebook.cells.insert(place + 1, slot)
     if outcome.status != "done":
         _mark(notebook, outcome, broken, rerun)
     return notebook

@@ -8,7 +8,8 @@ language = "en"
 
 extensions = [
     "myst_nb", "sphinxcontrib.bibtex", "sphinx.ext.autodoc", "sphinx.ext.napoleon",
-    "cxrlib.report.site.math_svg", "cxrlib.report.site.offline", "cxrlib.report.site.reference",
+    "cxrlib.report.explorer", "cxrlib.report.site.math_svg", "cxrlib.report.site.offline",
+    "cxrlib.report.site.reference",
 ]  # fmt: skip
 autodoc_preserve_defaults = True  # as written, without this machine's paths and addresses
 autodoc_typehints = "none"  # the docstrings give shapes and units

@@ -22,7 +22,7 @@ def one_file(site: Path) -> str:
     """A rendered site's pages, in the order of its contents, as one HTML page.
 
     Links between pages become anchors; styles, fonts and pictures become part of the file; so do the recorded
-    numbers that a link leads to, but not the notebooks. No script of the theme is needed.
+    numbers that a link leads to, but not the notebooks. Of scripts only the explorer's come along.
 
     - ``site``: the folder with ``index.html``.
     """
@@ -32,6 +32,8 @@ def one_file(site: Path) -> str:
     titles |= {Path(str(link["href"])).stem: link.get_text(" ", strip=True) for link in links}
     titles.pop("reference", None)  # of the package: it is in the report's folder
     soups = {name: index if name == "index" else _read(site / f"{name}.html") for name in titles}
+    for again in [data for soup in soups.values() for data in soup.select(".cxr-index, .cxr-data")][2:]:
+        again.decompose()  # one explorer takes its data from another
     styles = {
         urlsplit(str(link["href"])).path: None
         for soup in soups.values()
@@ -56,7 +58,8 @@ def _article(site: Path, page: str, soup: BeautifulSoup, pages: set[str]) -> str
     """A page's own text, with its ids made unique, its links turned to anchors and its pictures inside."""
     article = soup.select_one("article") or soup
     for script in article.find_all("script"):
-        script.decompose()
+        if not script.find_parent(class_="cxr-embedded"):
+            script.decompose()
     for element in article.find_all(True):
         if element.get("id"):
             element["id"] = f"{page}--{element['id']}"

@@ -1,0 +1,169 @@
+"""Write the explorer's assets: ``python -m cxrlib.report.explorer.make``.
+
+The networks come from the artefact store, or are trained. The films are the phantom's own, up to the last
+step before the film's curve, without disease and with each step of a growing consolidation. For what the page
+adds (exposure, collimator, letter) it takes the numbers that the phantom draws.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+from unittest import mock
+
+import numpy as np
+
+from cxrlib.cohort import Cohort
+from cxrlib.evaluation.results import recorded
+from cxrlib.images.regions import crop_to_lungs
+from cxrlib.io.storage import atomic_path
+from cxrlib.phantom import canvas, overlays, phantom
+from cxrlib.phantom.latents import OVERLAY, Latents, Streams
+from cxrlib.report.explorer import HERE
+from cxrlib.studies.explorer import NETWORKS, networks, patients, rounded, weights
+from cxrlib.training.inference import predict
+
+SEED, SIZE, PHANTOMS, STEPS = 0, 128, 4, 12
+SURE = 0.8
+SEVERITY = 2.0  # of the last step; 1 is the phantom's calibrated difficulty
+EXPOSURE = (0.55, 0.25)  # what the other hospital's adds to the grey values of dark and bright tissue
+_NOTE = (
+    "Synthetic chests, drawn by a model: nothing here is clinical. Both networks run in this page. With the "
+    "letter network A changes its answer on {naive:.0f}% of {n:,} test chests, network B on {lungs:.1f}%. "
+    "The chests here are among those."
+)
+
+
+def make() -> None:
+    """Train or load the networks, choose phantoms, and write ``assets.json`` and ``assets.bin``."""
+    planted = patients("full", SIZE, SEED)
+    arrays: dict[str, np.ndarray] = {}
+    described: dict[str, Any] = {"size": SIZE, "steps": STEPS, "exposure": EXPOSURE, "note": note()}
+    described["networks"], described["patients"] = {}, []
+    answers: dict[tuple[str, bool], np.ndarray] = {}
+    for name, view, model in networks(planted, "full", SEED):
+        described["networks"][name] = {"mean": float(model.mean), "std": float(model.std)}
+        arrays |= {f"{name}.{layer}": array for layer, array in weights(model).items()}
+        for letter, cohort in ((False, view.off), (True, view.on)):
+            answers[name, letter] = predict(rounded(model, SIZE), cohort.images)
+    for number, row in enumerate(chosen(planted.off, answers)):
+        described["patients"].append(_patient(planted.off.take(np.array([row])), number, arrays))
+    described["arrays"], content = _laid_out(arrays)
+    for name, text in (("assets.bin", content), ("assets.json", json.dumps(described).encode())):
+        with atomic_path(HERE / name) as path:
+            path.write_bytes(text)
+
+
+def chosen(off: Cohort, answers: Mapping[tuple[str, bool], np.ndarray]) -> Iterator[int]:
+    """The first healthy test phantoms, a lobe each, on which the letter alone turns the naive network well.
+
+    They have no text, border or device; the other network calls them healthy with and without the letter.
+    ``answers``: the probability of ill, by the network's name and whether the letter is there; (N,).
+    """
+    table = off.table
+    turned = (answers["naive", True] >= SURE) & (answers["naive", False] < 0.5)
+    steady = (answers["lungs", False] < 0.5) & (answers["lungs", True] < 0.5)
+    plain = ~table[["portable", "collimation", "devices"]].any(axis=1)
+    healthy = (table["split"] == "test") & (table["label"] == 0) & plain
+    lobes: set[str] = set()
+    for row in np.flatnonzero(healthy & turned & steady):
+        lobe = phantom.latents_of(off.take(np.array([row])))[0].lesion.lobe
+        if lobe not in lobes and len(lobes) < PHANTOMS:
+            lobes.add(lobe)
+            yield int(row)
+
+
+def _patient(cohort: Cohort, number: int, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
+    latents = phantom.latents_of(cohort)[0]
+    streams, exam = Streams(int(cohort.info["seed"])), latents.exam
+    healthy = before_curve(latents, streams)
+    grown = [
+        before_curve(replace(latents, label=1, subtype="lobar", severity=SEVERITY * k / STEPS), streams)
+        - healthy
+        for k in range(1, STEPS + 1)
+    ]
+    rows, columns = (np.flatnonzero(np.any(grown, axis=(0, axis))) for axis in (2, 1))
+    box = [int(rows[0]), int(columns[0]), int(np.ptp(rows)) + 1, int(np.ptp(columns)) + 1]
+    part = np.s_[box[0] : box[0] + box[2], box[1] : box[1] + box[3]]
+    unit = [float(layer.max()) / 65535 for layer in grown]
+    layers = [np.rint(layer[part] / one) for layer, one in zip(grown, unit, strict=True)]
+    cropped = crop_to_lungs(cohort, margin=0.0)
+    assert cropped.lung_masks is not None
+    names = {name: f"{number}.{name}" for name in ("film", "lungs", "layers")}
+    arrays[names["film"]] = healthy
+    arrays[names["lungs"]] = np.packbits(cropped.lung_masks[0].astype(bool))
+    arrays[names["layers"]] = np.array(layers, np.uint16)
+    dark, bright = -0.68 + 0.34 * exam.grey, 0.98 + 0.25 * exam.contrast + 0.28 * exam.grey
+    return {
+        "who": f"{'woman' if latents.body.female else 'man'}, {latents.body.age}",
+        "index": latents.index,
+        "film": names["film"],
+        "lungs": names["lungs"],
+        "window": [int(cropped.table[f"window_{name}"].iloc[0]) for name in ("top", "left", "side")],
+        "greys": [dark, bright],
+        "curve": [7 + 6 * exam.toe, 246 - 14 * abs(exam.balance)],
+        "collimation": _collimation(streams(OVERLAY, 8 * latents.index + 1)),
+        "letter": _letter(streams(OVERLAY, 8 * latents.index + 3)),
+        "lesion": {"box": box, "layers": names["layers"], "unit": unit, "lobe": latents.lesion.lobe},
+    }
+
+
+def before_curve(latents: Latents, streams: Streams) -> np.ndarray:
+    """What the phantom's film turns into greys; float32, (S, S)."""
+    found: list[np.ndarray] = []
+
+    def keep(values: np.ndarray, *others: Any) -> np.ndarray:
+        found.append(values.copy())
+        return canvas.index(values, *others)
+
+    with mock.patch.object(phantom, "index", keep):
+        phantom._render_one(latents, SIZE, streams)
+    return found[-1]
+
+
+def _letter(rng: np.random.Generator) -> dict[str, Any]:
+    """What :func:`cxrlib.phantom.overlays.marker` draws for this image."""
+    u, z = rng.random(8), np.clip(rng.standard_normal(4), -2, 2)
+    left, across = bool(u[0] < 0.6), 0.07 + 0.06 * u[1]
+    name = "L" if left else "R"
+    bitmap = overlays._LETTERS[name][:, :: -1 if u[4] < 0.05 else 1]
+    return {
+        "name": name,
+        "bitmap": bitmap.astype(int).tolist(),
+        "height": 0.045 + 0.025 * u[3],
+        "angle": 0.12 * z[0],
+        "plate": 40 + 60 * u[6] if u[5] < 0.35 else None,
+        "ink": 225 + 25 * u[7],
+        "home": [1 - across if left else across, 0.06 + 0.10 * u[2]],
+    }
+
+
+def _collimation(rng: np.random.Generator) -> dict[str, float]:
+    """What :func:`cxrlib.phantom.overlays.collimation` draws for this image, but for its margins."""
+    u, z = rng.random(6), np.clip(rng.standard_normal(3), -2, 2)
+    return {"tilt": 0.012 * z[0], "edge": 0.008 + 0.012 * u[4], "level": 4 + 10 * u[5]}
+
+
+def _laid_out(arrays: dict[str, np.ndarray]) -> tuple[dict[str, list], bytes]:
+    """Where each array lies in the bytes: kind, length, offset (a multiple of four)."""
+    content, places = bytearray(), {}
+    for name, array in arrays.items():
+        content += bytes(-len(content) % 4)
+        places[name] = [array.dtype.str[1:], array.size, len(content)]
+        content += array.astype(array.dtype.newbyteorder("<")).tobytes()
+    return places, bytes(content)
+
+
+def note() -> str:
+    """What stands below the explorer, with the recorded shares of flips; empty where nothing is recorded."""
+    record = recorded("phantom/explorer")
+    if record is None:
+        return ""
+    flips = {name: 100 * record.estimate(f"{name}.flip_rate").value for name in NETWORKS}
+    return _NOTE.format(n=record.estimate("naive.flip_rate").n, **flips)
+
+
+if __name__ == "__main__":
+    make()
