@@ -117,7 +117,7 @@ def ask_all(
     }
     jobs: list[tuple[Probe, Callable[[], np.ndarray], dict]] = []
     for name in (*LOOKS, *SIGNS):
-        jobs.append((PROBES[name], partial(_shaped, name, features[name]), {}))
+        jobs.append((PROBES[name], lambda name=name: _shaped(name, features[name]), {}))  # type: ignore[misc]
     for name, group in groups.items():
         if group:
             levels = {column: levels_by_label(facts[column], labels) for column in group}
