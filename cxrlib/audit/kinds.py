@@ -47,7 +47,11 @@ def grouped(features: Mapping[str, np.ndarray], seed: int = 0) -> tuple[np.ndarr
         values = np.concatenate([features[one] for one in members], axis=1).astype(float)
         values = values if name == "strokes" else normal_scores(values)
         part = reduced(values, _WIDTH[name])
-        parts.append(part * (_WEIGHT[name] / np.sqrt((part**2).sum(axis=1).mean())))
+        size = np.sqrt((part**2).sum(axis=1).mean())
+        if size > 0:  # else all images are alike in this, and it tells no group
+            parts.append(part * (_WEIGHT[name] / size))
+    if not parts:
+        return np.zeros(len(values), int), np.zeros(len(values))
     known = np.concatenate(parts, axis=1)
     count = int(np.clip(len(known) // _EACH, 2, _MOST))
     best: tuple[float, np.ndarray, np.ndarray] | None = None

@@ -17,6 +17,7 @@ from cxrlib.audit.stats import Held, aucs, held_out
 from cxrlib.cohort import Cohort
 from cxrlib.evaluation.metrics import Estimate
 from cxrlib.phantom.phantom import render
+from cxrlib.studies.study_stats import holm
 
 N, SIDE = 160, 160
 
@@ -72,6 +73,10 @@ def planted(plain, changed):
     return labels, {name: np.stack([row[name] for row in rows]) for name in MADE}
 
 
+def judged(probes):
+    return judged_all(probes, holm([held.p_value for _, held, _, _ in probes.held.values()]))
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_processing_that_goes_with_the_label_is_found_and_named(films, plain, kind, tmp_path):
     function, name = KINDS[kind]
@@ -82,7 +87,7 @@ def test_a_processing_that_goes_with_the_label_is_found_and_named(films, plain, 
     probes.ask(PROBES["whole"], lambda: features["texture"])
     for one in MADE:
         probes.ask(PROBES[one], lambda one=one: shaped(one, features[one]))
-    found = explained(probes, judged_all(probes))
+    found = explained(probes, judged(probes))
     assert found[name].severity == "severe" and found[name].auc.value > 0.8
     assert [one for one in MADE if found[one].severity == "severe"] == [name]
 
@@ -159,7 +164,7 @@ def test_a_letter_is_still_called_a_letter_where_texture_shows_it_too(tmp_path: 
         auc = aucs(labels[:, None], scores[:, None])[0]
         held = Held(Estimate(auc, auc - 0.04, auc + 0.04, 300), 0.0005, scores)
         probes.held[name] = (PROBES[name], held, False, {})
-    found = explained(probes, judged_all(probes))
+    found = explained(probes, judged(probes))
     assert found["marker"].severity == "severe"
     assert found["texture"].explained_by == "marker" and found["texture"].severity == "warning"
     assert found["devices"].severity != "severe"

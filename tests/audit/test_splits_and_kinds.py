@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 from cxrlib.audit import kinds
+from cxrlib.audit.made import MADE
 from cxrlib.audit.page import sentence
 from cxrlib.audit.probes import Probes
 from cxrlib.audit.rules import PROBES, column_probe
@@ -108,3 +109,11 @@ def test_alarms_on_clean_images_are_counted_by_probe(cohort, tmp_path):
     numbers = clean_alarms(cohort, features, tmp_path, cohorts=2)
     assert {one.n for name, one in numbers.items() if name != "clean.splits.alarms"} == {2}
     assert {"clean.any.alarms", "clean.kinds.alarms", "clean.splits.alarms"} <= set(numbers)
+
+
+def test_images_that_are_alike_in_all_respects_are_one_kind():
+    features = {name: np.zeros((50, 3)) for name in (*MADE, "border", "exposure", "strokes")}
+    codes, away = kinds.grouped(features)
+    assert set(codes) == {0} and not away.any()
+    labels = np.arange(50) % 2
+    assert kinds.uneven(codes, away, labels, np.arange(50).astype(str), 199, 0)[0].p > 0.05
