@@ -10,6 +10,8 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image
 from scipy import ndimage
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 #: Characters in a line from which on it counts: a lead letter with initials has fewer, a name or a date more.
 CHARACTERS = 5
@@ -50,59 +52,150 @@ def text_lines(image: np.ndarray) -> list[tuple[slice, slice]]:
         return []
     low, high = np.percentile(image[::4, ::4], (1, 99))
     contrast = max(float(high - low), 32.0)
+    near = _near(image, contrast)
+    if not near.any():
+        return []
     side = max(image.shape)
+    layers = []  # bright strokes, dark ones; of both the rows and columns, then the columns and rows
+    for hat in _hats(image, side):
+        row, column = np.divmod(np.flatnonzero((hat > int(_CONTRAST * contrast)) & near), image.shape[1])
+        strength = hat[row, column]
+        turned = np.argsort(column.astype(np.uint16), kind="stable")
+        layers += [(row, column, strength), (column[turned], row[turned], strength[turned])]
     found = []
-    for rows, columns in _places(image, contrast):
-        part = image[rows, columns]
-        for dark_on_bright in (False, True):
-            hat = _strokes(part, side, dark_on_bright)
-            for turned in (False, True):
-                for line in _lines(hat.T if turned else hat, contrast, side):
-                    down, along = line[::-1] if turned else line
-                    found.append((_moved(down, rows.start), _moved(along, columns.start)))
+    for layer, words in _words(layers, side).items():
+        lines = [line for *line, count in _joined(words) if count >= CHARACTERS]
+        found += [(along, down) if layer % 2 else (down, along) for down, along in lines]
     return found
 
 
-def _places(image: np.ndarray, contrast: float) -> list[tuple[slice, slice]]:
-    """The parts of the image that are steep enough for print, with a margin: a quick look, all else is not
-    worth a slow one."""
-    steps = np.abs(np.diff(image.astype(np.int16), axis=1)) > 0.5 * _CONTRAST * contrast
+def _near(image: np.ndarray, contrast: float) -> np.ndarray:
+    """The parts of the image that are steep enough for print, with a margin: bool, (H, W)."""
+    left, right = image[:, :-1], image[:, 1:]
+    steps = np.maximum(left, right) - np.minimum(left, right) > int(0.5 * _CONTRAST * contrast)
     height, width = (-(-length // _BLOCK) for length in steps.shape)
     padding = [(0, height * _BLOCK - steps.shape[0]), (0, width * _BLOCK - steps.shape[1])]
-    counts = np.pad(steps, padding).reshape(height, _BLOCK, width, _BLOCK).sum((1, 3))
+    rows = np.pad(steps, padding).view(np.uint8).reshape(height, _BLOCK, width * _BLOCK).sum(1, np.uint8)
+    counts = rows.reshape(height, width, _BLOCK).sum(2, np.int32)
     groups = ndimage.label(ndimage.binary_dilation(counts >= _EDGES, np.ones((3, 3), bool)))[0]
-    return [
-        (slice(rows.start * _BLOCK, rows.stop * _BLOCK), slice(columns.start * _BLOCK, columns.stop * _BLOCK))
-        for rows, columns in ndimage.find_objects(groups)
-    ]
+    for box in ndimage.find_objects(groups):
+        groups[box] = 1
+    near = (groups > 0).repeat(_BLOCK, axis=0).repeat(_BLOCK, axis=1)
+    return np.pad(near, [(0, 1)] * 2, mode="edge")[: image.shape[0], : image.shape[1]]
 
 
-def _strokes(part: np.ndarray, side: int, dark_on_bright: bool) -> np.ndarray:
-    """How far each pixel stands out as part of a narrow stroke: int16, (H, W)."""
+def _hats(image: np.ndarray, side: int) -> tuple[np.ndarray, np.ndarray]:
+    """How far each pixel stands out as part of a narrow bright stroke, and of a dark one: uint8, (H, W)."""
     reach = max(5, 2 * round(_STROKE * side) + 1)
-    work = 255 - part if dark_on_bright else part
-    return work.astype(np.int16) - ndimage.grey_opening(work, size=(reach, reach))
+    opened = _extreme(_extreme(image, reach, np.minimum), reach, np.maximum)
+    closed = _extreme(_extreme(image, reach, np.maximum), reach, np.minimum)
+    return image - opened, closed - image
 
 
-def _lines(hat: np.ndarray, contrast: float, side: int) -> list[tuple[slice, slice]]:
-    ink = hat > _CONTRAST * contrast
-    gap = max(2, round(_GAP * side))
-    padded = np.pad(ink, ((0, 0), (gap, gap)))
-    joined = ndimage.binary_closing(padded, np.ones((1, gap + 1), bool))[:, gap:-gap]
-    groups = ndimage.label(joined, np.ones((3, 3)))[0]
-    words = []
-    for number, (rows, columns) in enumerate(ndimage.find_objects(groups), 1):
-        height = rows.stop - rows.start
-        if height >= 6 and _HEIGHT[0] * side <= height <= _HEIGHT[1] * side:
-            mine = ink[rows, columns] & (groups[rows, columns] == number)
-            if _FILLED[0] <= mine.mean() <= _FILLED[1]:
-                words.append((rows, columns, _characters(hat[rows, columns], mine)))
-    return [(rows, columns) for rows, columns, count in _joined(words) if count >= CHARACTERS]
+def _extreme(image: np.ndarray, size: int, of: np.ufunc) -> np.ndarray:
+    """The minimum or maximum of ``size`` × ``size`` pixels (odd), in log2 of the size steps a direction."""
+    for axis in (0, 1):
+        pads = [(size // 2,) * 2 if one == axis else (0, 0) for one in (0, 1)]
+        image = np.pad(image, pads, constant_values=255 if of is np.minimum else 0)
+        done = 1
+        while done < size:
+            step = min(done, size - done)
+            parts = (slice(None, -step), slice(step, None))
+            first, second = (image[part] if axis == 0 else image[:, part] for part in parts)
+            image, done = of(first, second), done + step
+    return image
 
 
-def _joined(words: list[tuple[slice, slice, int]]) -> list[tuple[slice, slice, int]]:
+_Strokes = tuple[np.ndarray, np.ndarray, np.ndarray]  # row, column and strength of each pixel, in order
+_Word = tuple[slice, slice, int]
+
+
+def _words(layers: list[_Strokes], side: int) -> dict[int, list[_Word]]:
+    """Groups of strokes as high as print: for each layer their rows, columns, and how many characters.
+
+    All layers are gone through at once, one below the other. Strokes of a row with gaps as between letters
+    are a run, and runs that touch one in the next row are a group.
+    """
+    tall = side + 2
+    at = np.concatenate([(row + tall * n) * tall + column + 1 for n, (row, column, _) in enumerate(layers)])
+    strength = np.concatenate([strength for _, _, strength in layers])
+    if not len(at):
+        return {}
+    row, column = np.divmod(at, tall)
+    begins = np.append(True, (np.diff(at) > max(2, round(_GAP * side)) + 1) | (np.diff(row) > 0))
+    run = np.flatnonzero(begins)
+    start, stop, ink = at[run], at[np.append(run[1:], len(at)) - 1] + 1, np.diff(run, append=len(at))
+    # A run touches those of the row above that end no earlier than it begins and begin no later than it ends.
+    first = np.searchsorted(stop, start - tall)
+    touched = np.maximum(np.searchsorted(start, stop - tall, side="right") - first, 0)
+    below = np.repeat(np.arange(len(run)), touched)
+    above = np.arange(len(below)) + np.repeat(first - np.cumsum(touched) + touched, touched)
+    graph = coo_array((np.ones(len(below), bool), (below, above)), shape=(len(run),) * 2)
+    group = connected_components(graph, directed=False)[1]
+    order = np.argsort(group, kind="stable")
+    edges = np.flatnonzero(np.diff(group[order], prepend=-1))
+    top, bottom = row[run][order][edges], row[run][order][np.append(edges[1:], len(order)) - 1] + 1
+    left = np.minimum.reduceat(column[run][order], edges)
+    right = np.maximum.reduceat((column[run] + stop - start)[order], edges)
+    height, filled = bottom - top, np.add.reduceat(ink[order], edges) / ((bottom - top) * (right - left))
+    fits = (height >= max(6, _HEIGHT[0] * side)) & (height <= _HEIGHT[1] * side)
+    fits &= (filled >= _FILLED[0]) & (filled <= _FILLED[1])
+    mine = group[np.cumsum(begins) - 1]
+    kept = fits[mine]
+    number = (np.cumsum(fits) - 1)[mine[kept]]
+    box = top[fits], bottom[fits], left[fits], right[fits]
+    characters = _characters(number, row[kept], column[kept], strength[kept], *box)
+    words: dict[int, list[_Word]] = {}
+    for which, count in enumerate(characters.tolist()):
+        first_row, last_row, first_column, last_column = (int(one[which]) for one in box)
+        layer = first_row // tall
+        rows = slice(first_row % tall, last_row - layer * tall)
+        words.setdefault(layer, []).append((rows, slice(first_column - 1, last_column - 1), count))
+    return words
+
+
+def _characters(
+    word: np.ndarray,
+    row: np.ndarray,
+    column: np.ndarray,
+    strength: np.ndarray,
+    top: np.ndarray,
+    bottom: np.ndarray,
+    left: np.ndarray,
+    right: np.ndarray,
+) -> np.ndarray:
+    """How many pieces between two valleys of a word's ink are as high as it and no wider than a letter.
+
+    Of each pixel its ``word``, place and ``strength``; of each word its box. Returns int, one a word.
+    """
+    height, width = bottom - top, right - left
+    begin = np.cumsum(width + 1) - width - 1  # the words' columns side by side, an empty one after each
+    of = np.repeat(np.arange(len(width)), width + 1)
+    place = begin[word] + column - left[word]
+    profile = np.bincount(place, strength, minlength=len(of)) / height[of]
+    usual = begin + 1 + 0.9 * (width - 1)  # the 90th percentile; the empty column comes first
+    below = usual.astype(int)
+    ordered = profile[np.lexsort((profile, of))]
+    beyond = ordered[np.minimum(below + 1, begin + width)]
+    level = ordered[below] + (usual - below) * (beyond - ordered[below])
+    high = np.append(False, profile > _VALLEY * level[of])
+    edges = np.flatnonzero(np.diff(high))
+    start, stop = edges[::2], edges[1::2]
+    if not len(start):
+        return np.zeros(len(width), int)
+    uppermost, lowest = np.full(len(of), row.max(initial=0)), np.zeros(len(of), row.dtype)
+    by_row = np.argsort(row, kind="stable")  # of what is written to one place, the last stays
+    uppermost[place[by_row[::-1]]], lowest[place[by_row]] = row[by_row[::-1]], row[by_row]
+    uppermost = np.minimum.reduceat(uppermost, edges)[::2]
+    lowest = np.maximum.reduceat(lowest, edges)[::2]
+    line, wide = height[of[start]], stop - start
+    fits = (lowest - uppermost + 1 >= _FULL * line) & (0.1 * line <= wide) & (wide <= 1.5 * line)
+    return np.bincount(of[start[fits]], minlength=len(width))
+
+
+def _joined(words: list[_Word]) -> list[_Word]:
     """Words of the same height in the same rows, no further apart than they are high, as one line."""
-    lines: list[tuple[slice, slice, int]] = []
+    lines: list[_Word] = []
     for rows, columns, count in sorted(words, key=lambda word: word[1].start):
         height = rows.stop - rows.start
         for place, (above, before, counted) in enumerate(lines):
@@ -114,20 +207,3 @@ def _joined(words: list[tuple[slice, slice, int]]) -> list[tuple[slice, slice, i
         else:
             lines.append((rows, columns, count))
     return lines
-
-
-def _characters(hat: np.ndarray, ink: np.ndarray) -> int:
-    """How many pieces between two valleys of the ink are as high as the line and no wider than a letter."""
-    height = len(ink)
-    profile = (hat * ink).mean(axis=0)
-    pieces = ndimage.label(profile > _VALLEY * np.percentile(profile, 90))[0]
-    count = 0
-    for (piece,) in ndimage.find_objects(pieces):
-        rows = np.flatnonzero(ink[:, piece].any(axis=1))
-        wide = piece.stop - piece.start
-        count += rows[-1] - rows[0] + 1 >= _FULL * height and 0.1 * height <= wide <= 1.5 * height
-    return count
-
-
-def _moved(one: slice, by: int) -> slice:
-    return slice(one.start + by, one.stop + by)
