@@ -47,7 +47,7 @@ def writing(image: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.n
     rows, columns = _places(image.shape)
     outer = (rows < 0.22) | (np.abs(columns - 0.5) > 0.3) | (rows > 0.9)
     strokes = (hat > 0.15) & outer
-    near = ndimage.binary_dilation(strokes, np.ones((3, 3), bool), iterations=max(1, round(0.008 * side)))
+    near = ndimage.maximum_filter(strokes, 2 * max(1, round(0.008 * side)) + 1, mode="constant")
     groups = ndimage.label(near)[0] * strokes
     best = {"letter": (0.0, 0.5, 0), "text": (0.0, 0.5, 0)}
     for number, box in enumerate(ndimage.find_objects(groups), 1):
@@ -106,9 +106,11 @@ def electrodes(image: np.ndarray, found: np.ndarray | None = None) -> np.ndarray
     side = max(height, width)
     smooth = ndimage.gaussian_filter(image.astype(np.float32), 0.006 * side)
     reach = max(7, 2 * round(0.04 * side) + 1)
-    opened = np.full(image.shape, -np.inf, np.float32)
-    for line in _lines(reach):
-        np.maximum(opened, ndimage.grey_opening(smooth, footprint=line), out=opened)
+    lines, around = _lines(reach), ((0, 0), *[(reach // 2,) * 2] * 2)  # beyond the edge it is mirrored
+    (padded,) = np.pad(smooth[None], around, mode="symmetric")
+    eroded = np.stack([_along(padded, line, np.minimum) for line in lines])
+    again = np.pad(eroded, around, mode="symmetric")
+    opened = np.max([_along(one, -line, np.maximum) for one, line in zip(again, lines, strict=True)], axis=0)
     rows, columns = _places(image.shape)
     off = np.abs(columns - 0.5)
     skip = ((rows < 0.2) & (off > 0.32)) | ((rows < 0.155) & (off > 0.21))
@@ -135,7 +137,8 @@ def exposure(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
         return np.full(8, np.nan, np.float32)
     right = np.maximum.accumulate(lungs, axis=1)
     left = np.maximum.accumulate(lungs[:, ::-1], axis=1)[:, ::-1]
-    near = ndimage.binary_dilation(lungs, iterations=max(1, round(0.03 * max(image.shape))))
+    margin = max(1, round(0.03 * max(image.shape)))
+    near = ndimage.distance_transform_cdt(~lungs, "taxicab") <= margin
     upper = slice(0, (rows[0] + rows[-1]) // 2)
     values = image[upper][(right & left & ~near)[upper]]
     if len(values) < 10:
@@ -202,12 +205,18 @@ def _places(shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
 
 @cache
 def _lines(length: int) -> tuple[np.ndarray, ...]:
-    """Eight line segments of so many pixels, as bool footprints."""
+    """Eight line segments of so many pixels: rows and columns from the middle, (length, 2)."""
     along = np.arange(length) - length // 2
-    made = []
-    for angle in np.arange(8) * np.pi / 8:
-        line = np.zeros((length, length), bool)
-        rows, columns = (np.rint(length // 2 + along * f(angle)).astype(int) for f in (np.sin, np.cos))
-        line[rows, columns] = True
-        made.append(line)
-    return tuple(made)
+    angles = np.arange(8) * np.pi / 8
+    return tuple(np.rint(np.outer(along, (np.sin(one), np.cos(one)))).astype(int) for one in angles)
+
+
+def _along(padded: np.ndarray, line: np.ndarray, of: np.ufunc) -> np.ndarray:
+    """The minimum or maximum of each pixel's neighbours on a line, which reaches as far as the padding."""
+    reach = len(line) // 2
+    height, width = (side - 2 * reach for side in padded.shape)
+    first, *others = (padded[row : row + height, column : column + width] for row, column in line + reach)
+    found = first.copy()
+    for other in others:
+        of(found, other, out=found)
+    return found

@@ -93,12 +93,16 @@ def cross_validated(
 
 def aucs(labels: np.ndarray, scores: np.ndarray) -> np.ndarray:
     """AUC of each column: labels 0/1 and scores, both (N, P); ties count one half."""
-    ranks = rankdata(scores, axis=0)
     positives = labels.sum(axis=0)
     negatives = len(labels) - positives
-    return ((ranks * labels).sum(axis=0) - positives * (positives + 1) / 2) / np.maximum(
-        positives * negatives, 1
-    )
+    ranks = np.empty(labels.shape[1])
+    # Only one class's ranks are asked for: to sort and to look up takes a third of ranking all.
+    columns = zip(labels.T == 1, np.ascontiguousarray(scores.T), strict=True)
+    for column, (ill, values) in enumerate(columns):
+        ordered, mine = np.sort(values), np.sort(values[ill])
+        below, upto = (np.searchsorted(ordered, mine, side) for side in ("left", "right"))
+        ranks[column] = (below.sum() + upto.sum() + len(mine)) / 2
+    return (ranks - positives * (positives + 1) / 2) / np.maximum(positives * negatives, 1)
 
 
 def sequential_p(found: float, blocks: Iterable[np.ndarray]) -> float:

@@ -238,4 +238,5 @@ def _drawn(patients: np.ndarray, seed: int) -> Iterator[np.ndarray]:
     rng = np.random.default_rng([seed, 79])
     for _ in range(REPLICATES):
         chosen = rng.integers(0, len(counts), len(counts))
-        yield order[np.concatenate([starts[c] + np.arange(counts[c]) for c in chosen])]
+        many = counts[chosen]
+        yield order[np.arange(many.sum()) + np.repeat(starts[chosen] - np.cumsum(many) + many, many)]
