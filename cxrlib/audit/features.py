@@ -6,7 +6,7 @@ that was cut off goes on where it stopped.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -75,19 +75,40 @@ def describe(
             ]  # fmt: skip
             for done in run_jobs(_describe_chunk, jobs, workers, small=len(cohort) < 2 * CHUNK):
                 bar.update(done)
-    features: dict[str, np.ndarray] = {}
-    for start in starts:  # chunk by chunk: never held twice
-        part = read_arrays(_file(folder, start))
-        if part is None:
+    kept = _Kept([_file(folder, start) for start in starts], len(cohort))
+    _ = kept["lungs_found"]  # an error now and not later where a chunk is gone
+    return kept
+
+
+class _Kept(Mapping[str, np.ndarray]):
+    """Features in chunks on disk, each read when it is asked for: all those of NIH take two gigabytes."""
+
+    def __init__(self, files: Sequence[Path], count: int):
+        self.files, self.count = files, count
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        made, start = np.zeros(0), 0
+        for file in self.files:
+            part = self._read(file, name)[name]
+            if not start:
+                made = np.empty((self.count, *part.shape[1:]), part.dtype)
+            made[start : start + len(part)] = part
+            start += len(part)
+        return made
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._read(self.files[0]))
+
+    def __len__(self) -> int:
+        return len(self._read(self.files[0]))
+
+    def _read(self, file: Path, name: str | None = None) -> dict[str, np.ndarray]:
+        if (part := read_arrays(file, name)) is None:
             raise CacheError(
-                f"{_file(folder, start)} is gone or damaged.",
+                f"{file} is gone or damaged.",
                 remedy="Give the audit a folder that nothing else changes, and start it again.",
             )
-        for name, values in part.items():
-            if name not in features:
-                features[name] = np.empty((len(cohort), *values.shape[1:]), values.dtype)
-            features[name][start : start + CHUNK] = values
-    return features
+        return part
 
 
 def _signs(

@@ -23,11 +23,13 @@ DIMENSIONS = ("height", "width", "aspect")
 ENCODING = ("format", "mode", "bits", "tables", "written_by")
 SIZE = ("bytes", "bytes_per_pixel")
 
+_TEXTS = (b"eXIf", b"tEXt", b"zTXt", b"iTXt")  # PNG's chunks
 _CHUNK = 250
 _BITS = 256  # of a perceptual hash
 _NEAR = 16  # bits by which hashes of one picture may differ
 _ALIKE = 0.98  # correlation of two thumbnails' detail, for one picture
 _ROWS = 2048
+_CELLS = 2**26  # of a block of comparisons, each four bytes
 
 
 def file_facts(
@@ -71,7 +73,9 @@ def _facts(path: str) -> dict[str, Any]:
 
 def _raster(data: bytes) -> dict[str, object]:
     with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-        info, tags = image.info, image.getexif()
+        # Of a PNG Pillow decodes all pixels first, since tags and texts may stand behind them.
+        written = image.format != "PNG" or any(kind in data for kind in _TEXTS)
+        info, tags = image.info, image.getexif() if written else {}
         tables = getattr(image, "quantization", None)
         if tables:
             layout = (sorted(tables.items()), getattr(image, "layer", None), "progressive" in info)
@@ -113,17 +117,25 @@ def duplicates(thumbnails: np.ndarray, digests: Sequence[str] | pd.Series | None
     the files' bytes; None or missing: only pictures are compared. Returns a DataFrame: ``a`` < ``b`` (rows),
     ``exact`` (equal bytes or equal thumbnails), ``likeness`` (correlation).
     """
-    hashes = perceptual_hashes(thumbnails).astype(np.float32) * 2 - 1
-    detail = _detail(thumbnails)
-    pairs = []
-    for start in range(0, len(hashes), _ROWS):
-        agree = hashes[start : start + _ROWS] @ hashes[start:].T  # the pairs below this block are done
+    blocks = range(0, len(thumbnails), _ROWS)
+    signs = [perceptual_hashes(thumbnails[start : start + _ROWS]) * np.float32(2) - 1 for start in blocks]
+    hashes = np.concatenate(signs) if signs else np.zeros((0, _BITS), np.float32)
+    step = max(1, min(_ROWS, _CELLS // max(len(hashes), 1)))
+    near = []
+    for start in range(0, len(hashes), step):
+        agree = hashes[start : start + step] @ hashes[start:].T  # the pairs below this block are done
         rows, others = np.nonzero(agree >= _BITS - 2 * _NEAR)
-        a, b = rows + start, others + start
-        a, b = a[a < b], b[a < b]
-        likeness = np.einsum("ij,ij->i", detail[a], detail[b]) if len(a) else np.zeros(0)
-        pairs += [(int(i), int(j), float(c)) for i, j, c in zip(a, b, likeness, strict=True) if c >= _ALIKE]
-    table = pd.DataFrame(pairs, columns=["a", "b", "likeness"])
+        near.append(np.stack([rows, others], axis=1)[rows < others] + start)
+    pairs = np.concatenate(near) if near else np.zeros((0, 2), int)
+    concerned, places = np.unique(pairs, return_inverse=True)
+    detail = _detail(thumbnails[concerned])
+    first, second = places.reshape(-1, 2).T
+    likeness = np.zeros(len(pairs))
+    for start in range(0, len(pairs), _ROWS):
+        part = slice(start, start + _ROWS)
+        likeness[part] = np.einsum("ij,ij->i", detail[first[part]], detail[second[part]])
+    table = pd.DataFrame({"a": pairs[:, 0], "b": pairs[:, 1], "likeness": likeness})
+    table = table[likeness >= _ALIKE].reset_index(drop=True)
     a, b = table["a"].to_numpy(int), table["b"].to_numpy(int)
     exact = (thumbnails[a] == thumbnails[b]).all(axis=(1, 2))
     if digests is not None:
@@ -146,7 +158,7 @@ def _detail(thumbnails: np.ndarray) -> np.ndarray:
     from scipy import ndimage
 
     values = _halved(thumbnails).astype(np.float32)
-    values = (values - ndimage.uniform_filter(values, size=(1, 7, 7))).reshape(len(values), -1)
+    values = (values - ndimage.uniform_filter(values, size=(1, 7, 7))).reshape(len(values), 1024)
     return values / np.maximum(np.linalg.norm(values, axis=1, keepdims=True), 1e-6)
 
 

@@ -152,7 +152,7 @@ def ask_all(
     codes, away = kinds.grouped(features, probes.seed)
     jobs: list[tuple[Probe, Callable[[], np.ndarray], dict]] = []
     for name in (*LOOKS, *SIGNS, *MADE):
-        jobs.append((PROBES[name], partial(shaped, name, features[name]), {}))
+        jobs.append((PROBES[name], lambda name=name: shaped(name, features[name]), {}))  # type: ignore[misc]
     jobs.append((PROBES["kinds"], lambda: np.eye(codes.max() + 1)[codes], {}))
     for name, group in groups.items():
         if group:

@@ -178,6 +178,7 @@ def steps(
         judges |= {str(name): values.to_numpy(float) for name, values in classifiers.scores.items()}
         doubted = doubts(cohort, judges)
         effects = tried(classifiers, cohort, seed=seed, progress=progress)
+        features = {name: features[name] for name in ("thumbnail", "lungs_found")}  # the folder may go
     leaks, unknown = _leaks(cohort, features["thumbnail"], facts, has_patients, has_split)
     if "burned_in" in facts:
         marked, unsaid = _burned_in(cohort, facts["burned_in"])

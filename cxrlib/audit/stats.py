@@ -170,9 +170,11 @@ def reduced(features: np.ndarray, components: int = 150) -> np.ndarray:
         features[~known] = np.nan
         middle = np.nan_to_num(np.nanmedian(np.where(known.any(0), features, 0.0), axis=0))
         features = np.where(known, features, middle)
-    spread = features.std(axis=0)
-    features = features[:, spread > 1e-9]
-    features = (features - features.mean(axis=0)) / features.std(axis=0)
+    spread = _spread(features)
+    if not (spread > 1e-9).all():
+        features = features[:, spread > 1e-9]
+    features -= features.mean(axis=0)
+    features /= _spread(features)
     if not features.shape[1]:
         return np.zeros((len(features), 1))
     if features.shape[1] <= components:
@@ -184,6 +186,12 @@ def reduced(features: np.ndarray, components: int = 150) -> np.ndarray:
     kept = features @ vectors if tall else vectors * np.sqrt(np.maximum(values, 0))
     # Scaled together, not each: a component that varies more is worth more until the labels say otherwise.
     return kept / kept.std()
+
+
+def _spread(values: np.ndarray) -> np.ndarray:
+    """Each column's standard deviation, a few at a time: numpy copies what it is asked for."""
+    parts = [values[:, start : start + 64].std(axis=0) for start in range(0, values.shape[1], 64)]
+    return np.concatenate(parts) if parts else np.zeros(0)
 
 
 def normal_scores(values: np.ndarray) -> np.ndarray:

@@ -248,14 +248,14 @@ def read_array(path: str | Path, mmap_mode: Literal["r", "r+", "w+", "c"] | None
     return array
 
 
-def read_arrays(path: str | Path) -> dict[str, np.ndarray] | None:
-    """All arrays of an ``.npz`` file; None where it is not there, or damaged (each array has a CRC-32)."""
+def read_arrays(path: str | Path, only: str | None = None) -> dict[str, np.ndarray] | None:
+    """The arrays of an ``.npz`` file, or one; None where it is not there, or damaged (each has a CRC-32)."""
     try:
         archive = _loaded(path)
         if isinstance(archive, np.ndarray):
             return None
         with archive, _as_value_error(path):
-            return {name: archive[name] for name in archive.files}
+            return {name: archive[name] for name in archive.files if only in (None, name)}
     except (OSError, ValueError):
         return None
 
