@@ -21,7 +21,8 @@ def bench(
     only: Annotated[
         list[str] | None,
         typer.Option(
-            "--only", help="start, evaluation, cache, arrays, training, time_to_82 or profile. Repeatable."
+            "--only",
+            help="start, evaluation, cache, arrays, training, time_to_82, profile or audit. Repeatable.",
         ),
     ] = None,
     minutes: Annotated[float, typer.Option(help="Begin no further row after so long.")] = 12.0,

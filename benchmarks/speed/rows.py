@@ -59,6 +59,8 @@ class Setting:
         Of the original network.
     models
         The networks that are profiled and trained.
+    films
+        Files that are audited.
     """
 
     work: Path
@@ -73,6 +75,7 @@ class Setting:
     epochs: int = 16
     width: int = 64
     models: tuple[str, ...] = ("residual", "lenet")
+    films: int = 120
 
 
 def compared(
@@ -94,10 +97,10 @@ def compared(
         first = ours() if turn % 2 == 0 else None  # who begins may find warmer caches, so they take turns
         other = peer()
         pairs.append((ours() if first is None else first, other))
-    return _row(name, what, np.array(pairs), target=target, unit=unit, data=data, **more)
+    return row_of(name, what, np.array(pairs), target=target, unit=unit, data=data, **more)
 
 
-def _row(
+def row_of(
     name: str, what: str, pairs: np.ndarray, *, target: float, unit: str, data: str, **more: Any
 ) -> dict:
     ratios = pairs[:, 0] / pairs[:, 1]
@@ -117,7 +120,7 @@ def _start(setting: Setting) -> Iterator[dict]:
             seconds.append(time.perf_counter() - started)
         pairs = np.array([(1 / one, 1 / SECONDS_ALLOWED) for one in seconds[1:]])
         what = "import cxrlib" if name == "import" else "cxr --help"
-        yield _row(
+        yield row_of(
             f"start.{name}", f"{what}, against one second", pairs, target=1.0, unit="starts/s", data="none"
         )
 
@@ -316,7 +319,7 @@ def _time_to_goal(setting: Setting) -> Iterator[dict]:
         pairs.append((1 / last["seconds"], rates[-1] / needed[-1]))
     images = int(np.median(needed))
     what = "time to 82% test accuracy" if reached else "time for the same training (82% was not reached)"
-    yield _row(
+    yield row_of(
         "time_to_82",
         f"{what} of {setting.models[0]}, {len(needed)} seeds, validation included, against the time in which "
         "the original network and its file-by-file reading at 256 pixels see as many images, from their "
@@ -348,6 +351,12 @@ def _profile(setting: Setting) -> Iterator[dict]:
             }
 
 
+def _audit(setting: Setting) -> Iterator[dict]:
+    from benchmarks.speed import audits
+
+    yield from audits.rows(setting, setting.films)
+
+
 def _cohort(setting: Setting, side: int | None = None) -> tuple[Cohort, list[Path], str]:
     return training_files(setting.work, setting.data, setting.images, setting.pixels, side)
 
@@ -355,5 +364,5 @@ def _cohort(setting: Setting, side: int | None = None) -> tuple[Cohort, list[Pat
 #: What ``--only`` takes, in the order in which it is measured.
 ROWS: dict[str, Callable[[Setting], Iterator[dict]]] = {
     "start": _start, "evaluation": _evaluation, "cache": _cache, "arrays": _arrays,
-    "training": _training, "time_to_82": _time_to_goal, "profile": _profile,
+    "training": _training, "time_to_82": _time_to_goal, "profile": _profile, "audit": _audit,
 }  # fmt: skip
