@@ -62,8 +62,8 @@ def start():
 """
 
 
-def films(folder: Path, data: Path | None, count: int, distinct: int = DISTINCT, side: int = SIDE) -> Path:
-    """PNG files of ``side`` pixels, links to the first ``distinct``; the CSV that says what they are.
+def films(folder: Path, data: Path | None, count: int, distinct: int = DISTINCT) -> Path:
+    """PNG files of :data:`SIDE` pixels, links to the first ``distinct``; the CSV that says what they are.
 
     NIH's own where they are at hand, then smaller ones enlarged, with noise; else phantoms. The label is the
     projection (phantoms': their own), so that probes find something and go through all permutations.
@@ -88,10 +88,10 @@ def films(folder: Path, data: Path | None, count: int, distinct: int = DISTINCT,
         picture, label = sources[number % len(sources)]
         if number >= len(sources):
             os.link(folder / f"{number % len(sources):06d}.png", target)
-        elif max(picture.size) >= side:
+        elif max(picture.size) >= SIDE:
             picture.save(target)
         else:
-            shape = tuple(round(length * side / max(picture.size)) for length in picture.size)
+            shape = tuple(round(length * SIDE / max(picture.size)) for length in picture.size)
             enlarged = np.asarray(picture.resize(shape, Image.Resampling.BICUBIC), np.float32)
             noisy = enlarged + rng.normal(0, 1, enlarged.shape)
             Image.fromarray(np.clip(np.rint(noisy), 0, 255).astype(np.uint8)).save(target)

@@ -1,5 +1,7 @@
 """Facts of files, and pictures that occur twice."""
 
+import zlib
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -50,6 +52,16 @@ def test_headers_tell_format_tables_and_size(films, tmp_path):
     assert facts["tables"][1] != facts["tables"][2]
     assert (facts["width"][2], facts["height"][2], facts["aspect"][2]) == (200, 100, 2.0)
     assert facts.iloc[4].isna().all()
+
+
+def test_what_wrote_a_png_is_known_though_it_stands_behind_the_pixels(films, tmp_path):
+    path = tmp_path / "a.png"
+    Image.fromarray(films[0]).save(path)
+    data = path.read_bytes()
+    text = b"tEXtSoftware\0scanner 3"
+    chunk = (len(text) - 4).to_bytes(4, "big") + text + zlib.crc32(text).to_bytes(4, "big")
+    path.write_bytes(data[:-12] + chunk + data[-12:])
+    assert files.file_facts([str(path)])["written_by"].tolist() == ["scanner 3"]
 
 
 def test_columns_that_name_each_image_or_repeat_a_role_are_not_asked():

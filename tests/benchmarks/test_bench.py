@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks.speed import audits
 from benchmarks.speed import peers as bench_peers
 from benchmarks.speed.figure import ratios
 from benchmarks.speed.files import nih_files, training_files
@@ -104,6 +105,19 @@ def test_rows_that_train_and_read_beside_their_peers(tiny, files, monkeypatch):
         "arrays", "arrays_1024",
     }  # fmt: skip
     assert all(math.isfinite(row["ratio"]) for row in record["rows"])
+
+
+def test_an_audits_stages_are_measured_and_a_killed_one_goes_on(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(audits, "SIDE", 256)
+    monkeypatch.delenv("CXRLIB_PEERS", raising=False)
+    (row,) = audits.rows(Setting(tmp_path, repeats=1), 60)
+    assert row["name"] == "audit.images" and row["ours"] > 0
+    assert set(row["milliseconds_an_image"]) == {
+        "load", "lungs", "features", "headers", "printed text", "probes"
+    }  # fmt: skip
+    row = audits.large(250, None, tmp_path / "large")
+    assert row["name"] == "audit.250" and 0.05 < row["ours"] < 4
+    assert 0 < row["hours_until_killed"] < row["hours"]
 
 
 def test_rows_already_recorded_stay_and_what_had_no_time_is_named(tiny, tmp_path):

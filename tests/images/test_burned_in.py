@@ -6,13 +6,14 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image, ImageDraw, ImageFont
+from scipy import ndimage
 
 from cxrlib.audit.features import describe
 from cxrlib.audit.page import sentence
 from cxrlib.audit.run import _printed, audit_cohort
 from cxrlib.cohort import Cohort
 from cxrlib.datasets import load
-from cxrlib.images.burned_in import printed, text_lines
+from cxrlib.images.burned_in import _hats, printed, text_lines
 
 SIDE = 384
 
@@ -64,6 +65,16 @@ def test_what_is_no_print_is_not_taken_for_it(phantoms):
     chess = (np.indices((SIDE, SIDE)) // 40).sum(0) % 2 * 200
     for image in (blank, wires, chess, rng.integers(0, 256, (SIDE, SIDE)), rng.normal(90, 8, (SIDE, SIDE))):
         assert text_lines(np.asarray(image).astype(np.uint8)) == []
+
+
+@pytest.mark.parametrize("shape", [(7, 9), (6, 300), (131, 257)])
+def test_strokes_are_what_scipys_openings_take_off(shape):
+    image = np.random.default_rng(1).integers(0, 256, shape, dtype=np.uint8)
+    for side in (300, 700, 1024):
+        reach = max(5, 2 * round(0.006 * side) + 1)
+        bright, dark = _hats(image, side)
+        assert np.array_equal(bright, ndimage.white_tophat(image, size=(reach, reach)))
+        assert np.array_equal(dark, ndimage.black_tophat(image, size=(reach, reach)))
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 900), (900, 1), (5, 5), (31, 33)])

@@ -25,6 +25,26 @@ def saved(tmp_path, image: Image.Image, name="image.png", **options):
 # --- PNG, JPEG, TIFF ---
 
 
+def test_a_plain_png_is_read_as_pillow_reads_it_and_a_marked_one_too(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (37, 51), dtype=np.uint8)
+    plain = saved(tmp_path, Image.fromarray(noise))
+    assert np.array_equal(decode(plain), noise)
+    turned = Image.Exif()
+    turned[0x0112] = 6  # a quarter to the right
+    assert np.array_equal(decode(saved(tmp_path, Image.fromarray(noise), exif=turned)), np.rot90(noise, -1))
+    assert np.array_equal(decode(saved(tmp_path, Image.fromarray(noise), transparency=3)), noise)
+
+
+def test_a_plain_png_that_holds_too_few_pixels_is_damaged(tmp_path):
+    data = saved(tmp_path, Image.fromarray(ramp())).read_bytes()
+    short = zlib.compress(bytes(61 * 39))  # a row is missing, and every checksum is right
+    chunk = b"IDAT" + short
+    chunk = struct.pack(">I", len(short)) + chunk + struct.pack(">I", zlib.crc32(chunk))
+    (tmp_path / "short.png").write_bytes(data[:33] + chunk + data[-12:])
+    with pytest.raises(DecodeError, match="Not enough image data"):
+        decode(tmp_path / "short.png")
+
+
 def test_eight_bit_grey_is_returned_as_stored(tmp_path):
     for name in ("a.png", "a.tif", "a.bmp"):
         assert np.array_equal(decode(saved(tmp_path, Image.fromarray(ramp()), name)), ramp())
