@@ -106,7 +106,6 @@ def stages(labels: Path, work: Path, workers: int = 1) -> dict[str, float]:
     from cxrlib.audit.features import describe
     from cxrlib.audit.files import file_facts
     from cxrlib.datasets import load
-    from cxrlib.images.burned_in import printed
     from cxrlib.lungs.masks import segment
 
     seconds: dict[str, float] = {}
@@ -128,7 +127,6 @@ def stages(labels: Path, work: Path, workers: int = 1) -> dict[str, float]:
         features = timed("features", lambda: describe(masked, Path(made) / "features", **options))
         paths = cohort.table["path"].tolist()
         timed("headers", lambda: file_facts(paths, **options))
-        timed("printed text", lambda: printed(paths, **options))
         without = masked.with_columns(path="")  # what is left: probes, permutations, duplicates
         timed("probes", lambda: run.audit_cohort(without, features=features, **options))
     return seconds
