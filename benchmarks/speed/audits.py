@@ -124,7 +124,6 @@ def stages(labels: Path, work: Path, workers: int = 1) -> dict[str, float]:
             "load", lambda: load("folder", **source, allow_shared_patients=True, **options, **cache)
         )
         masked = timed("lungs", lambda: segment(cohort, progress=False, **cache))
-        # with the file's own pixels: how it was made, and printed text
         features = timed("features", lambda: describe(masked, Path(made) / "features", **options))
         paths = cohort.table["path"].tolist()
         timed("headers", lambda: file_facts(paths, **options))
