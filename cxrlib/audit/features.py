@@ -17,13 +17,13 @@ from cxrlib.audit.files import existing_paths
 from cxrlib.audit.made import MADE, made
 from cxrlib.cohort import Cohort
 from cxrlib.errors import CacheError, DataError, DecodeError
-from cxrlib.images.burned_in import printed
+from cxrlib.images.burned_in import SMALLEST, printed
 from cxrlib.images.regions import VIEWS, shown
 from cxrlib.io.decode import decode, placed
 from cxrlib.io.storage import atomic_path, read_arrays
 from cxrlib.parallel import progress_bar, run_jobs
 
-VERSION = 2
+VERSION = 3
 """Raised by one whenever the same images may give other features: kept chunks are keyed by it."""
 
 CHUNK = 200
@@ -33,7 +33,7 @@ CELLS = 24
 LOOKS = tuple(VIEWS)
 SIGNS = ("marker", "text", "border", "exposure", "devices", "projection", "polarity", "mirrored")
 
-#: Room for the features of :func:`cxrlib.audit.made.made` of a file that cannot be read any more.
+#: The features of :func:`cxrlib.audit.made.made` of what is too small, or cannot be read any more: NaN.
 _BLANK = made(np.zeros((64, 64), np.uint8))
 
 
@@ -46,7 +46,8 @@ def describe(
       be empty to the signs that need lungs.
     - ``folder``: chunks are kept here; those that are there are reused.
     - Returns: probe -> float32, (N, D), also for :data:`cxrlib.audit.made.MADE`, measured on the files in the
-      column ``path`` where all are there, else on the cohort's images; ``strokes``, of
+      column ``path`` where all are there, else on the cohort's images, and NaN where these are smaller than
+      :data:`cxrlib.images.burned_in.SMALLEST`; ``strokes``, of
       :func:`cxrlib.audit.signs.writing`; ``thumbnail``, uint8 (N, 64, 64), by which copies are recognised;
       ``printed``, int8 (N,), as :func:`cxrlib.images.burned_in.printed` has it of the files, -2 without
       files, -1 for one that cannot be read.
@@ -195,14 +196,18 @@ def _made(
     ``whole``: the field of the image is all of the file, so that the mask says where lungs are in it.
     """
     top, left, height, width = field
-    lungs = mask[top : top + height, left : left + width]
-    if path is None:
-        return made(image[top : top + height, left : left + width], lungs), -2
-    try:
-        pixels = decode(path)
-    except DecodeError:
-        return {name: np.full_like(values, np.nan) for name, values in _BLANK.items()}, -1
-    return made(pixels, lungs if whole else None), printed(pixels)
+    lungs, text = mask[top : top + height, left : left + width], -2
+    pixels = image[top : top + height, left : left + width]
+    if path is not None:
+        try:
+            pixels = decode(path)
+        except DecodeError:
+            return dict(_BLANK), -1
+        text = printed(pixels)
+    # In a smaller picture a letter fills a tile, and would pass for how the picture was made.
+    if min(pixels.shape) < SMALLEST:
+        return dict(_BLANK), text
+    return made(pixels, lungs if whole or path is None else None), text
 
 
 def _typical(masks: np.ndarray) -> np.ndarray:

@@ -22,6 +22,7 @@ from cxrlib.audit.tables import asked_columns, column_features, levels_by_label
 from cxrlib.audit.together import Steps
 from cxrlib.cohort import Cohort
 from cxrlib.evaluation.metrics import Estimate
+from cxrlib.images.burned_in import SMALLEST
 from cxrlib.io.storage import atomic_path, read_arrays
 from cxrlib.parallel import progress_bar
 
@@ -151,7 +152,8 @@ def ask_all(
     }
     codes, away = kinds.grouped(features, probes.seed)
     jobs: list[tuple[Probe, Callable[[], np.ndarray], dict]] = []
-    for name in (*LOOKS, *SIGNS, *MADE):
+    large = [name for name in MADE if np.isfinite(features[name]).any()]
+    for name in (*LOOKS, *SIGNS, *large):
         jobs.append((PROBES[name], lambda name=name: shaped(name, features[name]), {}))  # type: ignore[misc]
     jobs.append((PROBES["kinds"], lambda: np.eye(codes.max() + 1)[codes], {}))
     for name, group in groups.items():
@@ -199,6 +201,8 @@ def ask_all(
     if source:
         findings["source"] = _seen(findings["source"])
     limits = [f"Column {column!r} was not asked: {why}." for column, why in left_out.items()]
+    if not large:
+        limits.append(f"How pictures were made was not asked: all are smaller than {SMALLEST} pixels.")
     return list(explained(probes, findings).values()), limits
 
 

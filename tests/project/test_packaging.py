@@ -84,7 +84,7 @@ def test_every_imported_package_is_declared():
     declared = {canonicalize_name(r.name) for r in WANTED} | {"cxrlib", "kagglehub", "setuptools"}
     # shipped with a declared package and part of its interface
     declared |= {"sphinx", "docutils", "jinja2", "nbformat", "nbclient", "packaging", "pyyaml"}
-    declared |= {"click", "cycler", "ipython", "threadpoolctl"}
+    declared |= {"click", "cycler", "ipython", "threadpoolctl", "traitlets"}
     providers = metadata.packages_distributions()
     imported = set()
     for path in (ROOT / "cxrlib").rglob("*.py"):

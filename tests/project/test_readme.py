@@ -146,6 +146,6 @@ def test_the_audit_in_the_docs_is_the_recorded_one():
 
 
 def test_one_picture_opens_the_readme_and_six_tell_the_story_of_the_findings():
-    picture = re.compile(r"^!\[.{20,}\]\((?:\.\./)?(figures/\S+\.png)\)$", re.M)
+    picture = re.compile(r"^!\[.{20,}\]\((?:\.\./)?(figures/\S+\.(?:png|gif))\)$", re.M)
     assert len(picture.findall(README)) == 1
     assert len(set(picture.findall(PROSE["findings.md"]))) == 6

@@ -69,7 +69,7 @@ def audit_strata(run: Run) -> Made:
         "washed_out": (seen["tone"] == "washed_out").to_numpy(),
     }
     config = PhantomConfig().unconfounded()
-    clean = cohort_of(render(phantoms, image_size=128, seed=910_000 + run.seed, config=config), 0, config)
+    clean = cohort_of(render(phantoms, image_size=224, seed=910_000 + run.seed, config=config), 0, config)
     with TemporaryDirectory(prefix="audit-") as name:
         folder = Path(name)
         features = describe(cohort, _kept(cohort), progress=False)
