@@ -1,15 +1,20 @@
-"""Figures of the chapter on audits: a scorecard, and how strong a shortcut has to be to be found."""
+"""Figures of audits: a scorecard, how strong a shortcut has to be to be found, and what a classifier uses."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import matplotlib.pyplot as plt
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import PercentFormatter
 
+from cxrlib.audit.interventions import Effect
 from cxrlib.audit.rules import PROBES
+from cxrlib.audit.rules import WARNING_AUC as USEFUL
 from cxrlib.audit.run import Audit
 from cxrlib.audit.study import Named
+from cxrlib.audit.verdicts import USED, VISIBLE, Asked
 from cxrlib.evaluation.metrics import Estimate
 from cxrlib.evaluation.results import Record, project_root, read_record
 from cxrlib.plots.style import BLACK, COLOURS, GREY, ORANGE, SKY, VERMILLION, as_text
@@ -127,6 +132,91 @@ def detected(record: Record, name: str, measure: str = "found_share") -> list[tu
             _, _, agreement = confounder.partition(".agreement_")
             points.append((float(agreement) / 100 if agreement else 0.9, estimate))
     return sorted(points, key=lambda point: point[0])
+
+
+#: Colour, marker and explanation of each verdict on a classifier.
+WORDS = {
+    "used": (VERMILLION, "s"),
+    "exploitable": (ORANGE, "^"),
+    "selection only": (SKY, "o"),
+    "harmless": (GREY, "."),
+}
+
+
+def attributes(
+    panels: Mapping[str, Sequence[Asked]], effects: Mapping[str, Sequence[Effect]] | None = None
+) -> Figure:
+    """Attribute by utility, visibility and use, with the verdict's word; below, what interventions turn.
+
+    - ``panels``: title to attributes, worst first; of several classifiers each has a mark.
+    - ``effects``: classifier to its interventions; the share of calls that turn, and under the control.
+    """
+    told = {title: list(asked) for title, asked in panels.items() if asked}
+    changes = [one.name for one in next(iter(effects.values()))] if effects else []
+    rows = [*(len(asked) for asked in told.values()), *([len(changes)] if changes else [])]
+    figure = plt.figure(figsize=(9.5, 0.3 * sum(rows) + 1.1 * len(rows) + 0.4), layout="constrained")
+    parts = figure.subfigures(len(rows), 1, height_ratios=[count + 3 for count in rows], squeeze=False)[:, 0]
+    for part, (title, asked) in zip(parts, told.items(), strict=False):
+        _asked(part, title, asked)
+    if effects and changes:
+        _turned(parts[-1], effects)
+    return figure
+
+
+def _asked(figure: SubFigure, title: str, asked: list[Asked]) -> None:
+    axes = figure.subplots(1, 3, sharey=True)
+    for row, one in enumerate(asked[::-1]):
+        colour, marker = WORDS[one.verdict]
+        columns: list[list[Estimate]] = [
+            [one.finding.auc] if one.finding.auc else [],
+            [one.visible.concordance] if one.visible else [],
+            [by.told.concordance for by in one.uses.values()],
+        ]
+        for ax, found in zip(axes, columns, strict=True):
+            for number, estimate in enumerate(found):
+                y = row + 0.22 * (number - (len(found) - 1) / 2)
+                ax.plot(_limits(estimate), [y, y], color=colour, linewidth=2, linestyle="-")
+                ax.plot(estimate.value, y, marker, color=colour, markersize=6, markeredgecolor=BLACK)
+        if one.visible is None:
+            axes[1].text(
+                0.75, row, "measured in the picture", fontsize=8, color=GREY, ha="center", va="center"
+            )
+        axes[2].text(1.03, row, one.verdict, fontsize=9, va="center", transform=axes[2].get_yaxis_transform())
+    limits = ((USEFUL, "tells the label (AUC)"), (VISIBLE, "pixels show it"), (USED, "score follows it"))
+    for ax, (limit, name) in zip(axes, limits, strict=True):
+        ax.axvline(0.5, color=BLACK, linewidth=1, linestyle="-")
+        ax.axvline(limit, color=GREY, linewidth=1, linestyle=":")
+        ax.set(xlim=(min(0.38, ax.get_xlim()[0]), 1.0), ylim=(-0.6, len(asked) - 0.4))
+        ax.set_xlabel(name, fontsize=9.5)
+        ax.grid(axis="y", visible=False)
+    axes[0].set_yticks(range(len(asked)), [as_text(one.probe.title) for one in asked[::-1]], fontsize=9)
+    figure.suptitle(title, fontsize=11)
+
+
+def _turned(figure: SubFigure, effects: Mapping[str, Sequence[Effect]]) -> None:
+    ax = figure.subplots()
+    first = list(next(iter(effects.values())))[::-1]
+    for row, one in enumerate(first):
+        for number, found in enumerate(effects.values()):
+            mine = next(effect for effect in found if effect.name == one.name)
+            y = row + 0.24 * (number - (len(effects) - 1) / 2)
+            for share, colour, marker in (
+                (mine.control_flips, GREY, "o"),
+                (mine.flips, VERMILLION if mine.believed else SKY, "s"),
+            ):
+                if share is not None:
+                    ax.plot(_limits(share), [y, y], color=colour, linewidth=2, linestyle="-")
+                    ax.plot(share.value, y, marker, color=colour, markersize=5, markeredgecolor=BLACK)
+    ax.set_yticks(range(len(first)), [as_text(one.title) for one in first], fontsize=9)
+    ax.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    ax.set(xlabel="calls that turn, of the images that were changed; a row of marks a network")
+    ax.grid(axis="y", visible=False)
+    looks = ((VERMILLION, "s", "more than the control"), (SKY, "s", "no more"), (GREY, "o", "control"))
+    handles = [
+        Line2D([], [], color=colour, marker=marker, markeredgecolor=BLACK, linestyle="-", label=name)
+        for colour, marker, name in looks
+    ]
+    ax.legend(handles=handles, fontsize=8.5, loc="lower right")
 
 
 def _limits(estimate: Estimate) -> tuple[float, float]:

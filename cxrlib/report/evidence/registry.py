@@ -203,6 +203,9 @@ STUDIES: dict[str, Entry] = {
               ("kermany", "lung_masks"), "audits:scorecard", 128, anywhere=True),
         Entry("audit_strata", "Does the audit name a second machine and a washed-out tone?", _KERMANY,
               "audits:audit_strata", 128),
+        Entry("model_audit", "What does a classifier follow that is no disease, and can pixels show it?",
+              ("kermany", "nih"), "model_audits:model_audit", 64, seeded=True,
+              folders={"kermany": ("data_dir",), "nih": ("data_dir", "chexnet_dir")}),
         Entry("skewed_source", "Does the audit name the source when the label is skewed across two?", _MASKS,
               "audits:skewed_source", 128),
         Entry("own_folder", "Does the audit find three faults planted in a folder of phantoms?", _PHANTOM,
@@ -240,7 +243,7 @@ def checked(
         raise ConfigError(
             f"The study {name} does not run on {dataset!r}.", remedy=f"Use {', '.join(entry.datasets)}."
         )
-    several = entry.seeded and not (name == "label_errors" and dataset == "nih")
+    several = entry.seeded and not (name in ("label_errors", "model_audit") and dataset == "nih")
     seeds = tuple(seeds or ((0, 1, 2) if several and preset == "full" else (0,)))
     if len(seeds) > 1 and not several:
         raise ConfigError(
