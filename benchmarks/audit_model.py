@@ -8,8 +8,8 @@ Each network (residual, 64 pixels) is trained on phantoms with one confounder at
 0.95, or with none: then everything is there at its usual rate and nothing goes along with the label. It is
 audited as ``cxr audit --scores`` does, on other phantoms of 128 pixels in which the confounder agrees with
 the label as it did in training: one audits the data one has. The table has the confounder as a column, age,
-sex, and ``ward``, drawn from the label alone at an agreement of 0.7, 0.8 or 0.9: no pixel shows it. The signs that
-the audit measures itself are asked besides. Lungs are found, not given.
+sex, and ``ward``, drawn from the label alone at an agreement of 0.7, 0.8 or 0.9: no pixel shows it. The signs
+that the audit measures itself are asked besides. Lungs are found, not given.
 
 The truth: the share of the audited images whose call turns at one half between twins, the same patient
 rendered with and without a confounder and else identical to the bit. Of a network without a confounder it is

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -11,6 +13,7 @@ import pandas as pd
 
 from cxrlib.audit import use
 from cxrlib.audit.classifiers import Feed, Scorer
+from cxrlib.audit.features import describe
 from cxrlib.audit.interventions import Effect
 from cxrlib.audit.models import Classifiers, performance, tried
 from cxrlib.audit.page import numbers as numbers_of
@@ -23,6 +26,7 @@ from cxrlib.audit.tables import column_features
 from cxrlib.audit.verdicts import VERDICTS, Asked, Use
 from cxrlib.cohort import Cohort
 from cxrlib.evaluation.metrics import Estimate, choose_threshold
+from cxrlib.lungs.masks import segment
 from cxrlib.report.evidence.registry import Made, Run
 from cxrlib.report.evidence.strata import LABELS
 from cxrlib.studies import chexnet, missing_stratum
@@ -47,7 +51,7 @@ def _kermany(run: Run) -> Made:
     """
     small, large = run.load(smoke=10_000), run.load(smoke=10_000, image_size=study.SIZE)
     labels = study.read_labels(LABELS).set_index("image_id")
-    table = large.table[[*_ROLES, "path"]]
+    table = large.table[_ROLES]
     known = table["image_id"].isin(labels.index)
     held = table["split"].ne("train") & (known if run.preset == "smoke" else True)
     rows = np.flatnonzero(held)
@@ -58,18 +62,20 @@ def _kermany(run: Run) -> Made:
     scores = pd.DataFrame({name: predict(one, images) for name, one in zip(names, networks, strict=True)})
     everyone = large.take(rows)
     official = everyone.table["split"].eq("test").to_numpy()
+    # Without their paths: these copies were scaled and written again, so that their files say nothing.
     everyone = replace(
-        everyone,
-        table=everyone.table[[*_ROLES, "path"]].assign(official_test=official, second_machine=machine),
+        everyone, table=everyone.table[_ROLES].assign(official_test=official, second_machine=machine)
     )
+    everyone, features = _looked_at(everyone)
     given = Classifiers(scores, dict.fromkeys(names, 0.5), None, "", images)
-    options: dict[str, Any] = {"seed": run.seed, "has_patients": True, "source": None, "workers": 1}
-    all_held = audit_cohort(everyone, classifiers=given, **options)
+    options: dict[str, Any] = {"seed": run.seed, "has_patients": True, "source": None}
+    all_held = audit_cohort(everyone, classifiers=given, features=features, **options)
     read = np.flatnonzero(known[held])
     seen = everyone.take(read)
     attributes = labels.loc[seen.table["image_id"], list(study.ATTRIBUTES)].reset_index(drop=True)
-    seen = replace(seen, table=seen.table[[*_ROLES, "path", "official_test"]].assign(**attributes))
-    by_eye = audit_cohort(seen, classifiers=given.take(read), **options)
+    seen = replace(seen, table=seen.table[[*_ROLES, "official_test"]].assign(**attributes))
+    features = {name: values[read] for name, values in features.items()}
+    by_eye = audit_cohort(seen, classifiers=given.take(read), features=features, **options)
     numbers: dict[str, Any] = {}
     effects: dict[str, tuple[Effect, ...]] = {}
     for name, network in zip(names, networks, strict=True):
@@ -103,11 +109,11 @@ def _nih(run: Run) -> Made:
     given = Classifiers(pd.DataFrame({"CheXNet": scores}), {"CheXNet": threshold})
     where = {name: row for row, name in enumerate(table["image_id"])}
     pictured = images.take(np.flatnonzero(images.table["image_id"].isin(list(where))))
-    pictured = replace(pictured, table=pictured.table[[*_ROLES, *_COLUMNS, "path"]])
+    pictured = replace(pictured, table=pictured.table[[*_ROLES, *_COLUMNS]])
     mine = given.take(np.array([where[name] for name in pictured.table["image_id"]]))
     subset = audit_cohort(
         pictured, classifiers=mine, source=None, has_patients=True, has_split=False, seed=run.seed,
-        permutations=permutations, workers=1,
+        permutations=permutations,
     )  # fmt: skip
     visible = {one.probe.name: one for one in subset.attributes}
     options: dict[str, Any] = {"seed": run.seed, "permutations": permutations}
@@ -143,6 +149,13 @@ def _nih(run: Run) -> Made:
         ],
     }
     return Made(numbers, draw(panels, {}), images.content_hash())
+
+
+def _looked_at(cohort: Cohort) -> tuple[Cohort, Mapping[str, np.ndarray]]:
+    """The cohort with lung masks, and the features that audits of all or of some of its images need."""
+    masked = segment(cohort)
+    with TemporaryDirectory(prefix="audit-") as folder:
+        return masked, describe(masked, Path(folder))
 
 
 def _audited(part: str, audit: Audit) -> dict[str, Estimate]:
