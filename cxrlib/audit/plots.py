@@ -216,7 +216,7 @@ def _turned(figure: SubFigure, effects: Mapping[str, Sequence[Effect]]) -> None:
         Line2D([], [], color=colour, marker=marker, markeredgecolor=BLACK, linestyle="-", label=name)
         for colour, marker, name in looks
     ]
-    ax.legend(handles=handles, fontsize=8.5, loc="lower right")
+    figure.legend(handles=handles, fontsize=9, loc="outside lower center", ncols=3)
 
 
 def _limits(estimate: Estimate) -> tuple[float, float]:
