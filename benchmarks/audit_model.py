@@ -37,7 +37,10 @@ from benchmarks.audit import NAMED
 from cxrlib.audit import verdicts
 from cxrlib.audit.features import describe
 from cxrlib.audit.models import Classifiers
+from cxrlib.audit.probes import Finding
+from cxrlib.audit.rules import PROBES
 from cxrlib.audit.run import audit_cohort
+from cxrlib.audit.use import Told
 from cxrlib.cohort import Cohort, split_by_patient
 from cxrlib.evaluation.metrics import Estimate, auc, proportion
 from cxrlib.evaluation.results import provenance
@@ -174,6 +177,7 @@ def run(number: int, size: Size, work: str) -> dict:
     trainer = Trainer(config, [])
     trainer.fit(learnt)
     model = trainer.model.eval()
+    torch.save(model.state_dict(), folder / f"{size.seed}-{number}.pt")  # for questions that come up later
     # What it is audited on, and what it says of both twins.
     rows = chosen(table_of(size, "audited")["patient_id"].to_numpy(str), size.audited, rng)
     held = planted(size, "audited", rows, confounder, agreement, number, folder)
@@ -242,6 +246,15 @@ def said(one: verdicts.Asked) -> dict:
         "visible": one.visible.concordance.as_dict() if one.visible else None, "p_visible": one.p_visible,
         "levels": use.levels,
     }  # fmt: skip
+
+
+def judged(one: dict) -> dict:
+    """The same by today's rules, of which a verdict that was kept may know nothing."""
+    told = Told(Estimate(**one["concordance"]), one["p_use"], one["healthy"], one["ill"], 0.0)
+    use = verdicts.Use(told, one["p_holm"], 0.5, [])
+    seen = one["visible"] and Told(Estimate(**one["visible"]), one["p_visible"], 0.5, 0.5, 0.0)
+    finding = Finding(PROBES["source"], "fine", Estimate(**one["auc"]), None, 0.0 if one["useful"] else 1.0)
+    return one | {"verdict": verdicts.Asked(finding, seen, one["p_visible"], {"network": use}).verdict}
 
 
 def summary(runs: list[dict]) -> dict[str, dict]:
@@ -316,9 +329,10 @@ def finished(work: Path, name: str) -> list[dict]:
     file, found = work / f"{name}.jsonl", []
     for line in file.read_text(encoding="utf-8").splitlines() if file.is_file() else ():
         try:
-            found.append(json.loads(line))
+            one = json.loads(line)
         except json.JSONDecodeError:
             continue
+        found.append(one | {"attributes": {key: judged(value) for key, value in one["attributes"].items()}})
     return found
 
 
