@@ -13,7 +13,8 @@ that the audit measures itself are asked besides. Lungs are found, not given.
 
 The truth: the share of the audited images whose call turns at one half between twins, the same patient
 rendered with and without a confounder and else identical to the bit. Of a network without a confounder it is
-measured for all six, so that an alarm can be told from a network that answers to something all the same.
+measured for all six and for sex, so that an alarm can be told from a network that answers to something all
+the same.
 
 Networks draw their images from common pools, whose images are rendered and looked at once in each state. The
 rules were settled with ``--pilot``, whose numbers are kept beside the others'. What is finished stays in
@@ -28,6 +29,7 @@ import time
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -47,7 +49,7 @@ from cxrlib.evaluation.results import provenance
 from cxrlib.io.storage import atomic_path, cache_root, read_arrays
 from cxrlib.lungs.masks import segment
 from cxrlib.parallel import one_thread, progress_bar, run_jobs
-from cxrlib.phantom.latents import PhantomConfig
+from cxrlib.phantom.latents import Latents, PhantomConfig
 from cxrlib.phantom.phantom import cohort_of, draw_latents, render_latents
 from cxrlib.studies.planting import flags
 from cxrlib.training.config import TrainConfig
@@ -57,7 +59,7 @@ from cxrlib.training.trainer import Trainer
 CLEAN = PhantomConfig().unconfounded()
 AGREEMENTS = (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95)
 WARDS = (0.7, 0.8, 0.9)
-THRESHOLD, FLIPS = 0.5, 0.20
+THRESHOLD, FLIPS, FOUNDED = 0.5, 0.20, 0.10
 NETWORK = TrainConfig(
     model="residual", width=16, batch_size=32, learning_rate=6e-3, epochs=8, class_weighted=True,
     check_ins=0.125, train_sample=100,
@@ -113,10 +115,10 @@ def pool(size: Size, part: str, state: str, work: Path) -> dict[str, np.ndarray]
     if (kept := read_arrays(file)) is None:
         latents = drawn(size, part)
         if state != "clean":
-            latents = [replace(one, **{state: not getattr(one, state)}) for one in latents]
+            latents = [turned_round(one, state) for one in latents]
         made = cohort_of(render_latents(latents, image_size=128, seed=seed), seed, CLEAN)
         kept = {"small": made.images.reshape(count, 64, 2, 64, 2).mean((2, 4)).round().astype(np.uint8)}
-        if part == "audited":
+        if part == "audited" and state != "sex":
             own = Cohort(
                 made.images, made.table[["image_id", "patient_id", "label", "split"]], name="phantom"
             )
@@ -126,6 +128,21 @@ def pool(size: Size, part: str, state: str, work: Path) -> dict[str, np.ndarray]
         with atomic_path(file) as temporary, open(temporary, "wb") as stream:
             np.savez(stream, **kept)
     return dict(kept)
+
+
+def turned_round(one: Latents, state: str) -> Latents:
+    """The same patient with a confounder turned round, or of the other sex: its size and breasts, no more."""
+    if state != "sex":
+        return replace(one, **{state: not getattr(one, state)})
+    body = SimpleNamespace(**vars(one.body))
+    old, fat = (body.age - 50) / 20, body.fat - 2.1  # what draw_body adds after it has scaled
+    added = {"heart_left": 0.25 * old + 0.12 * fat, "depth": 1.4 * fat + 0.5 * old}
+    ratio = 1.03 / 0.94 if body.female else 0.94 / 1.03
+    for name in ("chest", "length", "heart_left", "heart_right", "knob_y", "depth", "mediastinum", "apex"):
+        more = added.get(name, 0.0)
+        setattr(body, name, (getattr(body, name) - more) * ratio + more)
+    body.female = not body.female
+    return replace(one, body=body)
 
 
 @cache
@@ -192,6 +209,9 @@ def run(number: int, size: Size, work: str) -> dict:
         ]
         flips[name] = float((both[0] != both[1]).mean())
         towards_ill[name] = float((~both[0] & both[1]).mean())
+    if confounder is None:
+        other = pool(size, "audited", "sex", folder)["small"][rows]
+        flips["sex"] = float(((predict(model, other) >= THRESHOLD) != (scores >= THRESHOLD)).mean())
     # The audit, as a user's.
     ward_agreement = WARDS[number % len(WARDS)]
     table = held.table[["image_id", "patient_id", "label", "split", "age", "sex", column]]
@@ -295,8 +315,9 @@ def summary(runs: list[dict]) -> dict[str, dict]:
     ])  # fmt: skip
     # An alarm about something to which that network answers all the same is none.
     cause = {probe: name for name, probe in NAMED.items()} | {f"column_{name}": name for name in NAMED}
+    cause["column_sex"] = "sex"
     unfounded = [
-        [name for name in names if name not in cause or run["flips"][cause[name]] < 0.1]
+        [name for name in names if name not in cause or run["flips"].get(cause[name], 0) < FOUNDED]
         for run, names in zip(clean, used, strict=True)
     ]
     share("use.unfounded_alarms", [bool(names) for names in unfounded])
