@@ -54,6 +54,7 @@ from cxrlib.phantom.phantom import cohort_of, draw_latents, render_latents
 from cxrlib.studies.planting import flags
 from cxrlib.training.config import TrainConfig
 from cxrlib.training.inference import predict
+from cxrlib.training.models import build
 from cxrlib.training.trainer import Trainer
 
 CLEAN = PhantomConfig().unconfounded()
@@ -189,12 +190,16 @@ def run(number: int, size: Size, work: str) -> dict:
     rng = np.random.default_rng([size.seed, number])
     # What it learns from.
     rows = chosen(table_of(size, "learnt")["patient_id"].to_numpy(str), size.learnt, rng)
-    learnt = planted(size, "learnt", rows, confounder, agreement, number, folder)
     config = replace(size.network, seed=number)
-    trainer = Trainer(config, [])
-    trainer.fit(learnt)
-    model = trainer.model.eval()
-    torch.save(model.state_dict(), folder / f"{size.seed}-{number}.pt")  # for questions that come up later
+    kept = folder / f"{size.seed}-{number}.pt"
+    if kept.is_file():  # of a network that is audited again, by other rules
+        model = build(config.model, width=config.width, image_size=64).eval()
+        model.load_state_dict(torch.load(kept, weights_only=True))
+    else:
+        trainer = Trainer(config, [])
+        trainer.fit(planted(size, "learnt", rows, confounder, agreement, number, folder))
+        model = trainer.model.eval()
+        torch.save(model.state_dict(), kept)
     # What it is audited on, and what it says of both twins.
     rows = chosen(table_of(size, "audited")["patient_id"].to_numpy(str), size.audited, rng)
     held = planted(size, "audited", rows, confounder, agreement, number, folder)

@@ -116,31 +116,39 @@ def sequential_p(found: float, blocks: Iterable[np.ndarray]) -> float:
     return (better + 1) / (seen + 1)
 
 
-def permuted(
-    values: np.ndarray, patients: np.ndarray, count: int, seed: list[int], within: np.ndarray | None = None
-) -> Iterator[np.ndarray]:
+def permuted(values: np.ndarray, patients: np.ndarray, count: int, seed: list[int]) -> Iterator[np.ndarray]:
     """Blocks (N, P ≤ 250) of values (N,) dealt anew: patients with equally many images swap all of theirs.
 
     What is exchangeable without an effect is patients, not images: those of one patient resemble each other
-    and so do their labels. ``within``: labels, 0 or 1: only patients with as many images of each class swap.
+    and so do their labels.
     """
     rng = np.random.default_rng(seed)
-    labels = np.zeros(len(values), np.int64) if within is None else within
     codes = np.unique(np.asarray(patients).astype(str), return_inverse=True)[1]
-    rows = np.lexsort((labels, codes))
-    sizes, ill = np.bincount(codes), np.bincount(codes, weights=labels).astype(int)
+    rows, sizes = np.argsort(codes, kind="stable"), np.bincount(codes)
     starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
-    # For each number of images of each class: a table of rows, one line a patient.
-    tables = [
-        rows[starts[(sizes == size) & (ill == positives)][:, None] + np.arange(size)]
-        for size, positives in np.unique(np.stack([sizes, ill], axis=1), axis=0)
-    ]
+    # For each number of images: a table of rows, one line a patient.
+    tables = [rows[starts[sizes == size][:, None] + np.arange(size)] for size in np.unique(sizes)]
     for start in range(0, count, _BATCH):
         block = np.empty((len(values), min(_BATCH, count - start)), values.dtype)
         for table in tables:
             deals = np.argsort(rng.random((block.shape[1], len(table))), axis=1)
             block[table] = values[table][deals].transpose(1, 2, 0)
         yield block
+
+
+def turned(values: np.ndarray, patients: np.ndarray, count: int, seed: list[int]) -> Iterator[np.ndarray]:
+    """Blocks (N, P ≤ 250) of values (N,), with mean 0 in each class, whose sign is drawn anew by patient.
+
+    The wild bootstrap by cluster (Cameron, Gelbach and Miller 2008, doi:10.1162/rest.90.3.414): what the
+    images of a patient have in common stays. Exchanging patients with as many images of each class would
+    not do: how many images a patient has goes with what is asked (bedside films come in series), and who
+    has as many as nobody else would exchange with nobody.
+    """
+    rng = np.random.default_rng(seed)
+    codes = np.unique(np.asarray(patients).astype(str), return_inverse=True)[1]
+    for start in range(0, count, _BATCH):
+        signs = rng.integers(0, 2, (codes.max() + 1, min(_BATCH, count - start))) * 2 - 1
+        yield values[:, None] * signs[codes]
 
 
 def balanced_folds(labels: np.ndarray, patients: np.ndarray, folds: int, seed: int) -> np.ndarray:

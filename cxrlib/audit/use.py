@@ -2,7 +2,8 @@
 
 An attribute (a column, a sign, a fact of the file, the source) can tell the label without being a shortcut
 of a network: no pixel may show it. And a network need not use what pixels show. Both are asked within the ill
-and within the healthy, on patients held out, and tested by permuting patients of like labels. Detectability
+and within the healthy, on patients held out, and tested by patient (:func:`cxrlib.audit.stats.turned`).
+Detectability
 is after G-AUDIT (Drenkow et al., npj Digital Medicine 2026), here given the label: a column that merely goes
 with the label could else be predicted from the disease.
 """
@@ -20,9 +21,9 @@ from cxrlib.audit.stats import (
     aucs,
     cross_validated,
     normal_scores,
-    permuted,
     reduced,
     sequential_p,
+    turned,
     within,
 )
 from cxrlib.evaluation.metrics import Estimate, proportion
@@ -54,7 +55,7 @@ class Told:
     - ``concordance``: chance that of two images of one class the one with more of the attribute also scores
       higher, ties by half: the AUC where the attribute has two levels. One half is nothing. Interval by
       patient.
-    - ``p_value``: by permutation within class and by patient, one-sided.
+    - ``p_value``: one-sided, by turning the sign of each patient's differences from their class's mean.
     - ``healthy``, ``ill``: the concordance in either class alone.
     - ``explained``: share of the ranks' variance within a class, on held-out patients; 0 where none.
     """
@@ -179,8 +180,8 @@ def told(
 
     scored = predicted(wanted[:, None])[:, 0]
     r = float(correlation(wanted[:, None])[0])
-    shuffled = permuted(wanted, patients, permutations, [seed, 78], within=labels)
-    p_value = sequential_p(r, (correlation(block) for block in shuffled))
+    drawn_anew = turned(wanted, patients, permutations, [seed, 78])
+    p_value = sequential_p(r, (correlation(_within_class(block, labels)) for block in drawn_anew))
     whole = _concordance(target, scored, labels)
     rows = _drawn(patients, seed)
     draws = [_concordance(target[drawn], scored[drawn], labels[drawn]) for drawn in rows]
@@ -208,7 +209,7 @@ def _concordance(value: np.ndarray, scored: np.ndarray, labels: np.ndarray) -> f
 def _within_class(values: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Values (N, D) less their class's mean."""
     out = np.array(values)
-    for label in (0, 1):
+    for label in np.unique(labels):
         mine = labels == label
         out[mine] -= out[mine].mean(axis=0)
     return out

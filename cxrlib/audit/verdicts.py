@@ -2,7 +2,8 @@
 
 used
     The classifier's score follows it with the label held fixed, in both classes in the same direction: p
-    below 0.05 after Holm over everything that was asked, and a concordance of at least 0.60.
+    below 0.05 after Holm over everything that was asked, and a concordance of at least 0.60, or of 0.65
+    where it does not tell the label here: few networks are the same for every sex and exposure.
 exploitable
     It tells the label (established, an AUC of at least 0.55) and pixels show it: measured from the picture,
     or told from it with the label held fixed (p as above, a concordance of at least 0.55).
@@ -32,7 +33,7 @@ from cxrlib.audit.use import Attribute, Told
 from cxrlib.cohort import Cohort
 from cxrlib.parallel import progress_bar
 
-USED, VISIBLE = 0.60, 0.55
+USED, USED_ALONE, VISIBLE = 0.60, 0.65, 0.55
 VERDICTS = ("used", "exploitable", "selection only", "harmless")
 
 
@@ -48,11 +49,10 @@ class Use:
     auc_within: float
     levels: list[dict]
 
-    @property
-    def follows(self) -> bool:
-        """Whether the score follows the attribute, by the rule in the module's docstring."""
+    def follows(self, least: float) -> bool:
+        """Whether the score follows the attribute in both classes, with at least this concordance."""
         both = min(self.told.healthy, self.told.ill) > 0.5
-        return bool(both and self.p_holm < SIGNIFICANCE and self.told.concordance.value >= USED)
+        return bool(both and self.p_holm < SIGNIFICANCE and self.told.concordance.value >= least)
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,7 +90,8 @@ class Asked:
 
     @property
     def used_by(self) -> tuple[str, ...]:
-        return tuple(name for name, one in self.uses.items() if one.follows)
+        least = USED if self.useful else USED_ALONE
+        return tuple(name for name, one in self.uses.items() if one.follows(least))
 
     @property
     def verdict(self) -> str:

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from cxrlib.audit.interventions import INTERVENTIONS, Scene, intervene
-from cxrlib.audit.stats import permuted
+from cxrlib.audit.stats import turned
 from cxrlib.audit.use import attribute, auc_within, by_level, told, use, worst_group
 
 N = 600
@@ -56,16 +56,29 @@ def test_a_number_is_followed_over_its_whole_range(cases):
     assert followed.concordance.value == pytest.approx(0.75, abs=0.04)
 
 
-def test_permutations_keep_classes_and_patients(cases):
-    _, labels, letter, patients = cases
-    [block] = list(permuted(letter, patients, 50, [0, 78], within=labels))
-    for label in (0, 1):
-        assert (block[labels == label].sum(0) == letter[labels == label].sum()).all()
-    assert block.std(axis=1).mean() > 0.1
-    pairs = pd.DataFrame({"p": patients, "l": labels, "v": letter}).sort_values(["p", "l"])
-    drawn = pd.DataFrame({"p": patients, "l": labels, "v": block[:, 0]}).sort_values(["p", "l"])
-    as_one = lambda table: sorted(map(tuple, table["v"].to_numpy().reshape(-1, 2)))  # noqa: E731
-    assert as_one(pairs) == as_one(drawn)
+def test_a_patients_differences_are_turned_together(cases):
+    _, _, letter, patients = cases
+    values = letter - letter.mean()
+    (block,) = turned(values, patients, 50, [0, 78])
+    signs = block / values[:, None]
+    assert set(np.unique(signs)) == {-1.0, 1.0}
+    assert all(len(set(row)) == 1 for column in signs.T for row in column.reshape(-1, 2))
+    assert abs(signs.mean()) < 0.05
+
+
+def test_patients_with_as_many_images_as_nobody_else_count_too():
+    rng = np.random.default_rng(1)
+    images = np.arange(2, 42)  # of 40 patients, none with as many as another
+    patients = np.repeat([f"p{n}" for n in images], images)
+    bedside = np.repeat(rng.permutation(np.arange(40) % 2), images).astype(float)
+    labels = (np.arange(len(patients)) % 3 == 0).astype(int)
+    found = attribute(bedside[:, None], labels, pd.Series(bedside))
+    apart = 0.3 * np.repeat(rng.normal(size=40), images)
+    assert quick(use, found, bedside + apart, labels, patients).p_value < 0.02
+    chance = [
+        quick(use, found, np.repeat(rng.normal(size=40), images), labels, patients).p_value for _ in range(40)
+    ]
+    assert np.mean(np.array(chance) < 0.05) <= 0.15  # 5% of 40, and three standard errors
 
 
 def test_levels_tell_where_the_classifier_fails():
