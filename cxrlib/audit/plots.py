@@ -14,7 +14,7 @@ from cxrlib.audit.rules import PROBES
 from cxrlib.audit.rules import WARNING_AUC as USEFUL
 from cxrlib.audit.run import Audit
 from cxrlib.audit.study import Named
-from cxrlib.audit.verdicts import USED, VISIBLE, Asked
+from cxrlib.audit.verdicts import USED, USED_ALONE, VISIBLE, Asked
 from cxrlib.evaluation.metrics import Estimate
 from cxrlib.evaluation.results import Record, project_root, read_record
 from cxrlib.plots.style import BLACK, COLOURS, GREY, ORANGE, SKY, VERMILLION, as_text
@@ -179,14 +179,17 @@ def _asked(figure: SubFigure, title: str, asked: list[Asked]) -> None:
                 ax.plot(estimate.value, y, marker, color=colour, markersize=6, markeredgecolor=BLACK)
         if one.visible is None:
             axes[1].text(
-                0.75, row, "measured in the picture", fontsize=8, color=GREY, ha="center", va="center"
+                0.77, row, "measured in the picture", fontsize=8, color=GREY, ha="center", va="center"
             )
         axes[2].text(1.03, row, one.verdict, fontsize=9, va="center", transform=axes[2].get_yaxis_transform())
-    limits = ((USEFUL, "tells the label (AUC)"), (VISIBLE, "pixels show it"), (USED, "score follows it"))
-    for ax, (limit, name) in zip(axes, limits, strict=True):
+    names = ("tells the label (AUC)", "pixels show it", "score follows it")
+    limits = ((USEFUL,), (VISIBLE,), (USED, USED_ALONE))  # the second where it does not tell the label
+    for ax, name, dotted in zip(axes, names, limits, strict=True):
+        lowest = ax.dataLim.x0 - 0.02 if ax.lines else 0.5
+        for limit in dotted:
+            ax.axvline(limit, color=GREY, linewidth=1, linestyle=":")
         ax.axvline(0.5, color=BLACK, linewidth=1, linestyle="-")
-        ax.axvline(limit, color=GREY, linewidth=1, linestyle=":")
-        ax.set(xlim=(min(0.38, ax.get_xlim()[0]), 1.0), ylim=(-0.6, len(asked) - 0.4))
+        ax.set(xlim=(min(0.38, lowest), 1.0), ylim=(-0.6, len(asked) - 0.4))
         ax.set_xlabel(name, fontsize=9.5)
         ax.grid(axis="y", visible=False)
     axes[0].set_yticks(range(len(asked)), [as_text(one.probe.title) for one in asked[::-1]], fontsize=9)

@@ -5,8 +5,12 @@ import pandas as pd
 import pytest
 
 from cxrlib.audit.interventions import INTERVENTIONS, Scene, intervene
+from cxrlib.audit.probes import Finding
+from cxrlib.audit.rules import PROBES
 from cxrlib.audit.stats import turned
-from cxrlib.audit.use import attribute, auc_within, by_level, told, use, worst_group
+from cxrlib.audit.use import Told, attribute, auc_within, by_level, told, use, worst_group
+from cxrlib.audit.verdicts import Asked, Use
+from cxrlib.evaluation.metrics import Estimate
 
 N = 600
 
@@ -135,3 +139,19 @@ def test_a_network_that_answers_to_any_change_is_caught_by_none(scene):
     found = by_name(scene, lambda x: rng.random(len(x)), 0.5)
     with_control = [one.name for one in INTERVENTIONS if one.control]
     assert sum(found[name].believed for name in with_control) <= 1
+
+
+@pytest.mark.parametrize(
+    ("concordance", "useful", "ill", "p", "word"),
+    [
+        (0.62, True, 0.60, 0.001, "used"),
+        (0.62, False, 0.60, 0.001, "harmless"),  # what tells nothing has to be followed more closely
+        (0.66, False, 0.60, 0.001, "used"),
+        (0.70, True, 0.49, 0.001, "exploitable"),  # the other way round among the ill
+        (0.70, True, 0.60, 0.06, "exploitable"),
+    ],
+)
+def test_used_asks_more_of_what_does_not_tell_the_label(concordance, useful, ill, p, word):
+    told_ = Told(Estimate(concordance), p, 0.7, ill, 0.1)
+    finding = Finding(PROBES["exposure"], "fine", Estimate(0.7), 0.001, 0.01 if useful else 1.0)
+    assert Asked(finding, None, None, {"mine": Use(told_, p, 0.8, [])}).verdict == word

@@ -20,7 +20,7 @@ FIGURES = project_root() / "figures"
 RECORDS = [path.relative_to(FIGURES).with_suffix("").as_posix() for path in sorted(FIGURES.glob("*/*.json"))]
 FREE = [name for name, e in STUDIES.items() if any(not e.needs(d) for d in e.datasets)]
 REAL = {
-    "data_dir": {"kermany": "kermany224/chest_xray", "lung_masks": "lung-masks"},
+    "data_dir": {"kermany": "kermany224/chest_xray", "lung_masks": "lung-masks", "nih": "nih-subset/images"},
     "nih_dir": "nih-subset/images",
     "chexnet_dir": "chexnet-predictions",
 }
