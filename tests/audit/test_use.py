@@ -80,9 +80,9 @@ def test_patients_with_as_many_images_as_nobody_else_count_too():
     apart = 0.3 * np.repeat(rng.normal(size=40), images)
     assert quick(use, found, bedside + apart, labels, patients).p_value < 0.02
     chance = [
-        quick(use, found, np.repeat(rng.normal(size=40), images), labels, patients).p_value for _ in range(40)
+        quick(use, found, np.repeat(rng.normal(size=40), images), labels, patients).p_value for _ in range(20)
     ]
-    assert np.mean(np.array(chance) < 0.05) <= 0.15  # 5% of 40, and three standard errors
+    assert np.mean(np.array(chance) < 0.05) <= 0.2  # 5% of 20, and three standard errors
 
 
 def test_levels_tell_where_the_classifier_fails():

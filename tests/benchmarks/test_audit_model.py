@@ -15,7 +15,8 @@ def network(number, confounder, flips, verdict, concordance, ward="selection onl
     }
     return {
         "number": number, "confounder": confounder, "column": confounder or "marker", "agreement": 0.9,
-        "flips": {name: flips for name in bench.NAMED}, "attributes": attributes, "auc_unconfounded": 0.9,
+        "flips": dict.fromkeys(bench.NAMED, flips), "towards_ill": dict.fromkeys(bench.NAMED, flips),
+        "attributes": attributes, "auc_unconfounded": 0.9,
     }  # fmt: skip
 
 
