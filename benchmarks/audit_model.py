@@ -43,7 +43,7 @@ from cxrlib.audit import verdicts
 from cxrlib.audit.features import describe
 from cxrlib.audit.models import Classifiers
 from cxrlib.audit.probes import Finding
-from cxrlib.audit.rules import PROBES
+from cxrlib.audit.rules import PROBES, SIGNIFICANCE
 from cxrlib.audit.run import audit_cohort
 from cxrlib.audit.use import Told
 from cxrlib.cohort import Cohort, split_by_patient
@@ -336,6 +336,11 @@ def summary(runs: list[dict]) -> dict[str, dict]:
     share("invisible.exploitable", [verdict in ("exploitable", "used") for verdict in wards])
     share("invisible.used", [verdict == "used" for verdict in wards])
     share("invisible.selection_only", [verdict == "selection only" for verdict in wards])
+    for name in NAMED:  # of columns that pixels do show, how many the audit sees in the whole image
+        found = [asked(one) for one in runs if one["column"] == name]
+        share(f"visible.found.{name}", [
+            one["p_visible"] < SIGNIFICANCE and one["visible"]["value"] >= verdicts.VISIBLE for one in found
+        ])  # fmt: skip
     for name, mine in (("clean", clean), ("planted", dosed)):
         if mine:
             aucs = [one["auc_unconfounded"] for one in mine]

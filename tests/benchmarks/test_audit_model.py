@@ -10,7 +10,12 @@ from benchmarks import audit_model as bench
 
 def network(number, confounder, flips, verdict, concordance, ward="selection only"):
     attributes = {
-        f"column_{confounder or 'marker'}": {"verdict": verdict, "concordance": {"value": concordance}},
+        f"column_{confounder or 'marker'}": {
+            "verdict": verdict,
+            "concordance": {"value": concordance},
+            "p_visible": 0.01,
+            "visible": {"value": 0.7},
+        },
         "column_ward": {"verdict": ward, "concordance": {"value": 0.5}},
     }
     return {
@@ -34,6 +39,7 @@ def test_networks_are_counted_by_what_their_twins_say():
     assert numbers["use.false_alarms"]["value"] == pytest.approx(2 / 3)
     assert numbers["use.unfounded_alarms"]["value"] == pytest.approx(1 / 3)
     assert numbers["invisible.exploitable"]["value"] == pytest.approx(1 / 6)
+    assert numbers["visible.found.devices"]["value"] == 1 and numbers["visible.found.marker"]["n"] == 5
     truth, measured = [0.5, 0.25, 0.1, 0.3, 0.02, 0.01], [0.9, 0.7, 0.6, 0.65, 0.61, 0.5]
     ranks = [np.argsort(np.argsort(values)) for values in (truth, measured)]
     assert numbers["use.rank_correlation"]["value"] == pytest.approx(np.corrcoef(ranks)[0, 1])

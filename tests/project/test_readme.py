@@ -9,7 +9,7 @@ import pytest
 from committed import MARKED
 
 from cxrlib.datasets import SOURCES, describe
-from cxrlib.evaluation.results import recorded
+from cxrlib.evaluation.results import read_record, recorded
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -106,6 +106,22 @@ def test_the_audits_benchmark_is_quoted_as_recorded():
     planted = ("marker", "portable", "collimation", "exposure", "devices", "projection")
     (found,) = {(numbers[f"{name}.found"]["value"], numbers[f"{name}.found"]["n"]) for name in planted}
     assert SAID.count(f"found and named in {found[0]} of {found[1]}") == 2
+
+
+def test_the_benchmark_of_audited_classifiers_is_quoted_as_recorded():
+    found = read_record(ROOT / "benchmarks" / "audit_model.json").numbers
+    counts = {}
+    for name in ("use.found", "use.found_by_either", "use.false_alarms", "invisible.exploitable"):
+        counts[name] = (found[name].n, round(found[name].value * found[name].n))
+    flipping, by_column = counts["use.found"]
+    assert f"of {flipping} networks that change a fifth of their calls or more" in SAID
+    either = counts["use.found_by_either"][1]
+    assert f"{by_column} are called *used* by its column and {either} by its column or its sign" in SAID
+    assert "of {} trained without one, {}.".format(*counts["use.false_alarms"]) in SAID
+    columns, wrong = counts["invisible.exploitable"]
+    assert f"Of {columns} columns that go with the label and that no pixel shows, {wrong} are" in SAID
+    for name in ("use.rank_correlation", "use.planted.rank_correlation"):
+        assert str(found[name]) in SAID
 
 
 def test_the_search_on_kermany_is_quoted_as_recorded():
