@@ -40,6 +40,7 @@ from scipy.stats import spearmanr
 
 from benchmarks.audit import NAMED
 from cxrlib.audit import verdicts
+from cxrlib.audit.features import VERSION as FEATURES
 from cxrlib.audit.features import describe
 from cxrlib.audit.models import Classifiers
 from cxrlib.audit.probes import Finding
@@ -115,7 +116,8 @@ def pool(size: Size, part: str, state: str, work: Path) -> dict[str, np.ndarray]
     """
     count = size.learnt_pool if part == "learnt" else size.audited_pool
     seed = size.seed + (part == "audited")
-    file = work / f"{part}-{seed}-{count}-{state}.npz"
+    name = f"{part}-{seed}-{count}-{state}" + (f"-features-{FEATURES}" if part == "audited" else "")
+    file = work / f"{name}.npz"
     if (kept := read_arrays(file)) is None:
         latents = drawn(size, part)
         if state != "clean":
@@ -128,7 +130,7 @@ def pool(size: Size, part: str, state: str, work: Path) -> dict[str, np.ndarray]
             )
             masked = segment(own, cache_dir=work / "lungs", progress=False)
             kept["large"] = made.images
-            kept |= describe(masked, work / f"features-{seed}-{count}-{state}", workers=1, progress=False)
+            kept |= describe(masked, work / name, workers=1, progress=False)
         with atomic_path(file) as temporary, open(temporary, "wb") as stream:
             np.savez(stream, **kept)
     return dict(kept)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -33,6 +34,7 @@ from cxrlib.studies import chexnet, missing_stratum
 from cxrlib.studies import strata as study
 from cxrlib.studies.study_stats import holm
 from cxrlib.training.inference import predict
+from cxrlib.training.models import Classifier
 from cxrlib.training.recipes import described, recipe
 from cxrlib.training.store import train_or_load
 
@@ -81,9 +83,7 @@ def _kermany(run: Run) -> Made:
     numbers: dict[str, Any] = {}
     effects: dict[str, tuple[Effect, ...]] = {}
     for name, network in zip(names, networks, strict=True):
-        # Bound here: a scorer outlives the loop.
-        scorer = Scorer(name, lambda batch, one=network: predict(one, batch[:, 0].astype(np.uint8)),
-                        Feed(run.image_size, "0-255", 1))  # fmt: skip
+        scorer = Scorer(name, partial(_probabilities, network), Feed(run.image_size, "0-255", 1))
         effects[name] = tried(replace(given, scorer=scorer, name=name), everyone, seed=run.seed)
         numbers |= _effects(name, effects[name])
     numbers |= _audited("held_out", all_held) | _audited("read", by_eye)
@@ -95,6 +95,11 @@ def _kermany(run: Run) -> Made:
     return Made(
         numbers, draw(panels, effects), small.content_hash(), described(recipe("residual", run.preset))
     )
+
+
+def _probabilities(network: Classifier, batch: np.ndarray) -> np.ndarray:
+    """Of a batch as a Scorer makes it, float32 (N, 1, S, S), 0–255."""
+    return predict(network, batch[:, 0].astype(np.uint8))
 
 
 def _nih(run: Run) -> Made:
