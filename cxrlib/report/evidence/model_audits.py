@@ -166,7 +166,7 @@ def _looked_at(cohort: Cohort) -> tuple[Cohort, Mapping[str, np.ndarray]]:
     """The cohort with lung masks, and the features that audits of all or of some of its images need."""
     masked = segment(cohort)
     with TemporaryDirectory(prefix="audit-") as folder:
-        return masked, describe(masked, Path(folder))
+        return masked, dict(describe(masked, Path(folder)))  # read now: the folder goes
 
 
 def _audited(part: str, audit: Audit) -> dict[str, Estimate]:
