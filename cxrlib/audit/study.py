@@ -17,6 +17,7 @@ from cxrlib.audit.probes import Probes, ask_all, shaped
 from cxrlib.audit.rules import PROBES, SIGNIFICANCE, WARNING_AUC
 from cxrlib.audit.splits import between
 from cxrlib.audit.stats import held_out, permuted, within
+from cxrlib.audit.together import alone
 from cxrlib.cohort import Cohort, split_by_patient
 from cxrlib.errors import DataError
 from cxrlib.evaluation.metrics import Estimate, proportion
@@ -100,7 +101,7 @@ def strata_named(
     """
     labels, ids = cohort.labels, cohort.table["image_id"].to_numpy(str)
     probes = Probes(cohort, work, 999, seed, False)
-    ask_all(probes, features, pd.DataFrame(index=range(len(cohort))), None)
+    alone(ask_all(probes, features, pd.DataFrame(index=range(len(cohort))), None))
     numbers: dict[str, Estimate] = {}
     rng = np.random.default_rng([seed, 12])
     drawn = [np.flatnonzero(read), *rng.choice(np.flatnonzero(read), (300, int(read.sum())))]
