@@ -58,19 +58,48 @@ RIGHT: dict[str, dict[str, set[str]]] = {
     "shortkit": {},
 }  # fmt: skip
 
-#: Of each tool: what its environment needs, which of its readings are reported, and what it is.
-TOOLS: dict[str, dict] = {
-    "cxrlib": {"needs": [], "readings": ["cxrlib"]},
-    "datalab": {"needs": ["cleanlab[image]==2.9.0"], "readings": ["datalab", "datalab_mended"]},
-    "deepchecks": {
-        "needs": [
-            "deepchecks[vision]==0.19.1", "numpy<2", "torch<2.6", "torchvision<0.21", "scikit-learn<1.6",
-            "category-encoders<2.7", "setuptools<81",
-        ],
-        "readings": ["deepchecks", "deepchecks_drift"],
-    },
-    "shortkit": {"needs": ["shortkit-ml==0.1.0"], "readings": ["shortkit_whole", "shortkit_outside"]},
+#: What each tool's environment needs.
+NEEDS: dict[str, list[str]] = {
+    "cxrlib": [],
+    "datalab": ["cleanlab[image]==2.9.0"],
+    "deepchecks": [
+        "deepchecks[vision]==0.19.1", "numpy<2", "torch<2.6", "torchvision<0.21", "scikit-learn<1.6",
+        "category-encoders<2.7", "setuptools<81",
+    ],
+    "shortkit": ["shortkit-ml==0.1.0"],
 }  # fmt: skip
+
+#: What is read off each tool, and how it was asked; the name begins with the tool's.
+READINGS: dict[str, dict[str, str]] = {
+    "cxrlib": {"title": "this package", "what": "cxr audit; flagged is what has a severe finding."},
+    "datalab": {
+        "title": "Datalab",
+        "what": "cleanlab's correlations of cleanvision's image properties with the label. As it ships, "
+        "the accuracy to beat is the commonest class's index, not its count, over the number of images.",
+    },
+    "datalab_mended": {
+        "title": "Datalab, mended",
+        "what": "The same with the commonest class's share as the accuracy to beat.",
+    },
+    "deepchecks": {
+        "title": "Deepchecks",
+        "what": "PropertyLabelCorrelation of its image properties, at the default of its condition (0.3).",
+    },
+    "deepchecks_drift": {
+        "title": "Deepchecks, drift",
+        "what": "ImagePropertyDrift at the default of its condition (0.2). It is given more: the healthy and "
+        "the ill as the two data sets.",
+    },
+    "shortkit_whole": {
+        "title": "ShortKIT-ML, whole",
+        "what": "It asks for embeddings and gets ours of the whole image, which see the disease. "
+        "Flagged is what it calls a high risk. It has no names.",
+    },
+    "shortkit_outside": {
+        "title": "ShortKIT-ML, outside",
+        "what": "It is given more: our features of the signs and of the frame, which see no disease.",
+    },
+}
 
 
 # --- this package's turn ------------------------------------------------------------------------------------
@@ -115,14 +144,13 @@ def audited(cohort, features, rows: np.ndarray, labels: np.ndarray) -> dict:
     }
 
 
-def run_ours(work: Path, cohorts: list[dict], sizes: Mapping[str, int]) -> None:
+def run_ours(work: Path, made: Mapping) -> None:
     """Audit every cohort that is not in ``cxrlib.jsonl`` yet."""
     done = {line["name"] for line in lines(work / "cxrlib.jsonl")}
-    for pool in sizes:
-        mine = [one for one in cohorts if one["pool"] == pool and one["name"] not in done]
+    for pool, stems in used(made).items():
+        mine = [one for one in made["cohorts"] if one["pool"] == pool and one["name"] not in done]
         if not mine:
             continue
-        stems = sorted(path.stem for path in (work / pool).glob("*.png"))
         cohort, features, place = looked_at(work / pool, stems, work / f"cxrlib-{pool}")
         with progress_bar(len(mine), "Auditing", True, unit="cohort") as bar:
             for one in mine:
@@ -135,14 +163,21 @@ def run_ours(work: Path, cohorts: list[dict], sizes: Mapping[str, int]) -> None:
                 bar.update(1)
 
 
-def features_for_shortkit(work: Path, pools: list[str]) -> None:
+def used(made: Mapping) -> dict[str, list[str]]:
+    """The files of each pool that the plan needs."""
+    stems: dict[str, set[str]] = {"phantom": set(made["timed"]["stems"])}
+    for one in made["cohorts"]:
+        stems.setdefault(one["pool"], set()).update(one["stems"])
+    return {pool: sorted(those) for pool, those in sorted(stems.items())}
+
+
+def features_for_shortkit(work: Path, made: Mapping) -> None:
     """Write what ShortKIT-ML is given: our features of the whole image, and of what is outside the lungs."""
     outside = ("marker", "text", "border", "exposure", "devices", "projection", "polarity", "frame")
-    for pool in pools:
+    for pool, stems in used(made).items():
         target = work / f"embeddings-{pool}.npz"
         if target.is_file():
             continue
-        stems = sorted(path.stem for path in (work / pool).glob("*.png"))
         _, features, place = looked_at(work / pool, stems, work / f"cxrlib-{pool}")
         rows = [place[stem] for stem in stems]
         found = {"whole": features["whole"], "outside": np.concatenate([features[n] for n in outside], 1)}
@@ -180,10 +215,10 @@ def cost_of_ours(work: Path, stems: list[str], labels: list[int]) -> dict[str, f
 # --- the others' turn ---------------------------------------------------------------------------------------
 def environment(folder: Path, tool: str) -> str | None:
     """Make a tool's environment, or find it made; the last lines of the error where that fails."""
-    stamp, needs = folder / tool / ".made", "\n".join(TOOLS[tool]["needs"])
+    stamp, needs = folder / tool / ".made", "\n".join(NEEDS[tool])
     if stamp.is_file() and stamp.read_text(encoding="utf-8") == needs:
         return None
-    pip = [str(folder / tool / "bin" / "python"), "-m", "pip", "install", "--quiet", *TOOLS[tool]["needs"]]
+    pip = [str(folder / tool / "bin" / "python"), "-m", "pip", "install", "--quiet", *NEEDS[tool]]
     for command in ([sys.executable, "-m", "venv", "--clear", str(folder / tool)], pip):
         made = subprocess.run(command, capture_output=True, text=True, check=False)
         if made.returncode:
@@ -257,7 +292,7 @@ def behind(numbers: Mapping[str, dict]) -> list[dict]:
             continue
         rest = key.removeprefix("cxrlib.")
         better = -1 if ".clean." in key else 1
-        for reading in (r for tool in TOOLS.values() for r in tool["readings"] if r != "cxrlib"):
+        for reading in list(READINGS)[1:]:
             theirs = numbers.get(f"{reading}.{rest}")
             if theirs and better * (theirs["value"] - ours["value"]) > 0:
                 rows.append({"row": rest, "tool": reading, "its": theirs["value"], "ours": ours["value"]})
@@ -278,20 +313,21 @@ def names_given(found: Mapping[str, list[dict]], cohorts: Mapping[str, dict]) ->
 def read_found(work: Path) -> dict[str, list[dict]]:
     """What every reading found, cohort by cohort."""
     found = {}
-    for tool, about in TOOLS.items():
-        for reading in about["readings"]:
-            rows = [{"name": r["name"], **r[reading]} for r in lines(work / f"{tool}.jsonl") if reading in r]
-            if rows:
-                found[reading] = rows
+    for reading in READINGS:
+        kept = lines(work / f"{reading.split('_')[0]}.jsonl")
+        if rows := [{"name": line["name"], **line[reading]} for line in kept if reading in line]:
+            found[reading] = rows
     return found
 
 
-def prepared(work: Path, data: Path | None, counts: tuple[int, int, int], images: int, phantoms: int) -> dict:
+def prepared(
+    work: Path, data: Path | None, counts: tuple[int, int, int], images: int, phantoms: int, pixels: int
+) -> dict:
     """Make the pools and ``work/plan.json``; the plan: cohorts, and 1,000 files to take the time of.
 
     ``counts``: clean cohorts, planted ones of a kind, real ones of a kind.
     """
-    has = {"phantom": made_of.phantom_pool(work / "phantom", phantoms)}
+    has = {"phantom": made_of.phantom_pool(work / "phantom", phantoms, pixels)}
     if data is not None and counts[2]:
         has["real"] = made_of.real_pool(work / "real", data)
     cohorts = [one for one in made_of.plan(*counts) if one["pool"] in has]
@@ -309,10 +345,8 @@ def prepared(work: Path, data: Path | None, counts: tuple[int, int, int], images
 
 def run(tool: str, made: dict, work: Path, environments: Path) -> str | None:
     """Let one tool look at everything; None, or why it could not."""
-    pools = sorted({one["pool"] for one in made["cohorts"]})
     if tool == "cxrlib":
-        sizes = {pool: made_of.REAL_IMAGES for pool in pools}
-        run_ours(work, made["cohorts"], sizes)
+        run_ours(work, made)
         if not (work / "cxrlib-cost.json").is_file():
             spent = cost_of_ours(work / "phantom", made["timed"]["stems"], made["timed"]["labels"])
             (work / "cxrlib-cost.json").write_text(json.dumps(spent), encoding="utf-8")
@@ -320,17 +354,20 @@ def run(tool: str, made: dict, work: Path, environments: Path) -> str | None:
     if problem := environment(environments, tool):
         return problem
     if tool == "shortkit":
-        features_for_shortkit(work, pools)
+        features_for_shortkit(work, made)
     return run_peer(environments, tool, work)
 
 
-def written(work: Path, out: Path, problems: Mapping[str, str]) -> dict:
+def written(work: Path, out: Path) -> dict:
     """Sum up what is finished and write the record."""
     cohorts = {one["name"]: one for one in json.loads((work / "plan.json").read_text("utf-8"))["cohorts"]}
     found = read_found(work)
     numbers = summary(found, cohorts)
-    versions = {}
-    for tool in TOOLS:
+    versions, failed = {}, {}
+    for tool in NEEDS:
+        file = work / f"{tool}-failed.txt"
+        if file.is_file() and (problem := file.read_text(encoding="utf-8")):
+            failed[tool] = problem
         for kind, target in (("cost", numbers), ("versions", versions)):
             if (file := work / f"{tool}-{kind}.json").is_file():
                 told = json.loads(file.read_text(encoding="utf-8"))
@@ -347,7 +384,8 @@ def written(work: Path, out: Path, problems: Mapping[str, str]) -> dict:
         "agreement": made_of.AGREEMENT,
         "unseen": list(made_of.UNSEEN),
         "right_names": {t: {k: sorted(v) for k, v in kinds.items()} for t, kinds in RIGHT.items()},
-        "failed": dict(problems),
+        "tools": {reading: READINGS[reading] for reading in found},
+        "failed": failed,
         "versions": versions,
         "numbers": numbers,
         "ahead_of_cxrlib": behind(numbers),
@@ -367,7 +405,7 @@ def main() -> None:
     parser.add_argument("--environments", type=Path, default=cache_root() / "audit-peers-environments")
     parser.add_argument("--kermany", type=Path, help="chest_xray of Kermany's data, for the real trial")
     parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".json"))
-    parser.add_argument("--tools", nargs="+", choices=list(TOOLS), default=list(TOOLS)[::-1])
+    parser.add_argument("--tools", nargs="+", choices=list(NEEDS), default=list(NEEDS)[::-1])
     counts = (made_of.CLEAN_COHORTS, made_of.COHORTS, made_of.REAL_COHORTS)
     parser.add_argument(
         "--cohorts", nargs=3, type=int, default=counts, metavar=("CLEAN", "PLANTED", "REAL"),
@@ -375,17 +413,19 @@ def main() -> None:
     )  # fmt: skip
     parser.add_argument("--images", type=int, default=made_of.IMAGES)
     parser.add_argument("--phantoms", type=int, default=made_of.PHANTOMS)
+    parser.add_argument("--pixels", type=int, default=made_of.PIXELS)
     parser.add_argument("--summary", action="store_true", help="run nothing, only sum up")
     given = parser.parse_args()
-    problems: dict[str, str] = {}
     if not given.summary:
-        made = prepared(given.work, given.kermany, tuple(given.cohorts), given.images, given.phantoms)
+        made = prepared(
+            given.work, given.kermany, tuple(given.cohorts), given.images, given.phantoms, given.pixels
+        )
         for tool in given.tools:
             print(tool, flush=True)
-            if problem := run(tool, made, given.work, given.environments):
-                problems[tool] = problem
-    facts = written(given.work, given.out, problems)
-    for tool, problem in problems.items():
+            problem = run(tool, made, given.work, given.environments)
+            (given.work / f"{tool}-failed.txt").write_text(problem or "", encoding="utf-8")
+    facts = written(given.work, given.out)
+    for tool, problem in facts["failed"].items():
         print(f"{tool} could not be tried: {problem}")
     for row in facts["ahead_of_cxrlib"]:
         print(f"{row['tool']} is ahead in {row['row']}: {row['its']:.2f} against {row['ours']:.2f}")

@@ -15,7 +15,7 @@ from cxrlib.parallel import progress_bar
 
 CONFOUNDERS = ("marker", "portable", "collimation", "exposure", "devices", "projection")
 PHANTOMS, IMAGES, PIXELS, SEED, AGREEMENT = 400, 400, 256, 91_000, 0.9
-CLEAN_COHORTS, COHORTS, REAL_IMAGES, REAL_COHORTS = 60, 10, 1000, 2
+CLEAN_COHORTS, COHORTS, REAL_IMAGES, REAL_COHORTS = 60, 10, 1000, 1
 RARE_KINDS = ("marker", "jpeg", "resampled")  # tried with one ill in ten, too
 REAL_KINDS = ("jpeg", "resampled", "mirrored", "noise", "gamma", "comb", "grid")
 
