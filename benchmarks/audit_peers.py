@@ -285,7 +285,7 @@ def _share(of: list[bool]) -> dict:
 
 
 def behind(numbers: Mapping[str, dict]) -> list[dict]:
-    """Every row in which another tool is ahead of this package, by what was counted."""
+    """Every row in which another tool is ahead of this package, with the share of clean cohorts it flags."""
     rows = []
     for key, ours in numbers.items():
         if not key.startswith("cxrlib.") or not key.endswith((".flagged", ".detected", ".named")):
@@ -295,7 +295,9 @@ def behind(numbers: Mapping[str, dict]) -> list[dict]:
         for reading in list(READINGS)[1:]:
             theirs = numbers.get(f"{reading}.{rest}")
             if theirs and better * (theirs["value"] - ours["value"]) > 0:
-                rows.append({"row": rest, "tool": reading, "its": theirs["value"], "ours": ours["value"]})
+                alarms = numbers.get(f"{reading}.{rest.split('.')[0]}.clean.flagged", {}).get("value")
+                row = {"row": rest, "tool": reading, "its": theirs["value"], "ours": ours["value"]}
+                rows.append(row | {"its_false_alarms": alarms})
     return rows
 
 

@@ -27,7 +27,7 @@ class Datalab:
     Its tutorial says ``Datalab(data, label_name=…, image_key=…).find_issues()``. cleanvision's scores
     depend on the images alone and are computed once; what Datalab then computes from them and the labels,
     ``handle_spurious_correlations`` at the default threshold of 0.3, is called as Datalab calls it.
-    :meth:`check` runs all of Datalab on a cohort and holds the two together. ``mended``: the same with the
+    :meth:`check` runs all of Datalab on two cohorts and holds the two together. ``mended``: the same with the
     commonest class's count, and not its index, over n as the accuracy to beat.
     """
 
@@ -54,7 +54,7 @@ class Datalab:
             lab.find_issues(issue_types=self.issues, n_jobs=1, verbose=False)
             scores = lab.issues[[c for c in lab.issues if c.endswith("_score")]]
             scores.set_axis([Path(str(one)).stem for one in scores.index]).to_csv(kept)
-        self.properties[pool] = pd.read_csv(kept, index_col=0)
+        self.properties[pool] = pd.read_csv(kept, index_col=0, float_precision="round_trip")
 
     def look(self, pool: str, stems: list[str], labels: np.ndarray) -> dict[str, dict]:
         from cleanlab.datalab.internal import spurious_correlation as theirs
@@ -107,7 +107,8 @@ class Deepchecks:
     ``deepchecks_drift``: ``ImagePropertyDrift`` (Kolmogorov-Smirnov, 0.2), which is given more than its
     documentation says: the healthy as one data set and the ill as the other, as a random split has no drift.
     Its own property functions are run once a file; the checks are then run on whole cohorts with properties
-    that look these values up. :meth:`check` holds that together with a run on the pictures.
+    that look these values up. Two cohorts are also run on their pictures; as it samples 10,000 pixels a
+    picture at random, the two runs may differ a little.
     """
 
     package = "deepchecks"
@@ -120,14 +121,17 @@ class Deepchecks:
         self.checked = 0
 
     def prepare(self, pool: str) -> None:
+        from deepchecks.vision.utils.image_properties import calc_default_image_properties
+
         kept = self.work / f"deepchecks-{pool}.csv"
         if not kept.is_file():
+            np.random.seed(0)  # noqa: NPY002 - it samples pixels by the global generator
             rows = {}
             for path in sorted((self.work / pool).glob("*.png")):
-                images = [self.image(path)]
-                rows[path.stem] = {one["name"]: one["method"](images)[0] for one in self.defaults}
+                found = calc_default_image_properties([self.image(path)])
+                rows[path.stem] = {name: values[0] for name, values in found.items()}
             pd.DataFrame.from_dict(rows, orient="index").to_csv(kept)
-        self.properties[pool] = pd.read_csv(kept, index_col=0)
+        self.properties[pool] = pd.read_csv(kept, index_col=0, float_precision="round_trip")
 
     @staticmethod
     def image(path: Path) -> np.ndarray:
@@ -147,7 +151,7 @@ class Deepchecks:
         if self.checked < 2:
             whole = self.whole(pool, stems, labels)
             for part, full in zip(found, whole, strict=True):
-                if not np.allclose(list(part.values()), list(full.values()), atol=1e-6):
+                if not np.allclose(list(part.values()), list(full.values()), atol=0.05):
                     raise SystemExit(f"Deepchecks as a whole says {full}, in parts {part}.")
             self.checked += 1
         power, drift = found
