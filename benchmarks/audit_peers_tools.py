@@ -143,7 +143,7 @@ class Deepchecks:
         values = self.properties[pool].loc[stems]
         # A "picture" of three pixels holds the number of its row.
         rows = np.arange(len(stems))
-        pictures = [np.array([[[row % 256], [row // 256], [0]]], dtype=np.uint8) for row in rows]
+        pictures = [np.array([[[row % 256], [row // 256], [255]]], dtype=np.uint8) for row in rows]
         kept = [
             one | {"method": partial(_looked_up, values[one["name"]].to_numpy())} for one in self.defaults
         ]
@@ -170,7 +170,8 @@ class Deepchecks:
             {"images": pictures[start : start + 64], "labels": labels[start : start + 64].tolist()}
             for start in range(0, len(pictures), 64)
         ]
-        return VisionData(batches, task_type="classification", reshuffle_data=False)
+        names = {0: "healthy", 1: "ill"}  # without names its predictive power is 0, whatever the labels
+        return VisionData(batches, task_type="classification", label_map=names, reshuffle_data=False)
 
     def checks(
         self, pictures: list[np.ndarray], labels: np.ndarray, properties: list[dict] | None
