@@ -134,13 +134,15 @@ def audited(cohort, features, rows: np.ndarray, labels: np.ndarray) -> dict:
         has_patients=False, has_split=False, progress=False,
     )  # fmt: skip
     able = [f for f in audit.findings if f.auc is not None and f.probe.sees == "no"]
-    named = [f.probe.name for f in able if f.probe.group != "view" and f.severity == "severe"]
+    severe = [f.probe for f in able if f.severity == "severe"]
+    # Views, and kinds of image, say that something differs and not what.
+    named = [probe.name for probe in severe if probe.group != "view" and probe.name != "kinds"]
     return {
         "flag": bool(audit.severe),
         "warned": any(f.severity in ("severe", "warning") for f in audit.findings),
         "score": max(f.auc.value for f in able if f.auc is not None),
         "names": named,
-        "views": [f.probe.name for f in able if f.probe.group == "view" and f.severity == "severe"],
+        "views": [probe.name for probe in severe if probe.name not in named],
     }
 
 
