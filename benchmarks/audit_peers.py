@@ -118,7 +118,7 @@ def looked_at(folder: Path, stems: list[str], work: Path):
     pd.DataFrame(rows | {"label": label}).to_csv(table, index=False)
     cohort = load("folder", data_dir=folder, labels=table, patient_column="patient", cache_dir=work / "cache")
     masked = segment(cohort, cache_dir=work / "cache")
-    features = describe(masked, work / "features", workers=1)
+    features = dict(describe(masked, work / "features", workers=1))  # read once
     place = {Path(path).stem: row for row, path in enumerate(cohort.table["path"])}
     return cohort, features, place
 
