@@ -41,6 +41,7 @@ from cxrlib.evaluation.metrics import proportion
 from cxrlib.evaluation.results import provenance
 from cxrlib.io.storage import atomic_path, cache_root
 from cxrlib.parallel import progress_bar
+from cxrlib.report.site.speed import peer_cells
 
 #: The names that are right for what was planted; a tool without an entry for a kind has no name for it.
 RIGHT: dict[str, dict[str, set[str]]] = {
@@ -139,7 +140,6 @@ def audited(cohort, features, rows: np.ndarray, labels: np.ndarray) -> dict:
     named = [probe.name for probe in severe if probe.group != "view" and probe.name != "kinds"]
     return {
         "flag": bool(audit.severe),
-        "warned": any(f.severity in ("severe", "warning") for f in audit.findings),
         "score": max(f.auc.value for f in able if f.auc is not None),
         "names": named,
         "views": [probe.name for probe in severe if probe.name not in named],
@@ -258,7 +258,9 @@ def summary(found: Mapping[str, list[dict]], cohorts: Mapping[str, dict]) -> dic
         for row in rows:
             cohort = cohorts[row["name"]]
             groups.setdefault((cohort["pool"], cohort["ill"], cohort["kind"]), []).append(row)
-        for (pool, ill, kind), mine in sorted(groups.items()):
+        order = sorted(groups, key=lambda place: (place[0], -place[1], place[2] != "clean", place[2]))
+        for pool, ill, kind in order:
+            mine = groups[pool, ill, kind]
             place = f"{reading}.{'real' if pool == 'real' else f'ill_{ill}'}.{kind}"
             numbers[f"{place}.flagged"] = _share([row["flag"] for row in mine])
             if "warned" in mine[0]:
@@ -314,11 +316,11 @@ def names_given(found: Mapping[str, list[dict]], cohorts: Mapping[str, dict]) ->
     return {place: dict(counts.most_common()) for place, counts in sorted(given.items()) if counts}
 
 
-def read_found(work: Path) -> dict[str, list[dict]]:
-    """What every reading found, cohort by cohort."""
+def read_found(work: Path, cohorts: Mapping[str, dict]) -> dict[str, list[dict]]:
+    """What every reading found in the plan's cohorts that it has seen."""
     found = {}
     for reading in READINGS:
-        kept = lines(work / f"{reading.split('_')[0]}.jsonl")
+        kept = [one for one in lines(work / f"{reading.split('_')[0]}.jsonl") if one["name"] in cohorts]
         if rows := [{"name": line["name"], **line[reading]} for line in kept if reading in line]:
             found[reading] = rows
     return found
@@ -365,7 +367,7 @@ def run(tool: str, made: dict, work: Path, environments: Path) -> str | None:
 def written(work: Path, out: Path) -> dict:
     """Sum up what is finished and write the record."""
     cohorts = {one["name"]: one for one in json.loads((work / "plan.json").read_text("utf-8"))["cohorts"]}
-    found = read_found(work)
+    found = read_found(work, cohorts)
     numbers = summary(found, cohorts)
     versions, failed = {}, {}
     for tool in NEEDS:
@@ -403,6 +405,21 @@ def written(work: Path, out: Path) -> dict:
     return facts
 
 
+def table(facts: Mapping) -> list[str]:
+    """The lines of the table in ``docs/findings.md``."""
+    titles = ["planted", "cohorts", *(about["title"] for about in facts["tools"].values())]
+    rows = [titles, ["---"] * len(titles), *peer_cells(facts)]
+    return [f"| {' | '.join(row)} |" for row in rows]
+
+
+def put_table(facts: Mapping, page: Path) -> None:
+    """Replace the table in a page, which is known by how its first line begins."""
+    old = page.read_text(encoding="utf-8").splitlines()
+    start = next(n for n, line in enumerate(old) if line.startswith("| planted | cohorts | "))
+    stop = next((n for n, line in enumerate(old[start:], start) if not line.startswith("|")), len(old))
+    page.write_text("\n".join([*old[:start], *table(facts), *old[stop:]]) + "\n", encoding="utf-8")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--work", type=Path, default=cache_root() / "audit-peers")
@@ -429,6 +446,8 @@ def main() -> None:
             problem = run(tool, made, given.work, given.environments)
             (given.work / f"{tool}-failed.txt").write_text(problem or "", encoding="utf-8")
     facts = written(given.work, given.out)
+    if given.out == Path(__file__).with_suffix(".json"):
+        put_table(facts, Path(__file__).parents[1] / "docs" / "findings.md")
     for tool, problem in facts["failed"].items():
         print(f"{tool} could not be tried: {problem}")
     for row in facts["ahead_of_cxrlib"]:
