@@ -263,8 +263,6 @@ def summary(found: Mapping[str, list[dict]], cohorts: Mapping[str, dict]) -> dic
             mine = groups[pool, ill, kind]
             place = f"{reading}.{'real' if pool == 'real' else f'ill_{ill}'}.{kind}"
             numbers[f"{place}.flagged"] = _share([row["flag"] for row in mine])
-            if "warned" in mine[0]:
-                numbers[f"{place}.warned"] = _share([row["warned"] for row in mine])
             clean = sorted(row["score"] for row in groups.get((pool, ill, "clean"), []))
             if kind == "clean" and pool == "phantom":
                 numbers[f"{place}.threshold"] = {"value": _percentile(clean), "n": len(clean)}

@@ -211,8 +211,8 @@ class ShortKit:
 
     It looks at embeddings and not at pictures, so it is given ours: of the whole image (``whole``, which sees
     the disease), and of what lies outside the lungs (``outside``: the signs, which were made for these very
-    confounders, and the frame). *Flag*: its assessment is HIGH RISK (two methods or more); *warned*: at least
-    MODERATE. Score: its probe's F1. It names no property.
+    confounders, and the frame). *Flag*: its assessment is HIGH RISK (two methods or more). Score: its
+    probe's F1. It names no property.
     """
 
     package = "shortkit-ml"
@@ -246,9 +246,7 @@ class ShortKit:
             said = detector.summary()
         results = detector.get_results()
         probe = results["probe"]["results"]["metrics"]["metric_value"]
-        high, some = "HIGH RISK" in said, "HIGH RISK" in said or "MODERATE RISK" in said
-        by = {name: bool(results[name].get("risk_indicators")) for name in self.methods}
-        return {"flag": high, "warned": some, "score": float(probe), "names": [], "methods": by}
+        return {"flag": "HIGH RISK" in said, "score": float(probe), "names": []}
 
     def cost(self, pool: str, stems: list[str], labels: np.ndarray) -> None:
         self.prepare(pool)
