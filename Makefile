@@ -17,7 +17,7 @@ ARGS ?=
 
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 
-.PHONY: help install report notebooks student test bench types lab lock clean distclean
+.PHONY: help install report notebooks student test bench peers types lab lock clean distclean
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -56,6 +56,9 @@ test: $(STAMP) ## run the tests (about 15 minutes on two cores; ARGS="-k metrics
 
 bench: $(STAMP) ## measure speed beside other people's ways (a quarter of an hour on a quiet machine)
 	@$(BIN)/python -m benchmarks.speed $(ARGS)
+
+peers: $(STAMP) ## measure the audit beside other tools, in environments of their own (two hours, 12 GB)
+	@OMP_NUM_THREADS=1 $(BIN)/python benchmarks/audit_peers.py $(ARGS)
 
 types: $(STAMP) ## check the types (a minute or two the first time)
 	@$(BIN)/python -m mypy

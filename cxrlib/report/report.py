@@ -32,7 +32,7 @@ from cxrlib.report.site.comparison import STATUSES, Comparison, compare, numbers
 from cxrlib.report.site.docs import write_docs
 from cxrlib.report.site.scoreboard import Evidence, collect
 from cxrlib.report.site.slides import slides
-from cxrlib.report.site.speed import add_reliability, add_to_report
+from cxrlib.report.site.speed import add_peers, add_reliability, add_to_report
 
 PRESETS = {
     "smoke": "seconds a notebook",
@@ -173,7 +173,7 @@ def render(
         work / "source", listed, evidence, manifest, comparison,
         docs=docs, single_file=single_file, slides=own, api=own,
     )  # fmt: skip
-    for add in (add_to_report, add_reliability):
+    for add in (add_to_report, add_peers, add_reliability):
         add(work / "source" / "numbers.md", notebooks_dir.parent, out)
     site_build.write_text(out / "comparison.json", None if comparison is None else comparison.as_json())
     site_build.build(work / "source", out, work, single_file=single_file)

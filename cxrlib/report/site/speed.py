@@ -1,4 +1,4 @@
-"""What ``make bench`` and the campaigns measured, as sections of the report."""
+"""What ``make bench``, the campaigns and ``audit_peers.py`` measured, as sections of the report."""
 
 from __future__ import annotations
 
@@ -68,6 +68,41 @@ def add_reliability(page: Path, root: Path, out: Path) -> None:
             for row in record["rows"]
         ]
         _append(page, out, [path], "reliability.md.j2", rows=rows, campaigns=record["campaigns"])
+
+
+def add_peers(page: Path, root: Path, out: Path) -> None:
+    """Append a section on the audit beside other tools, where ``root/benchmarks/audit_peers.json`` is there.
+
+    The JSON is copied to ``out/benchmarks``.
+    """
+    path = root / "benchmarks" / "audit_peers.json"
+    if path.is_file():
+        record = json.loads(path.read_text(encoding="utf-8"))
+        titles = ["Planted", "Cohorts", *(about["title"] for about in record["tools"].values())]
+        _append(page, out, [path], "peers.md.j2", record=record, titles=titles, rows=peer_cells(record))
+
+
+def peer_cells(record: Mapping) -> list[list[str]]:
+    """A row for each kind of cohort: what was planted, how many cohorts, and each reading's three counts."""
+    numbers, rows = record["numbers"], []
+    for place in dict.fromkeys(place for reading in record["tools"] for place in _places(numbers, reading)):
+        images, kind = place.split(".")
+        name = kind + {"ill_50": "", "ill_10": ", one in ten ill", "real": ", real radiographs"}[images]
+        counts, cohorts = [], set()
+        for reading in record["tools"]:
+            found = [numbers.get(f"{reading}.{place}.{what}") for what in ("flagged", "detected", "named")]
+            counts.append(
+                ", ".join("–" if one is None else f"{one['value'] * one['n']:.0f}" for one in found)
+            )
+            cohorts |= {one["n"] for one in found if one}
+        rows.append([name, " or ".join(map(str, sorted(cohorts))), *counts])
+    return rows
+
+
+def _places(numbers: Mapping, reading: str) -> list[str]:
+    """``ill_50.marker`` and so on: where a reading has numbers."""
+    keys = [key.split(".") for key in numbers]
+    return [f"{key[1]}.{key[2]}" for key in keys if key[0] == reading and key[-1] == "flagged"]
 
 
 def _append(page: Path, out: Path, files: list[Path], template: str, **values: object) -> None:
