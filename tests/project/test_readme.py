@@ -108,6 +108,31 @@ def test_the_audits_benchmark_is_quoted_as_recorded():
     assert SAID.count(f"found and named in {found[0]} of {found[1]}") == 2
 
 
+def test_what_other_tools_flag_is_quoted_as_recorded():
+    numbers = json.loads((ROOT / "benchmarks" / "audit_peers.json").read_text(encoding="utf-8"))["numbers"]
+
+    def flagged(tool: str) -> tuple[int, int]:
+        mine = [
+            value for name, value in numbers.items()
+            if re.fullmatch(rf"{tool}\.ill_50\.\w+\.flagged", name) and ".clean." not in name
+        ]  # fmt: skip
+        assert len(mine) == 12
+        return round(sum(one["value"] * one["n"] for one in mine)), sum(one["n"] for one in mine)
+
+    ours, of = flagged("cxrlib")
+    drift, datalab = flagged("deepchecks_drift")[0], flagged("datalab")[0]
+    assert (
+        f"of {of} cohorts with one of twelve things planted, the audit flags {ours} at its defaults" in SAID
+    )
+    assert f"Deepchecks' drift {drift} and cleanlab's Datalab {datalab};" in SAID
+    clean = [numbers[f"{tool}.ill_50.clean.flagged"] for tool in ("cxrlib", "deepchecks_drift", "datalab")]
+    assert {(one["value"], one["n"]) for one in clean} == {
+        (0.0, 60)
+    } and "of 60 clean ones each flags 0" in SAID
+    seconds = [numbers[f"{tool}.per_1000.seconds"]["value"] for tool in ("cxrlib", "datalab")]
+    assert round(seconds[0] / seconds[1]) == 5 and "takes five times as long as Datalab" in SAID
+
+
 def test_the_benchmark_of_audited_classifiers_is_quoted_as_recorded():
     found = read_record(ROOT / "benchmarks" / "audit_model.json").numbers
     counts = {}
