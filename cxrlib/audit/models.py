@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from cxrlib.audit.classifiers import Scorer
+from cxrlib.audit.classifiers import Feed, Scorer
 from cxrlib.audit.files import existing_paths
 from cxrlib.audit.interventions import Effect, Scene, intervene
 from cxrlib.audit.stats import sample_patients
@@ -42,6 +43,15 @@ class Classifiers:
         """No classifier."""
         return cls(pd.DataFrame(index=range(rows)))
 
+    @property
+    def fed(self) -> dict[str, Any] | None:
+        """How the one that is run is fed: pixels a side, range and channels; None where none is run."""
+        if self.scorer is None or self.images is None:
+            return None
+        feed = self.scorer.feed or Feed(value_range="0-255")  # a function is given the greys as they are
+        size = self.scorer.size or int(self.images.shape[1])
+        return {"size": size, "range": feed.value_range, "channels": feed.channels or 1}
+
     def take(self, order: np.ndarray) -> Classifiers:
         """The same with its rows in another order."""
         images = None if self.images is None else self.images[order]
@@ -72,7 +82,9 @@ def thresholds(scores: pd.DataFrame, given: float | None) -> dict[str, float]:
 
 
 def performance(classifiers: Classifiers, cohort: Cohort) -> dict[str, dict]:
-    """Of each classifier the threshold, and AUC, sensitivity and specificity with intervals by patient."""
+    """Of each classifier the threshold, and AUC, sensitivity and specificity with intervals by patient; and
+    how it was ``fed``, if it was run.
+    """
     found: dict[str, dict] = {}
     for name, scores in classifiers.scores.items():
         threshold = classifiers.thresholds[str(name)]
@@ -80,6 +92,8 @@ def performance(classifiers: Classifiers, cohort: Cohort) -> dict[str, dict]:
             cohort.labels, scores, cohort.patients, ("auc", "sensitivity", "specificity"), threshold, 1000
         )
         found[str(name)] = {"threshold": threshold} | {key: one.as_dict() for key, one in numbers.items()}
+        if str(name) == classifiers.name and (fed := classifiers.fed):
+            found[classifiers.name]["fed"] = fed
     return found
 
 

@@ -20,6 +20,7 @@ import numpy as np
 from jinja2 import Environment, PackageLoader
 from PIL import Image
 
+from cxrlib.audit import verdicts, words
 from cxrlib.audit.interventions import Effect
 from cxrlib.audit.probes import Finding
 from cxrlib.audit.rules import PROBES, SIGNIFICANCE
@@ -60,8 +61,8 @@ def numbers(audit: Audit) -> dict[str, Estimate]:
     return named
 
 
-def content(audit: Audit, **made_from: Any) -> dict:
-    """What ``audit.json`` holds; ``made_from``: of :func:`cxrlib.evaluation.results.provenance`.
+def content(audit: Audit, *, date: str | None = None, **made_from: Any) -> dict:
+    """What ``audit.json`` holds; ``date``: of the audit; ``made_from``: of :func:`cxrlib.evaluation.results.provenance`.
 
     :func:`cxrlib.evaluation.results.read_record` reads it too, for its ``numbers``.
     """
@@ -86,17 +87,24 @@ def content(audit: Audit, **made_from: Any) -> dict:
         "provenance": provenance(
             dataset=audit.facts["name"], content_hash=audit.facts["content_hash"],
             seed=audit.settings["seed"], **made_from,
-        ),
+        ) | {"date": date},
     }  # fmt: skip
 
 
 def write(
-    audit: Audit, cohort: Cohort, out: str | Path, *, pictures: bool = True, **made_from: Any
+    audit: Audit,
+    cohort: Cohort,
+    out: str | Path,
+    *,
+    pictures: bool = True,
+    date: str | None = None,
+    **made_from: Any,
 ) -> tuple[Path, Path]:
     """Write ``audit.json`` and ``audit.html`` into ``out``; each appears whole or not at all."""
     out = Path(out)
-    text = json.dumps(content(audit, **made_from), indent=1, ensure_ascii=False, allow_nan=False, default=str)
-    bodies = {"audit.json": text + "\n", "audit.html": page(audit, cohort if pictures else None)}
+    held = content(audit, date=date, **made_from)
+    text = json.dumps(held, indent=1, ensure_ascii=False, allow_nan=False, default=str)
+    bodies = {"audit.json": text + "\n", "audit.html": page(audit, cohort if pictures else None, date)}
     for name, body in bodies.items():
         with atomic_path(out / name) as temporary:
             temporary.write_text(body, encoding="utf-8", errors="replace")
@@ -198,8 +206,8 @@ def share_of(found: Finding) -> str:
     return "" if found.share is None else f"{min(max(found.share, 0), 1):.0%}{'+' * (found.share > 1)}"
 
 
-def page(audit: Audit, cohort: Cohort | None) -> str:
-    """The HTML page; without pictures where ``cohort`` is None."""
+def page(audit: Audit, cohort: Cohort | None, date: str | None = None) -> str:
+    """The HTML page, of a ``date``; without pictures where ``cohort`` is None."""
     pictures, means = {}, []
     if cohort is not None:
         means = _means(cohort)
@@ -209,7 +217,7 @@ def page(audit: Audit, cohort: Cohort | None) -> str:
         told = [found for found in audit.findings if found.severity != "fine"]
         pictures = {found.probe.name: _pictures(found, cohort, rows) for found in told}
     return environment().get_template("page.html").render(
-        audit=audit, facts=audit.facts, means=means, pictures=pictures, side=_SIDE,
+        audit=audit, facts=audit.facts, date=date, words=words, verdicts=verdicts, means=means, pictures=pictures, side=_SIDE,
         columns_told=columns_told, anchor=_anchor, bar=_bar, p=_p, sentence=sentence, share_of=share_of,
         worst=worst(audit), between=between_splits(audit),
         split_parts=[f.probe for f in audit.findings if f.probe.group == "split"],

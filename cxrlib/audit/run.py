@@ -187,7 +187,10 @@ def steps(
     if lines is not None and (lines >= 0).any():
         leaks.append(_printed(cohort, lines, facts))
     elif lines is not None:
-        unknown.append(f"Printed text was not looked for: all files are smaller than {SMALLEST} pixels.")
+        unknown.append(
+            f"Whether files name a patient in printed text was not looked for: all are smaller than {SMALLEST} "
+            "pixels. (“Burned-in text” asks something else: whether marks like text tell the label.)"
+        )
     limits += [*left_out, *unasked, *unknown, *doubted.limits, *_weaknesses(cohort, features["lungs_found"])]
     findings += [*leaks, *apart]
     findings.sort(key=_rank)
@@ -348,6 +351,7 @@ def _work_folder(root: Path, cohort: Cohort, settings: dict, resume: bool) -> Pa
 def _facts(cohort: Cohort, lungs_found: np.ndarray) -> dict:
     return {
         "name": cohort.name,
+        "called": cohort.info.get("called"),
         "images": len(cohort),
         "patients": int(cohort.table["patient_id"].nunique()),
         "ill": int(cohort.labels.sum()),

@@ -158,7 +158,16 @@ def write_all(
     text = json.dumps(
         contents(found, **made_from), indent=1, ensure_ascii=False, allow_nan=False, default=str
     )
-    html = environment().get_template("findings.html").render(found=found, rows=rows)
+    html = (
+        environment()
+        .get_template("findings.html")
+        .render(
+            found=found,
+            rows=rows,
+            date=made_from.get("date"),
+            called=rows[0][2].facts["called"] if rows else None,
+        )
+    )
     for name, body in {"audit.json": text + "\n", "audit.html": html}.items():
         with atomic_path(out / name) as temporary:
             temporary.write_text(body, encoding="utf-8", errors="replace")

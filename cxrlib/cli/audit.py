@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -218,7 +219,9 @@ def audit(
         audits[name] = accepting(found, entries, name if asked else None)
     several = replace(several, audits=audits)
     seconds = time.perf_counter() - started
-    made_from = {"command": shlex.join(["cxr", *sys.argv[1:]]), "seconds": seconds}
+    made_from: dict[str, Any] = {
+        "command": shlex.join(["cxr", *sys.argv[1:]]), "seconds": seconds, "date": date.today().isoformat(),
+    }  # fmt: skip
     if asked:
         _, html = write_all(several, cohorts, out, pictures=pictures, **made_from)
     else:
@@ -289,7 +292,7 @@ def _cohort(
         table, info = inputs.finding_files(root, findings, header, given, **reading)
     else:
         table, info = folder.files(root, allow_shared_patients=True, **reading, **given)
-    total = len(table)
+    total, info = len(table), {**info, "called": ", ".join(filter(None, (root.resolve().name, labels.name)))}
     table = table[sample_patients(table["patient_id"].to_numpy(), sample, seed)]
     cohort = cohort_from_files("folder", table, info=info, fit=fit, allow_shared_patients=True, **loading)
     known = {"has_patients": "patient_column" in given, "has_split": "split_column" in given}

@@ -74,7 +74,17 @@ def _print_attributes(found: Audit, console: Console) -> None:
     from rich.markup import escape
     from rich.table import Table
 
+    from cxrlib.audit.words import effect_word, fed, verdict_on
+
     names = [escape(printable(name)) for name in found.classifiers]
+    for name, measured in found.classifiers.items():
+        console.print(f"\n[bold]{escape(printable(name))}[/]", highlight=False)
+        if "fed" in measured:
+            console.print(f"It was fed {fed(measured['fed'])}.", highlight=False)
+        for said in verdict_on(found, name):
+            console.print(escape(printable(said)), highlight=False)
+    if found.classifiers:
+        console.print("“severe” and “warning” above are about the data, and not about a classifier.")
     table = Table(
         "", "attribute", "pixels show it", *(f"followed by {n}" for n in names), box=None, pad_edge=False
     )
@@ -94,8 +104,10 @@ def _print_attributes(found: Audit, console: Console) -> None:
         )
         for effect in found.effects:
             flips = ["" if e is None else format(e, ".0%") for e in (effect.flips, effect.control_flips)]
-            said = "answers" if effect.expected == "stays" and effect.believed else ""
-            table.add_row(said, effect.title, *flips, str(effect.auc))
+            word = effect_word(effect)
+            table.add_row(
+                word if word in ("answers", "still tells") else "", effect.title, *flips, str(effect.auc)
+            )
         console.print("\nThe classifier on changed pictures:", highlight=False)
         console.print(table)
 
