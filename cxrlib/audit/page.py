@@ -62,7 +62,8 @@ def numbers(audit: Audit) -> dict[str, Estimate]:
 
 
 def content(audit: Audit, *, date: str | None = None, **made_from: Any) -> dict:
-    """What ``audit.json`` holds; ``date``: of the audit; ``made_from``: of :func:`cxrlib.evaluation.results.provenance`.
+    """What ``audit.json`` holds; ``date``: of the audit; ``made_from``: of
+    :func:`cxrlib.evaluation.results.provenance`.
 
     :func:`cxrlib.evaluation.results.read_record` reads it too, for its ``numbers``.
     """
@@ -217,7 +218,8 @@ def page(audit: Audit, cohort: Cohort | None, date: str | None = None) -> str:
         told = [found for found in audit.findings if found.severity != "fine"]
         pictures = {found.probe.name: _pictures(found, cohort, rows) for found in told}
     return environment().get_template("page.html").render(
-        audit=audit, facts=audit.facts, date=date, words=words, verdicts=verdicts, means=means, pictures=pictures, side=_SIDE,
+        audit=audit, facts=audit.facts, date=date, words=words, verdicts=verdicts, means=means,
+        pictures=pictures, side=_SIDE,
         columns_told=columns_told, anchor=_anchor, bar=_bar, p=_p, sentence=sentence, share_of=share_of,
         worst=worst(audit), between=between_splits(audit),
         split_parts=[f.probe for f in audit.findings if f.probe.group == "split"],

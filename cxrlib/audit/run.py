@@ -188,8 +188,9 @@ def steps(
         leaks.append(_printed(cohort, lines, facts))
     elif lines is not None:
         unknown.append(
-            f"Whether files name a patient in printed text was not looked for: all are smaller than {SMALLEST} "
-            "pixels. (“Burned-in text” asks something else: whether marks like text tell the label.)"
+            "Whether files name a patient in printed text was not looked for: all are smaller than "
+            f"{SMALLEST} pixels. (“Burned-in text” asks something else: whether marks like text tell the "
+            "label.)"
         )
     limits += [*left_out, *unasked, *unknown, *doubted.limits, *_weaknesses(cohort, features["lungs_found"])]
     findings += [*leaks, *apart]

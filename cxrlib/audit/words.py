@@ -14,10 +14,10 @@ _GREYS = {
     "imagenet": "from 0 to 1 less ImageNet's mean, in units of its spread",
 }  # fmt: skip
 _STILL = {
-    "lungs_out": "With the lungs painted over, its AUC is {auc}, still above chance: it tells ill from healthy "
-    "by something other than what is in the lungs, be it their outline.",
-    "frame_only": "Shown nothing but the outer tenth, its AUC is {auc}, still above chance: it tells ill from "
-    "healthy by what lies around the chest.",
+    "lungs_out": "With the lungs painted over, its AUC is {auc}, still above chance: it tells ill from "
+    "healthy by something other than what is in the lungs (their outline is left).",
+    "frame_only": "Shown nothing but the outer tenth, its AUC is {auc}, still above chance: it tells ill "
+    "from healthy by what lies around the chest.",
 }
 
 

@@ -166,6 +166,12 @@ def test_a_classifier_is_run_and_what_it_follows_is_said(cxr, leaky, tmp_path, c
     assert set(effects["corners_black"]["most_changed"]) <= {f"film{i:02d}.png" for i in range(90)}
     page = (tmp_path / "out" / "audit.html").read_text(encoding="utf-8")
     assert "Is the classifier safe?" in page and "The corners blackened" in page
+    assert stored["classifiers"]["reader:corner"]["fed"] == {"size": 32, "range": "0-255", "channels": 1}
+    still = "Shown nothing but the outer tenth, its AUC is 1.000 (1.000–1.000), still above chance"
+    for said in (still, "32 × 32 pixels, greys from 0 to 255 (0-255), one channel", "about the data"):
+        assert said in " ".join(text.split()) and said in page, said
+    assert f"Audit of {leaky.name}, labels.csv, {stored['provenance']['date']}</h1>" in page
+    assert str(leaky) not in page
 
 
 def test_scores_of_several_classifiers_are_compared(cxr, leaky, tmp_path):
@@ -184,7 +190,11 @@ def test_scores_of_several_classifiers_are_compared(cxr, leaky, tmp_path):
     assert ward_asked["use"]["by_ward"]["concordance"]["value"] == 1.0
     assert not ward_asked["useful"] and not ward_asked["visible"]
     assert found["worst_group"]["attribute"].startswith("by_ward, Column ward")
-    assert found["interventions"] == []
+    assert found["interventions"] == [] and "fed" not in found["classifiers"]["by_ward"]
+    page = (tmp_path / "out" / "audit.html").read_text(encoding="utf-8")
+    verdicts = page[page.index("Is the classifier safe?") : page.index("<table")]
+    assert verdicts.count("Column ward 1.000 (1.000–1.000). The others are not ruled out.") == 1
+    assert verdicts.count("It was not shown to use any of the") == 1
 
 
 @pytest.mark.parametrize(
