@@ -96,7 +96,10 @@ def audit(
         int | None, typer.Option(min=8, help="Pixels a side that --model wants, if its file does not say.")
     ] = None,
     model_range: Annotated[
-        str, typer.Option(help="What it wants greys as: 0-1, 0-255, -1-1, imagenet or xrv (-1024 to 1024).")
+        str,
+        typer.Option(
+            help="What it wants greys as: 0-1, 0-255, -1-1, imagenet (0-1 less ImageNet's mean) or xrv."
+        ),
     ] = "0-1",
     model_channels: Annotated[int | None, typer.Option(help="1 or 3, if its file does not say.")] = None,
     model_output: Annotated[int | None, typer.Option(help="Column of its answer that means ill.")] = None,
