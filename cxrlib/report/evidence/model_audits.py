@@ -211,7 +211,7 @@ def _attributes(part: str, asked: Iterable[Asked]) -> dict[str, Estimate]:
 def _performance(part: str, classifiers: Mapping[str, dict]) -> dict[str, Any]:
     return {
         f"{part}.{name}.{measure}": Estimate(value) if measure == "threshold" else Estimate(**value)
-        for name, measures in classifiers.items() for measure, value in measures.items()
+        for name, measures in classifiers.items() for measure, value in measures.items() if measure != "fed"
     }  # fmt: skip
 
 
