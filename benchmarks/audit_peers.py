@@ -183,8 +183,11 @@ def features_for_shortkit(work: Path, made: Mapping) -> None:
         _, features, place = looked_at(work / pool, stems, work / f"cxrlib-{pool}")
         rows = [place[stem] for stem in stems]
         found = {"whole": features["whole"], "outside": np.concatenate([features[n] for n in outside], 1)}
+        kept = {}
+        for name, values in found.items():
+            mine = values[rows].astype(np.float32)  # it takes no NaN: of an image whose lungs were not found
+            kept[name] = np.where(np.isnan(mine), np.nanmedian(mine, axis=0), mine)
         with atomic_path(target) as temporary, open(temporary, "wb") as stream:
-            kept = {name: values[rows].astype(np.float32) for name, values in found.items()}
             np.savez(stream, stems=np.array(stems), **kept)
 
 
