@@ -141,8 +141,12 @@ def test_the_benchmark_of_audited_classifiers_is_quoted_as_recorded():
     flipping, by_column = counts["use.found"]
     assert f"of {flipping} networks that change a fifth of their calls or more" in SAID
     either = counts["use.found_by_either"][1]
-    assert f"{by_column} are called *used* by its column and {either} by its column or its sign" in SAID
-    assert "of {} trained without one, {}.".format(*counts["use.false_alarms"]) in SAID
+    assert f"of {by_column} that they use its column, and of all {either} that they use its column or" in SAID
+    assert either == flipping
+    assert (
+        "Of {} networks trained without a confounder it says so of {}.".format(*counts["use.false_alarms"])
+        in SAID
+    )
     columns, wrong = counts["invisible.exploitable"]
     assert f"Of {columns} columns that go with the label and that no pixel shows, {wrong} are" in SAID
     for name in ("use.rank_correlation", "use.planted.rank_correlation"):

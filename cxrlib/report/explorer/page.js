@@ -1,23 +1,24 @@
 // The explorer's controls: every control changes one state, and one drawing a frame shows what it gives.
 
-const HINTS = { // two lines on a phone, lest the film moves away from the finger
-  start: "This chest is healthy. Drag the letter into the ring.",
-  fooled: "Only the letter is new, and network A says “ill”.",
-  held: "Not here: in training the letter lay in the upper corners.",
-  inside: "On the lungs, network B takes the letter for a shadow.",
-  missed: "A real pneumonia, and network A misses it.",
-  seen: "A real pneumonia, and network A says “ill”.",
-  hidden: "The box hides part of the film. Who changes their mind?",
-};
-
 const RING = 0.06; // its radius, as a share of the film
 
+// What is to be seen in a state: at most two lines on a phone, lest the film moves away from the finger
 function hintOf(state, said) {
-  if (state.box) return HINTS.hidden;
-  if (!state.pneumonia && !state.letter) return HINTS.start;
-  if (!state.pneumonia && said.lungs >= 0.5) return HINTS.inside;
-  if (!state.pneumonia) return said.naive >= 0.5 ? HINTS.fooled : HINTS.held;
-  return said.naive < 0.5 ? HINTS.missed : HINTS.seen;
+  const a = said.naive >= 0.5, b = said.lungs >= 0.5;
+  const { letter, collimation, box, exposure } = state, others = collimation || box || exposure;
+  if (state.pneumonia) {
+    if (a && letter) return `A says “ill”, B ${b ? "too" : "misses it"}. Does A still, without the letter?`;
+    if (a) return `A real pneumonia: network A sees it, and B ${b ? "too" : "misses it"}.`;
+    return `A real pneumonia: network A misses it, and B ${b ? "sees it" : "too"}.`;
+  }
+  if (b && collimation) return "The collimator cuts off lung, and network B says “ill”.";
+  if (b && box) return "The box hides part of the lungs, and network B says “ill”.";
+  if (b && letter) return "On the lungs, network B takes the letter for a shadow.";
+  if (b) return "Healthy, and with this exposure network B says “ill”.";
+  if (a && letter && !others) return "Only the letter is new, and network A says “ill”.";
+  if (a) return `Healthy, and network A says “ill”${letter ? "" : " without a letter"}.`;
+  if (letter) return "Both are right here. Try the letter in the ring.";
+  return others ? "Both are right. Drag the letter into the ring." : "This chest is healthy. Drag the letter into the ring.";
 }
 
 function markup(id, assets) {
@@ -48,9 +49,11 @@ function markup(id, assets) {
       <p class="cxr-tray">The lead letter: drag it, or press Enter and use the arrow keys.</p>
     </div>
     <div class="cxr-right">
-      <p class="cxr-truth">The truth: <strong></strong></p>
+      <p class="cxr-truth">The truth: <strong></strong>. <small>A bar says how sure a network is of “ill”.</small></p>
       ${network("naive", "A", "learned from chests on which a letter went with the illness")}
       ${network("lungs", "B", "learned from the same chests, shown the lungs alone")}
+      <p class="cxr-key" hidden>Orange speaks for “ill”, blue against it: how far the answer moves when a patch is
+        painted over. <span></span></p>
       <fieldset><legend>Change the film</legend>
         ${box("letter", "Lead letter on the film")}
         ${slider("pneumonia", "Pneumonia", 0, assets.steps, 1, "none", "a lobe")}
@@ -61,8 +64,6 @@ function markup(id, assets) {
         <div class="cxr-row cxr-choice"><label for="${id}-patient">Chest</label>
         <select id="${id}-patient">${people}</select> <button type="button" class="cxr-reset">Start again</button></div>
       </fieldset>
-      <p class="cxr-key" hidden>Orange speaks for “ill”, blue against it: how far the answer moves when a patch is
-        painted over. <span></span></p>
     </div>
   </div>
   <p class="cxr-note">${assets.note}</p>
@@ -105,7 +106,7 @@ function mount(place, assets) {
     row.classList.toggle("cxr-wrong", call !== ill);
     row.querySelector(".cxr-word strong").textContent = call ? "ill" : "healthy";
     row.querySelector(".cxr-word span").textContent =
-      `(“ill”: ${percent}%) ${call === ill ? "✓ right" : "✗ wrong"}`;
+      `(${percent}%) ${call === ill ? "✓ right" : "✗ wrong"}`;
     bar.setAttribute("aria-valuenow", percent);
     bar.setAttribute("aria-valuetext", `${call ? "ill" : "healthy"}, ${percent}%`);
   }
