@@ -678,7 +678,7 @@ def read_image(path: Path) -> None:
 def read_labels(path: Path) -> None:
     """The table of a folder, with what an audit asks of its columns."""
     from cxrlib.audit.tables import asked_columns, column_features, levels_by_label
-    from cxrlib.cli.audit import _header
+    from cxrlib.cli.audit_inputs import header_and_images
     from cxrlib.cohort import check_table
     from cxrlib.datasets import folder
 
@@ -686,7 +686,7 @@ def read_labels(path: Path) -> None:
     options = {"positive": "Pneumonia"} if b"Pneumonia" in data else {}
     if b"ward" in data[:60] and len(data) % 2:
         options |= {"site_column": "ward", "age_column": "age"}
-    _header(path.parent, path)
+    header_and_images(path.parent, path, "image")
     table, _ = folder.files(path.parent, labels=path, allow_missing=True, **options)
     check_table(table)
     columns, _ = asked_columns(table)

@@ -68,7 +68,7 @@ def audited(films, tmp_path_factory):
 def test_the_page_holds_no_tag_of_a_strangers(audited):
     page = (audited / "audit.html").read_text(encoding="utf-8")
     assert "<script" not in page and "<img src=http" not in page and "&lt;script&gt;" in page
-    assert page.count("</details>") == page.count("<details ") and page.count("</style>") == 1
+    assert page.count("</details>") == len(re.findall(r"<details[ >]", page)) and page.count("</style>") == 1
     stored = json.loads((audited / "audit.json").read_text(encoding="utf-8"))
     assert any(SCRIPT in finding["title"] for finding in stored["findings"])
 

@@ -60,6 +60,8 @@ def _article(site: Path, page: str, soup: BeautifulSoup, pages: set[str]) -> str
     for script in article.find_all("script"):
         if not script.find_parent(class_="cxr-embedded"):
             script.decompose()
+    for table in article.select(".pst-scrollable-table-container"):  # on a page of its own a script does this
+        table["tabindex"] = "0"
     for element in article.find_all(True):
         if element.get("id"):
             element["id"] = f"{page}--{element['id']}"
