@@ -6,7 +6,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from committed import MARKED
+from committed import MARKED, read
 
 from cxrlib.datasets import SOURCES, describe
 from cxrlib.evaluation.results import read_record, recorded
@@ -147,6 +147,9 @@ def test_the_benchmark_of_audited_classifiers_is_quoted_as_recorded():
         "Of {} networks trained without a confounder it says so of {}.".format(*counts["use.false_alarms"])
         in SAID
     )
+    chapter = " ".join("\n".join(cell.source for cell in read("09_audit_your_own_data").cells).split())
+    assert f"Of {flipping} networks whose calls a confounder turns by a fifth or more, {by_column} were" in chapter
+    assert counts["use.false_alarms"] == (flipping, 0) and f"of {flipping} without one, none." in chapter
     columns, wrong = counts["invisible.exploitable"]
     assert f"Of {columns} columns that go with the label and that no pixel shows, {wrong} are" in SAID
     for name in ("use.rank_correlation", "use.planted.rank_correlation"):
