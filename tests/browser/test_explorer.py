@@ -1,7 +1,6 @@
 """The shortcut explorer in a real browser: its answers are torch's on the phantom's own films, offline."""
 
 from dataclasses import replace
-from statistics import median, quantiles
 from types import SimpleNamespace
 
 import nbformat
@@ -29,11 +28,6 @@ SIZE = INDEX["size"]
 ONE = "document.querySelector('.cxr-explorer').cxrExplorer"
 SCORES = f"states => states.map(s => {ONE}.answers(s)).map(({{ naive, lungs }}) => [naive, lungs])"
 FILMS = f"states => states.map(state => Array.from({ONE}.answers(state).image))"
-TIMES = f"""() => Array.from({{ length: 80 }}, (_, k) => {{
-    const start = performance.now();
-    {ONE}.answers({{ letter: [0.1 + k / 100, 0.1], pneumonia: k % 12 }});
-    return performance.now() - start;
-}}).slice(20)"""
 
 
 @pytest.fixture(scope="module")
@@ -184,13 +178,6 @@ def test_the_films_greys_are_the_phantoms(page):
     for state, image in zip(states, found, strict=True):
         difference = np.abs(np.reshape(image, (SIZE, SIZE)) - drawn(state).images[0].astype(int))
         assert difference.max() <= 1 and (difference > 0).mean() < 0.005, state
-
-
-def test_the_time_of_an_answer(page):
-    times = page.evaluate(TIMES)
-    print(
-        f"both networks: median {median(times):.1f} ms, 95th percentile {quantiles(times, n=20)[-1]:.1f} ms"
-    )
 
 
 # ---- what it comes with

@@ -44,11 +44,8 @@ def test_every_result_of_readme_and_findings_is_marked_with_its_record(name, unm
 @pytest.mark.parametrize("name", PROSE)
 def test_every_mark_is_understood_and_no_estimate_of_a_card_goes_without(name):
     text = PROSE[name]
-    slots = (
-        text.count("<!-- slot: ") if name == "README.md" else 0
-    )  # for numbers that are still being measured
-    assert len(MARKED.findall(text)) == text.count("<!--") - slots
-    if name in {path.name for path in CARDS}:
+    assert len(MARKED.findall(text)) == text.count("<!--")
+    if name in {path.name for path in (*CARDS, *SITE)}:
         intervals = re.findall(r"\d\.?\d*%? \([+−\d.%]+(?:–| to )[+−\d.%]+\)", text)
         assert len(intervals) == sum("(" in claim[0] for claim in MARKED.findall(text))
 
@@ -120,12 +117,14 @@ def test_what_other_tools_flag_is_quoted_as_recorded():
         return round(sum(one["value"] * one["n"] for one in mine)), sum(one["n"] for one in mine)
 
     ours, of = flagged("cxrlib")
-    drift, datalab = flagged("deepchecks_drift")[0], flagged("datalab")[0]
+    drift, datalab, given = (flagged(one)[0] for one in ("deepchecks_drift", "datalab", "shortkit_outside"))
+    assert f"given our features of signs and frame, {given}," in SAID
     assert (
         f"of {of} cohorts with one of twelve things planted, the audit flags {ours} at its defaults" in SAID
     )
     assert f"Deepchecks' drift {drift} and cleanlab's Datalab {datalab};" in SAID
-    clean = [numbers[f"{tool}.ill_50.clean.flagged"] for tool in ("cxrlib", "deepchecks_drift", "datalab")]
+    quiet = ("cxrlib", "deepchecks_drift", "datalab", "shortkit_outside")
+    clean = [numbers[f"{tool}.ill_50.clean.flagged"] for tool in quiet]
     assert {(one["value"], one["n"]) for one in clean} == {
         (0.0, 60)
     } and "of 60 clean ones each flags 0" in SAID
@@ -148,7 +147,7 @@ def test_the_benchmark_of_audited_classifiers_is_quoted_as_recorded():
         in SAID
     )
     chapter = " ".join("\n".join(cell.source for cell in read("09_audit_your_own_data").cells).split())
-    assert f"Of {flipping} networks whose calls a confounder turns by a fifth or more, {by_column} were" in chapter
+    assert f"Of {flipping} networks whose calls a confounder turns by a fifth or more, {by_column}" in chapter
     assert counts["use.false_alarms"] == (flipping, 0) and f"of {flipping} without one, none." in chapter
     columns, wrong = counts["invisible.exploitable"]
     assert f"Of {columns} columns that go with the label and that no pixel shows, {wrong} are" in SAID
@@ -175,6 +174,26 @@ def test_what_was_done_to_break_the_package_is_quoted_as_recorded():
     found, quiet = rows["burned_in.nih_found"], rows["burned_in.nih_quiet"]
     counts = f"{found['tried'] - found['failed']} of {found['tried']}, of those without {quiet['failed']} of"
     assert f"such a line {counts} {quiet['tried']}" in SAID
+
+
+def test_counts_without_a_mark_are_the_recorded_ones():
+    """An estimate's mark shows its value and interval; these are counts of images, kinds and cohorts."""
+    strata, found = (recorded(f"kermany/{name}").numbers for name in ("strata", "audit_strata"))
+    children = strata["healthy.machine.specificity"].n
+    assert f"Of its {children} healthy children in the official test" in SAID
+    assert f"of its {children} healthy children healthy" in PROSE["first_page.toml"]
+    with (ROOT / "figures" / "kermany" / "strata_labels.csv").open(encoding="utf-8") as labels:
+        assert SAID.count(f"{sum(1 for _ in labels) - 1} images") >= 2
+    machine, washed_out = found["machine.kinds.count"], found["washed_out.kinds.count"]
+    assert f"Of its {machine.n} kinds, the {machine.value:.0f} in which most of the images" in SAID
+    assert f"the {washed_out.value:.0f} kinds in which most are washed out" in SAID
+    for name, words in (("any", "an alarm in"), ("splits", "splits in")):
+        alarms = found[f"clean.{name}.alarms"]
+        assert f"{words} {alarms.value * alarms.n:.0f} of {alarms.n}" in SAID
+    classifiers = read_record(ROOT / "benchmarks" / "audit_model.json").numbers
+    letters, devices = (classifiers[f"visible.found.{name}"] for name in ("marker", "devices"))
+    assert f"of {letters.n} columns of lead letters only {letters.value * letters.n:.0f} are" in SAID
+    assert f"of {devices.n} of devices {devices.value * devices.n:.0f};" in SAID
 
 
 def test_the_audit_in_the_docs_is_the_recorded_one():

@@ -19,7 +19,8 @@ from rich.console import Console
 from cxrlib.errors import ConfigError
 from cxrlib.evaluation.metrics import Estimate
 from cxrlib.evaluation.results import Record, project_root
-from cxrlib.report.batch import Batch, Notebook, find_notebooks, run_key
+from cxrlib.report.batch import Batch, Notebook, Outcome, find_notebooks, run_key
+from cxrlib.report.explorer import SLOT
 from cxrlib.report.report import run_report
 from cxrlib.report.site import build, chapters, first_page
 from cxrlib.report.site.build import WORDS
@@ -575,13 +576,18 @@ def test_ten_slides_each_with_its_picture_inside():
     assert not page.select("link, script[src], a[href]") and "<!--" not in str(page.main)
 
 
-def test_the_explorer_stands_above_the_findings_where_there_is_one(monkeypatch, tmp_path):
+def test_the_explorer_stands_above_the_findings(monkeypatch, tmp_path):
     monkeypatch.setattr(build, "write_reference", lambda *_, **__: None)
     facts = dict.fromkeys(("data_dir", "preset", "seed", "image_size", "hardware", "git_commit", "command"))
     facts |= {"dataset": "phantom", "versions": {}, "seconds": 0}
-    evidence = collect(project_root() / "figures", "figures", from_run=False)
-    for slot in ('<div class="slot"></div>', ""):
-        monkeypatch.setattr(first_page, "explorer", lambda slot=slot: slot)
-        build.write_pages(tmp_path, [], evidence, facts)
-        text = (tmp_path / "index.md").read_text()
-        assert (slot in text[: text.index("## Three findings")]) and ("Try it" in text) == bool(slot)
+    build.write_pages(tmp_path, [], collect(project_root() / "figures", "figures", from_run=False), facts)
+    text = (tmp_path / "index.md").read_text()
+    assert SLOT in text[: text.index("## Three findings")]
+
+
+def test_the_explorer_takes_the_place_of_the_cell_that_is_tagged_so():
+    cells = [nbformat.v4.new_code_cell(text) for text in ("explorer()", "my_explorer()")]
+    cells[0].metadata["tags"] = ["explorer"]
+    notebook = nbformat.v4.new_notebook(cells=cells)
+    made = chapters.decorate(notebook, Outcome("07_a", "done", 1.0), "cxr").cells
+    assert [SLOT in cell.source for cell in made] == [False, False, True, False]

@@ -85,7 +85,7 @@ class Entry:
     - ``function``: ``module:function`` in this package; the function takes a Run and returns a Made.
     - ``image_size``: pixels a side, where none are asked for; 0 for a study of tables alone.
     - ``anywhere``: whether it runs on any source, and not on ``recorded`` alone.
-    - ``seeded``: whether it takes several seeds.
+    - ``seeded``, ``one_seed``: whether it takes several seeds, and on which data sets it does not.
     - ``folders``: data set to the folders that it needs there besides the source's own.
     """
 
@@ -96,6 +96,7 @@ class Entry:
     image_size: int
     anywhere: bool = False
     seeded: bool = False
+    one_seed: tuple[str, ...] = ()
     folders: Mapping[str, tuple[str, ...]] | None = None
 
     @property
@@ -158,7 +159,7 @@ STUDIES: dict[str, Entry] = {
               "errors:calibration", **_TRAINED),
         Entry("subgroups", "For whom does it work less well?", _KERMANY, "errors:subgroups", **_TRAINED),
         Entry("label_errors", "Are suspected label errors real?", ("kermany", "nih"), "errors:label_errors",
-              folders=_CHEXNET, **_TRAINED),
+              folders=_CHEXNET, one_seed=_NIH, **_TRAINED),
         Entry("attribution", "Do heat maps lie where the disease is?", _KERMANY, "errors:attribution",
               64, anywhere=True),
         Entry("gap", "Where does accuracy go between training, validation and test?", _KERMANY,
@@ -204,7 +205,7 @@ STUDIES: dict[str, Entry] = {
         Entry("audit_strata", "Does the audit name a second machine and a washed-out tone?", _KERMANY,
               "audits:audit_strata", 128),
         Entry("model_audit", "What does a classifier follow that is no disease, and can pixels show it?",
-              ("kermany", "nih"), "model_audits:model_audit", 64, seeded=True,
+              ("kermany", "nih"), "model_audits:model_audit", 64, seeded=True, one_seed=_NIH,
               folders={"kermany": ("data_dir",), "nih": ("data_dir", "chexnet_dir")}),
         Entry("skewed_source", "Does the audit name the source when the label is skewed across two?", _MASKS,
               "audits:skewed_source", 128),
@@ -243,7 +244,7 @@ def checked(
         raise ConfigError(
             f"The study {name} does not run on {dataset!r}.", remedy=f"Use {', '.join(entry.datasets)}."
         )
-    several = entry.seeded and not (name in ("label_errors", "model_audit") and dataset == "nih")
+    several = entry.seeded and dataset not in entry.one_seed
     seeds = tuple(seeds or ((0, 1, 2) if several and preset == "full" else (0,)))
     if len(seeds) > 1 and not several:
         raise ConfigError(

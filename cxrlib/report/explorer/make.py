@@ -32,7 +32,7 @@ EXPOSURE = (0.55, 0.25)  # what the other hospital's adds to the grey values of 
 _NOTE = (
     "Synthetic chests, drawn by a model: nothing here is clinical. Both networks run in this page. With the "
     "letter network A changes its answer on {naive:.0f}% of {n:,} test chests, network B on {lungs:.1f}%. "
-    "The chests here are among those."
+    "The chests here were chosen from those on which A alone changes."
 )
 
 

@@ -84,7 +84,7 @@ def decorate(notebook: nbformat.NotebookNode, outcome: Outcome, rerun: str) -> n
             continue
         if cell.cell_type != "code":
             continue
-        if "explorer()" in cell.source and cell is not broken:
+        if "explorer" in cell.metadata.get("tags", ()) and cell is not broken:
             slots.append(cell)
             cell.outputs = []
         if broken is not None and cell is broken:

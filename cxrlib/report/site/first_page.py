@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import re
 import tomllib
 from collections.abc import Iterable
@@ -14,7 +12,6 @@ from cxrlib.evaluation.metrics import Estimate
 from cxrlib.report.site.scoreboard import Evidence
 
 HERE = Path(__file__).parent
-EXPLORER = "cxrlib.report.explorer"
 _NUMBER = re.compile(r"([+−]?\d[\d.]*%?)( \([+−\d.%]+(?:–| to )[+−\d.%]+\))?<!-- .*?-->")
 
 
@@ -49,14 +46,6 @@ def findings(evidence: Iterable[Evidence]) -> list[dict[str, Any]]:
             chance = _share(one["chance"], one) if "chance" in one else None
             found.append(one | {"points": points, "chance": chance})
     return found
-
-
-def explorer() -> str:
-    """Where the page shows the shortcut explorer: its slot, or nothing where this copy has no explorer."""
-    if importlib.util.find_spec(EXPLORER) is None:
-        return ""
-    slot: str = importlib.import_module(EXPLORER).SLOT
-    return slot
 
 
 def _placed(label: str, estimate: Estimate, finding: dict[str, Any]) -> dict[str, object]:
