@@ -90,13 +90,15 @@ def networks(given: argparse.Namespace, device: torch.device) -> list[dict]:
             model=name, epochs=1000, batch_size=batch, precision="bf16-mixed", accelerator=accelerator,
             augment=recipe("residual", "full").augment,
         )  # fmt: skip
-        if device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats()
-        ours, peers = [], []
+        ours, peers, memory = [], [], 0.0
         for _ in range(given.repeats):  # in turn, so that what else happens meets both
             watch = Watch(steps)
+            if device.type == "cuda":
+                torch.cuda.reset_peak_memory_stats()
             Trainer(config, [watch]).fit(cohort)
             ours.append(watch.rate(batch, "wall"))
+            if device.type == "cuda":
+                memory = max(memory, torch.cuda.max_memory_allocated() / 1e9)
             rate, operations = alone(config, pixels, steps, device)
             peers.append(rate)
         peak = next((value for key, value in PEAKS.items() if key in named(device)), None)
@@ -112,7 +114,7 @@ def networks(given: argparse.Namespace, device: torch.device) -> list[dict]:
             "target": 0.95,
             "unit": "images/s",
             "share_of_peak": None if peak is None else float(np.median(ours)) / batch * operations / peak,
-            "memory_gb": torch.cuda.max_memory_allocated() / 1e9 if device.type == "cuda" else None,
+            "memory_gb": memory or None,
             "hours_for_an_epoch_of_nih": NIH / float(np.median(ours)) / 3600,
         }
         rows.append(made)

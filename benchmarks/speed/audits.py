@@ -161,9 +161,10 @@ def rows(setting: Setting, count: int) -> Iterator[dict]:
 
     folder = setting.work / "films"
     labels = films(folder, setting.data, count, count)
-    data = (
-        f"{count} phantoms" if setting.data is None else f"NIH, {count} PNG of {SIDE} pixels, 12 as published"
-    )
+    data = f"{count} phantoms"
+    if setting.data is not None:
+        published = len(list((setting.data / "nih-subset" / "original-1024").glob("*.png")))
+        data = f"NIH, {count} PNG of {SIDE} pixels, {min(published, count)} as published"
     turns = [stages(labels, setting.work) for _ in range(setting.repeats + 1)][1:]
     # Probes run in one process, the rest in two.
     seconds = [(sum(turn.values()) - turn["probes"]) / 2 + turn["probes"] for turn in turns]
@@ -209,8 +210,10 @@ def large(count: int, data: Path | None, work: Path) -> dict:
         while running.poll() is None:
             if kill and len(list(out.glob("work/*/features/images-*.npz"))) >= features / 2:
                 os.killpg(running.pid, signal.SIGKILL)
-            time.sleep(0.5)
+            time.sleep(0.05)
         seconds.append(time.perf_counter() - began)
+        if kill and running.returncode != -signal.SIGKILL:
+            raise RuntimeError("The audit ended before it could be killed: give more files.")
     watch.done = True
     if running.returncode not in (0, 2):
         raise RuntimeError((work / "err.txt").read_text("utf-8"))

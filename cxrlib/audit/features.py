@@ -112,6 +112,22 @@ class _Kept(Mapping[str, np.ndarray]):
         return part
 
 
+class Rows(Mapping[str, np.ndarray]):
+    """Some rows of features, each taken when it is asked for."""
+
+    def __init__(self, features: Mapping[str, np.ndarray], rows: np.ndarray):
+        self.features, self.rows = features, rows
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        return np.asarray(self.features[name][self.rows])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.features)
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+
 def _signs(
     image: np.ndarray, mask: np.ndarray, own: bool, field: tuple[int, int, int, int]
 ) -> dict[str, np.ndarray]:

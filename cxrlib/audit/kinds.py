@@ -97,7 +97,7 @@ def uneven(
 
 
 def told(kinds: list[Kind], ids: np.ndarray, share: float) -> tuple[dict, tuple[str, ...]]:
-    """A finding's detail, and its pictures: typical images of the group with most ill, and with fewest."""
+    """A finding's detail, and pictures typical of the most uneven groups with more and with fewer ill."""
     rows = [
         {"level": str(number), "images": len(one.rows), "share_ill": round(one.ill / len(one.rows), 4),
          "p": one.p, "examples": ids[one.rows[:SHOWN]].tolist()}

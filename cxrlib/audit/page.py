@@ -298,12 +298,13 @@ def _pictures(found: Finding, cohort: Cohort, rows: dict[str, int]) -> list[tupl
     figures = list(zip(addresses, table["image_id"], table["label"], strict=True))
     if found.auc is None:
         return [("Copies beside each other.", figures)]
-    half = (len(figures) + 1) // 2
+    first = found.telling[: (len(found.telling) + 1) // 2]  # some may be hidden
+    half = sum(name in first for name in table["image_id"])
     ends = ("of this part", "of training") if found.probe.group == "split" else ("ill", "healthy")
-    return [
-        (f"Surest to be {kind} (and what the label says):", some)
-        for kind, some in zip(ends, (figures[:half], figures[half:]), strict=True)
-    ]
+    said = [f"Surest to be {kind} (and what the label says):" for kind in ends]
+    if name == "kinds":
+        said = [f"Of a kind with {many} ill (and what the label says):" for many in ("more", "fewer")]
+    return list(zip(said, (figures[:half], figures[half:]), strict=True))
 
 
 def _with_masks(cohort: Cohort, rows: list[int]) -> Cohort:

@@ -70,8 +70,8 @@ class Finding:
 
     @property
     def worse(self) -> bool:
-        """Whether it is accepted and, beyond chance, above its ceiling."""
-        if self.accepted is None:
+        """Whether it is accepted, established and, beyond chance, above its ceiling."""
+        if self.accepted is None or self.severity == "fine":
             return False
         reached = self.images if self.auc is None else self.auc.low
         return reached is not None and reached > self.accepted.ceiling
@@ -79,7 +79,9 @@ class Finding:
     @property
     def standing(self) -> str:
         """What it counts as: its severity; "accepted", or where it is worse than that, "severe"."""
-        return self.severity if self.accepted is None else "severe" if self.worse else "accepted"
+        if self.accepted is None or self.severity == "fine":
+            return self.severity
+        return "severe" if self.worse else "accepted"
 
 
 class Probes:

@@ -15,6 +15,7 @@ import hashlib
 import json
 import shutil
 import tempfile
+from collections import ChainMap
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
@@ -26,7 +27,7 @@ import pandas as pd
 
 from cxrlib.audit.doubts import NO_DOUBTS, Doubts, doubts
 from cxrlib.audit.features import VERSION as FEATURES
-from cxrlib.audit.features import describe
+from cxrlib.audit.features import Rows, describe
 from cxrlib.audit.files import duplicates, existing_paths, file_facts
 from cxrlib.audit.interventions import Effect
 from cxrlib.audit.models import Classifiers, performance, tried
@@ -133,7 +134,7 @@ def steps(
     - ``permutations``: at most so many a probe, raised where the number of probes needs more.
     - Raises DataError: one class only, or fewer than 20 images of either.
     """
-    _check(cohort)
+    _check(cohort, seed)
     # The order of the rows must not matter to folds, permutations and chunks.
     order = np.argsort(cohort.table["image_id"].to_numpy(dtype=str), kind="stable")
     moved = bool((order != np.arange(len(order))).any())
@@ -145,14 +146,14 @@ def steps(
     if embeddings is not None:
         settings["embeddings"] = hashlib.sha256(embeddings[order].tobytes()).hexdigest()[:16]
     with tempfile.TemporaryDirectory() if out is None else nullcontext(str(out)) as folder:
-        work = _work_folder(Path(folder) / "work", cohort, settings, resume)
+        work = work_folder(Path(folder) / "work", cohort, settings, resume)
         if features is not None:
-            features = {name: values[order] for name, values in features.items()} if moved else features
+            features = Rows(features, order) if moved else features
         else:
             masked = cohort if cohort.lung_masks is not None else segment(cohort, progress=progress)
             features = describe(masked, work / "features", workers=workers, progress=progress)
         if embeddings is not None:
-            features = {**features, "whole": embeddings[order]}
+            features = ChainMap({"whole": embeddings[order]}, features)  # type: ignore[arg-type]
         paths = existing_paths(cohort.table)
         if headers is None:
             facts, limits = read_headers(cohort, workers, progress)
@@ -176,7 +177,7 @@ def steps(
         )  # fmt: skip
         judges = {"the whole image": probes.held["whole"][1].scores}
         judges |= {str(name): values.to_numpy(float) for name, values in classifiers.scores.items()}
-        doubted = doubts(cohort, judges)
+        doubted = doubts(cohort, judges, seed)
         effects = tried(classifiers, cohort, seed=seed, progress=progress)
         features = {name: features[name] for name in ("thumbnail", "lungs_found")}  # the folder may go
     leaks, unknown = _leaks(cohort, features["thumbnail"], facts, has_patients, has_split)
@@ -188,9 +189,9 @@ def steps(
         leaks.append(_printed(cohort, lines, facts))
     elif lines is not None:
         unknown.append(
-            "Whether files name a patient in printed text was not looked for: all are smaller than "
-            f"{SMALLEST} pixels. (“Burned-in text” asks something else: whether marks like text tell the "
-            "label.)"
+            "Whether files name a patient in printed text was not looked for: none has "
+            f"{SMALLEST} pixels and can be read. (“Burned-in text” asks something else: whether marks like "
+            "text tell the label.)"
         )
     limits += [*left_out, *unasked, *unknown, *doubted.limits, *_weaknesses(cohort, features["lungs_found"])]
     findings += [*leaks, *apart]
@@ -322,7 +323,7 @@ def _counted(name: str, concerned: int, of: int, detail: dict) -> Finding:
     return Finding(PROBES[name], judged_count(PROBES[name], concerned, of), images=concerned, detail=detail)
 
 
-def _check(cohort: Cohort) -> None:
+def _check(cohort: Cohort, seed: int) -> None:
     labels = cohort.labels
     ill, healthy = int(labels.sum()), int((1 - labels).sum())
     if min(ill, healthy) < FEWEST:
@@ -333,10 +334,11 @@ def _check(cohort: Cohort) -> None:
             "an audit.",
             remedy="Give both classes (label_column, positive), and a larger --sample if one was drawn.",
         )
-    balanced_folds(labels, cohort.patients, 5, 0)
+    balanced_folds(labels, cohort.patients, 5, seed)
 
 
-def _work_folder(root: Path, cohort: Cohort, settings: dict, resume: bool) -> Path:
+def work_folder(root: Path, cohort: Cohort, settings: dict, resume: bool) -> Path:
+    """Where work on a cohort with these settings is kept; what is there of others goes, unless resumed."""
     digest = hashlib.sha256(cohort.content_hash().encode())
     digest.update(json.dumps(settings, sort_keys=True, default=str).encode())
     digest.update(cohort.table.to_csv(index=False).encode("utf-8", "surrogateescape"))

@@ -6,10 +6,8 @@ found.audits["effusion"].severe
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
-import shutil
 import tempfile
 from collections.abc import Mapping
 from contextlib import nullcontext
@@ -19,16 +17,17 @@ from typing import Any
 
 import numpy as np
 
-from cxrlib.audit.features import VERSION, describe
+from cxrlib.audit.features import VERSION, Rows, describe
 from cxrlib.audit.models import Classifiers
 from cxrlib.audit.page import content, environment, write
 from cxrlib.audit.rules import SEVERITIES
-from cxrlib.audit.run import FEWEST, SCHEMA, Audit, read_headers, steps
+from cxrlib.audit.run import FEWEST, SCHEMA, Audit, read_headers, steps, work_folder
+from cxrlib.audit.stats import balanced_folds
 from cxrlib.audit.together import together
 from cxrlib.cohort import Cohort
 from cxrlib.errors import DataError
 from cxrlib.evaluation.results import SCHEMA as RESULTS
-from cxrlib.io.storage import atomic_path, make_folder
+from cxrlib.io.storage import atomic_path
 from cxrlib.lungs.masks import segment
 from cxrlib.parallel import one_thread
 
@@ -77,13 +76,18 @@ def audit_findings(
     asked, limits = [], []
     for name, values in labels.items():
         ill, healthy = int((values == 1).sum()), int((values == 0).sum())
+        why = f"{ill:,} images have it and {healthy:,} have not; {FEWEST} of each are needed."
         if min(ill, healthy) >= FEWEST:
-            asked.append(name)
-            continue
-        limits.append(
-            f"Finding {name!r} was not audited: {ill:,} images have it and {healthy:,} have not; {FEWEST} of "
-            "each are needed."
-        )
+            known = np.isfinite(values)
+            try:
+                given = values[known].astype(np.int64)
+                balanced_folds(given, cohort.patients[known], 5, options.get("seed", 0))
+            except DataError as error:
+                why = error.message
+            else:
+                asked.append(name)
+                continue
+        limits.append(f"Finding {name!r} was not audited: {why}")
     if not asked:
         raise DataError(
             f"None of {len(labels)} findings has {FEWEST} images of each class.", offenders=limits,
@@ -92,7 +96,7 @@ def audit_findings(
     order = np.argsort(cohort.table["image_id"].to_numpy(str), kind="stable")
     cohort = cohort.take(order)
     with tempfile.TemporaryDirectory() if out is None else nullcontext(str(out)) as folder:
-        work = _features_folder(Path(folder) / "work", cohort, resume)
+        work = work_folder(Path(folder) / "work", cohort, {"features": VERSION}, resume)
         masked = cohort if cohort.lung_masks is not None else segment(cohort, progress=progress)
         features = describe(masked, work, workers=workers, progress=progress)
         facts, unknown = read_headers(cohort, workers, progress)
@@ -103,7 +107,7 @@ def audit_findings(
             every = len(known) == len(cohort)
             many.append(steps(
                 part, out=Path(folder) / folder_of(number, name), resume=resume, together=len(asked),
-                features=features if every else {key: values[known] for key, values in features.items()},
+                features=features if every else Rows(features, known),
                 headers=(facts.iloc[known].reset_index(drop=True), unknown),
                 embeddings=None if embeddings is None else embeddings[order][known],
                 classifiers=None if classifiers is None else classifiers[name].take(order[known]),
@@ -172,14 +176,3 @@ def write_all(
         with atomic_path(out / name) as temporary:
             temporary.write_text(body, encoding="utf-8", errors="replace")
     return out / "audit.json", out / "audit.html"
-
-
-def _features_folder(root: Path, cohort: Cohort, resume: bool) -> Path:
-    """Where the features are kept: what is there of other images, or is not to be resumed, goes."""
-    digest = hashlib.sha256(f"{VERSION} {cohort.content_hash()} {cohort.lung_masks is not None}".encode())
-    work = root / f"images-{digest.hexdigest()[:16]}"
-    for other in root.glob("*") if root.is_dir() else ():
-        if other != work or not resume:
-            shutil.rmtree(other, ignore_errors=True)
-    make_folder(work)
-    return work

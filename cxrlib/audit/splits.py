@@ -30,7 +30,7 @@ def between(
     """A finding for each of validation and test that the cohort has, and what could not be asked.
 
     ``views``: the features of views that are asked beside the probes' attributes, (N, D) each. A finding's
-    AUC is that of its best established question; ``detail["rows"]`` has all of them, best first.
+    AUC is that of its first question; ``detail["rows"]`` has all, established ones first, then by AUC.
     """
     if not has_split:
         return [], []

@@ -157,6 +157,7 @@ def asking(
             rows.append((one, found, seen, told))
             bar.update(1)
     p_values = [p for _, _, seen, told in rows for p in _p_values(seen, told)]
+    del pixels  # while others' p-values are waited for
     corrected = iter((yield p_values).tolist())
     asked = []
     for one, found, seen, told in rows:

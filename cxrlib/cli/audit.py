@@ -167,10 +167,15 @@ def audit(
     from cxrlib.audit.junit import write_junit
     from cxrlib.audit.page import content, write
     from cxrlib.audit.run import audit_cohort
-    from cxrlib.audit.several import Several, audit_findings, contents, labelled, write_all
+    from cxrlib.audit.several import Several, audit_findings, contents, folder_of, labelled, write_all
 
     started = time.perf_counter()
     progress, asked = False if as_json else None, inputs.named_findings(findings)
+    if asked and model is not None:
+        raise ConfigError(
+            "--model gives one score, and --findings names several findings.",
+            remedy="Give --scores, with a column for each finding.",
+        )
     with warnings.catch_warnings(record=True) as heard:
         warnings.simplefilter("always", CxrWarning)
         cohort, total, known, listed = _cohort(
@@ -187,14 +192,9 @@ def audit(
             f"There is no column {source!r} for --source.",
             remedy=f"Name one of {', '.join(map(repr, cohort.table.columns))}.",
         )
+    entries = inputs.accepted(accept, images or data_dir, labels, cohort, asked)
     feed = Feed(model_size, model_range, model_channels, model_output)
     classifiers = _classifiers(cohort, scores, model, feed, threshold)
-    if asked and model is not None:
-        raise ConfigError(
-            "--model gives one score, and --findings names several findings.",
-            remedy="Give --scores, with a column for each finding.",
-        )
-    entries = inputs.accepted(accept, images or data_dir, labels, cohort, asked)
     features = None
     if embeddings is not None:
         cohort, features = inputs.embedded(cohort, embeddings, listed, quiet=as_json)
@@ -202,7 +202,7 @@ def audit(
         "out": out, "resume": resume, "source": source or "site", "seed": seed, "workers": workers,
         "progress": progress, "embeddings": features, **known,
     }  # fmt: skip
-    cohorts, several = {cohort.name: cohort}, Several({})
+    cohorts = {cohort.name: cohort}
     if asked:
         cohort, given = inputs.taken_out(cohort, asked)
         cohorts = {one: labelled(cohort, one, given[one]) for one in asked}
@@ -232,7 +232,8 @@ def audit(
     if junit is not None:
         write_junit(audits, junit, seconds)
     if not pictures:  # work has thumbnails, by which duplicates were found
-        for work in (out / "work", *(out.glob("*/work") if asked else ())):
+        folders = [folder_of(number, one) for number, one in enumerate(several.audits, 1)] if asked else []
+        for work in (out / "work", *(out / folder / "work" for folder in folders)):
             shutil.rmtree(work, ignore_errors=True)
     if as_json:
         print_json(contents(several, **made_from) if asked else content(found, **made_from))

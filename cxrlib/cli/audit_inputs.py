@@ -76,6 +76,12 @@ def finding_files(
             remedy="Name one of these columns, or the label column: --set label_column=….",
         )
     gone = {name for one in [*findings, label_column] for name in (one, f"csv_{one}") if one in header}
+    own = [column for column in header if column in {f"finding {n}" for n in range(1, len(findings) + 1)}]
+    if own:
+        raise ConfigError(
+            f"The CSV has a column {own[0]!r}, which is what the audit calls its labels.",
+            remedy="Rename the column.",
+        )
     parts: list[pd.DataFrame] = []
     counts: dict[str, Any] = {}
     info: dict[str, Any] = {}

@@ -57,7 +57,7 @@ def print_audit(found: Audit, html: Path) -> None:
             if one.accepted:
                 console.print(f"Accepted up to {one.accepted.ceiling:g}, and worse since.")
             console.print(f"What to do: {escape(one.probe.advice)}")
-        elif one.accepted:
+        elif one.accepted and one.standing == "accepted":
             console.print(f"\n[green]accepted[/] [bold]{escape(one.probe.title)}[/]")
             console.print(escape(f"{one.accepted.reason} (Up to {one.accepted.ceiling:g}.)"))
     _print_attributes(found, console)

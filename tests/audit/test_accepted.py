@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 
-import numpy as np
 import pytest
 
 from cxrlib.audit.accepted import Accepted, accept, read_accepted
@@ -134,4 +133,10 @@ def test_junit_has_a_case_a_check_and_a_failure_where_the_status_would_be_2(audi
 def test_ceilings_are_compared_with_numbers_that_are_there():
     silent = Finding(PROBES["marker"], "note", Estimate(0.9), accepted=Accepted("marker", "x", 0.6))
     assert not silent.worse  # no interval: nothing is established
-    assert np.isclose(silent.accepted.ceiling, 0.6)
+
+
+def test_a_finding_that_is_fine_is_neither_worse_nor_accepted():
+    """An interval above the ceiling that correction leaves to chance stops no pipeline."""
+    cured = Finding(PROBES["marker"], "fine", Estimate(0.56, 0.51, 0.61, 40), 0.2, 1.0)
+    cured = replace(cured, accepted=Accepted("marker", "x", 0.5))
+    assert (cured.worse, cured.standing) == (False, "fine")

@@ -105,3 +105,12 @@ def test_a_findings_folder_can_be_written_anywhere(name):
 def test_where_no_finding_can_be_audited_each_is_named(phantoms):
     with pytest.raises(DataError, match=r"None of 1 findings(.|\n)*'none'"):
         audit_findings(phantoms, {"none": np.zeros(60)}, **QUICK)
+
+
+def test_a_finding_whose_ill_are_one_patient_is_left_out_by_name(phantoms):
+    people = ["one"] * 25 + [f"p{i}" for i in range(35)]
+    cohort = phantoms.with_columns(split="train", patient_id=people)
+    values = {"of one": (np.arange(60) < 25) * 1.0, "of many": np.arange(60) % 2 * 1.0}
+    found = audit_findings(cohort, values, **QUICK)
+    assert list(found.audits) == ["of many"]
+    assert "'of one' was not audited" in found.limits[0] and "patients" in found.limits[0]

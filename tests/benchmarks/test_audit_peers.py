@@ -78,9 +78,9 @@ def test_this_package_is_asked_as_the_others_are(peers, toy):
 
 @pytest.mark.parametrize("tool", ["datalab", "deepchecks", "shortkit"])
 def test_another_tool_says_in_parts_what_it_says_as_a_whole(peers, toy, tool):
-    folder = Path(os.environ.get("CXRLIB_PEERS", "/nowhere"))
+    folder = Path(os.environ.get("CXRLIB_PEER_ENVIRONMENTS", "/nowhere"))
     if not (folder / tool / ".made").is_file():
-        pytest.skip("CXRLIB_PEERS names no folder with its environment; benchmarks/audit_peers.py makes it")
+        pytest.skip("CXRLIB_PEER_ENVIRONMENTS names no folder with it; benchmarks/audit_peers.py makes it")
     work, made = toy
     mine = [cohort(made, f"phantom-50-{kind}-0") for kind in ("clean", "exposure")]
     made = made | {"cohorts": mine}

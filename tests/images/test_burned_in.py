@@ -134,7 +134,7 @@ def test_an_audit_of_small_files_says_that_it_did_not_look_for_print(phantoms, t
     audit = audit_cohort(cohort, workers=1, progress=False)
     assert "printed_text" not in [one.probe.name for one in audit.findings]
     (said,) = [limit for limit in audit.limits if "printed text was not looked for" in limit]
-    assert "all are smaller than 200 pixels." in said and "“Burned-in text” asks something else" in said
+    assert "none has 200 pixels and can be read." in said and "“Burned-in text” asks something else" in said
 
 
 def test_headers_that_deny_the_text_are_counted(phantoms):
