@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from types import SimpleNamespace
 
 import numpy as np
@@ -64,21 +65,45 @@ def _stamp(
     return box[0], box[1], ink, plate
 
 
-def marker(image: np.ndarray, rng: np.random.Generator) -> None:
-    """Lay a lead L or R, sometimes on its plate, near an upper corner of the film."""
+@dataclass(frozen=True)
+class Letter:
+    """A lead L or R: its bitmap, where its centre lies (across, down) and how high it is, in shares of the
+    film; its angle; the greys of its plate (None: without one) and of its ink.
+    """
+
+    name: str
+    bitmap: np.ndarray
+    centre: tuple[float, float]
+    height: float
+    angle: float
+    plate: float | None
+    ink: float
+
+
+def letter(rng: np.random.Generator) -> Letter:
+    """Draw the letter of an image, near an upper corner."""
     u, z = rng.random(8), np.clip(rng.standard_normal(4), -2, 2)
-    left = u[0] < 0.6
-    across = 0.07 + 0.06 * u[1]
-    centre = (1 - across if left else across, 0.06 + 0.10 * u[2])
-    height = 0.045 + 0.025 * u[3]
-    letter = _LETTERS["L" if left else "R"]
-    if u[4] < 0.05:
-        letter = letter[:, ::-1]
-    rows, columns, ink, plate = _stamp(len(image), letter, centre, height, 0.12 * z[0])
+    left = bool(u[0] < 0.6)
+    across, name = 0.07 + 0.06 * u[1], "L" if left else "R"
+    return Letter(
+        name,
+        _LETTERS[name][:, :: -1 if u[4] < 0.05 else 1],
+        (1 - across if left else across, 0.06 + 0.10 * u[2]),
+        0.045 + 0.025 * u[3],
+        0.12 * z[0],
+        40 + 60 * u[6] if u[5] < 0.35 else None,
+        225 + 25 * u[7],
+    )
+
+
+def marker(image: np.ndarray, rng: np.random.Generator) -> None:
+    """Lay a lead letter, sometimes on its plate, on the film."""
+    one = letter(rng)
+    rows, columns, ink, plate = _stamp(len(image), one.bitmap, one.centre, one.height, one.angle)
     patch = image[rows, columns]
-    if u[5] < 0.35:
-        patch += plate * (np.float32(40 + 60 * u[6]) - 0.35 * patch) * np.float32(0.8)
-    patch += ink * (np.float32(225 + 25 * u[7]) - patch)
+    if one.plate is not None:
+        patch += plate * (np.float32(one.plate) - 0.35 * patch) * np.float32(0.8)
+    patch += ink * (np.float32(one.ink) - patch)
 
 
 def portable(image: np.ndarray, rng: np.random.Generator) -> None:
@@ -90,20 +115,35 @@ def portable(image: np.ndarray, rng: np.random.Generator) -> None:
     patch += ink * (np.float32(245) - patch)
 
 
+@dataclass(frozen=True)
+class Border:
+    """A closed collimator: how far it is askew, its margins (left, right, top, bottom) and how soft its edge
+    is, in shares of the film; its grey.
+    """
+
+    tilt: float
+    margins: np.ndarray
+    edge: float
+    level: float
+
+
+def border(rng: np.random.Generator) -> Border:
+    """Draw the border of an image."""
+    u, z = rng.random(6), np.clip(rng.standard_normal(3), -2, 2)
+    margins = [0.01 + 0.05 * u[0], 0.01 + 0.05 * u[1], 0.008 + 0.045 * u[2], 0.008 + 0.05 * u[3]]
+    return Border(0.012 * z[0], np.array(margins), 0.008 + 0.012 * u[4], 4 + 10 * u[5])
+
+
 def collimation(image: np.ndarray, rng: np.random.Generator) -> None:
     """Close the collimator: a border without exposure, a little askew, black or (uncropped film) white."""
-    u, z = rng.random(6), np.clip(rng.standard_normal(3), -2, 2)
-    size = len(image)
+    one, size = border(rng), len(image)
     t = ((np.arange(size) + 0.5) / size - 0.5).astype(np.float32)
-    tilt = np.float32(0.012 * z[0])
+    tilt = np.float32(one.tilt)
     across, down = t[None, :] + tilt * t[:, None], t[:, None] - tilt * t[None, :]
-    margins = 0.5 - np.array(
-        [0.01 + 0.05 * u[0], 0.01 + 0.05 * u[1], 0.008 + 0.045 * u[2], 0.008 + 0.05 * u[3]]
-    )
-    left, right, top, bottom = margins.astype(np.float32)
+    left, right, top, bottom = (0.5 - one.margins).astype(np.float32)
     inside = np.minimum(np.minimum(across + left, right - across), np.minimum(down + top, bottom - down))
-    open_ = step(inside, 0.008 + 0.012 * u[4])
-    level = np.float32(4 + 10 * u[5])
+    open_ = step(inside, one.edge)
+    level = np.float32(one.level)
     image -= level
     image *= open_
     image += level

@@ -36,6 +36,9 @@ from cxrlib.phantom.latents import (
 )
 from cxrlib.phantom.latents import PhantomConfig as PhantomConfig
 
+#: What the other hospital's exposure adds to where dark and bright tissue fall on the film's curve.
+EXPOSURE = (0.55, 0.25)
+
 _CURVE_SCALE = 256.0
 _Z = np.arange(-8, 8, 1 / _CURVE_SCALE)
 _CURVE = 255 / (1 + np.exp(-1.15 * _Z))
@@ -82,6 +85,26 @@ def render_latents(latents: Iterable[Latents], *, image_size: int = 128, seed: i
 
 
 def _render_one(latents: Latents, size: int, streams: Streams) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    values, lungs, lesion = _exposed(latents, size, streams)
+    black, white = curve_ends(latents)
+    curve = np.clip((_CURVE - black) * white / (246 - black), 0, 255).astype(np.float32)
+    image = curve.take(index(values, -8, _CURVE_SCALE, len(_Z)))
+    if latents.collimation:
+        overlays.collimation(image, streams(OVERLAY, 8 * latents.index + 1))
+    if latents.portable:
+        overlays.portable(image, streams(OVERLAY, 8 * latents.index + 2))
+    if latents.marker:
+        overlays.marker(image, streams(OVERLAY, 8 * latents.index + 3))
+    return (np.clip(image, 0, 255) + np.float32(0.5)).astype(np.uint8), lungs, lesion
+
+
+def exposed(latents: Latents, size: int, streams: Streams) -> np.ndarray:
+    """What the film's curve turns into greys, before anything is laid over it; float32, (S, S)."""
+    return _exposed(latents, size, streams)[0]
+
+
+def _exposed(latents: Latents, size: int, streams: Streams) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Exposed film (:func:`exposed`), and masks of lungs and lesion."""
     g = geometry(latents)
     grid = Grid(size, pose(latents), g.midline)
     tissue = soft_tissue(grid, g)
@@ -117,24 +140,14 @@ def _render_one(latents: Latents, size: int, streams: Streams) -> tuple[np.ndarr
         image = image + added
     if latents.devices:
         image = image + overlays.devices(grid, g, latents, streams(OVERLAY, 8 * latents.index))
-    image = _film(image, small, low, latents, grid, streams)
-    if latents.collimation:
-        overlays.collimation(image, streams(OVERLAY, 8 * latents.index + 1))
-    if latents.portable:
-        overlays.portable(image, streams(OVERLAY, 8 * latents.index + 2))
-    if latents.marker:
-        overlays.marker(image, streams(OVERLAY, 8 * latents.index + 3))
-    return (
-        (np.clip(image, 0, 255) + np.float32(0.5)).astype(np.uint8),
-        (tissue.lung > 0.5).astype(np.uint8),
-        lesion,
-    )
+    values = _processed(image, small, low, latents, grid, streams)
+    return values, (tissue.lung > 0.5).astype(np.uint8), lesion
 
 
-def _film(
+def _processed(
     image: np.ndarray, small: np.ndarray, low: np.ndarray, latents: Latents, grid: Grid, streams: Streams
 ) -> np.ndarray:
-    """Attenuation (cm of water) to grey values 0–255, float32: noise, processing, and the film's curve.
+    """Attenuation (cm of water) to what the film's curve takes, float32: noise and processing.
 
     What the processing adapts to (``small``, ``low``) is the patient without disease and devices, so that a
     counterfactual changes only where the disease or device is.
@@ -150,15 +163,21 @@ def _film(
     image = image + (image - low) * np.float32(detail)
     cells = np.sort(small[6:26, 4:28].ravel())
     dark, bright = cells[int(0.18 * len(cells))], cells[int(0.80 * len(cells))]
-    grey_dark, grey_bright = -0.68 + 0.34 * exam.grey, 0.98 + 0.25 * exam.contrast + 0.28 * exam.grey
-    if latents.exposure:
-        grey_dark, grey_bright = grey_dark + 0.55, grey_bright + 0.25
+    grey_dark, grey_bright = greys(latents)
     gain = (grey_bright - grey_dark) / max(bright - dark, 3.0)
-    z = (image - np.float32(dark)) * np.float32(gain) + np.float32(grey_dark)
-    black = 7 + 6 * exam.toe
-    white = 246 - 14 * abs(exam.balance)
-    curve = np.clip((_CURVE - black) * white / (246 - black), 0, 255).astype(np.float32)
-    return curve.take(index(z, -8, _CURVE_SCALE, len(_Z)))
+    return (image - np.float32(dark)) * np.float32(gain) + np.float32(grey_dark)
+
+
+def greys(latents: Latents) -> tuple[float, float]:
+    """Where dark and bright tissue fall on the film's curve."""
+    exam = latents.exam
+    dark, bright = -0.68 + 0.34 * exam.grey, 0.98 + 0.25 * exam.contrast + 0.28 * exam.grey
+    return (dark + EXPOSURE[0], bright + EXPOSURE[1]) if latents.exposure else (dark, bright)
+
+
+def curve_ends(latents: Latents) -> tuple[float, float]:
+    """The greys at which the film's curve begins and ends."""
+    return 7 + 6 * latents.exam.toe, 246 - 14 * abs(latents.exam.balance)
 
 
 def table(latents: list[Latents], seed: int) -> pd.DataFrame:

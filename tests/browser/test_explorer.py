@@ -1,5 +1,6 @@
 """The shortcut explorer in a real browser: its answers are torch's on the phantom's own films, offline."""
 
+import json
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -9,6 +10,7 @@ import pytest
 
 from browser.test_lab import NOTEBOOK, lab, run_all_cells
 from browser.test_site import WIDTHS, Watched, axe, browser  # noqa: F401  (fixtures)
+from cxrlib.evaluation.results import recorded
 from cxrlib.phantom import phantom
 from cxrlib.phantom.latents import OVERLAY, Confounder, Streams
 from cxrlib.report import explorer
@@ -124,8 +126,9 @@ def drawn(state: dict):
     (latents,) = phantom.draw_latents(1, make.SEED, WORLD, start=index)
     exam, moved = latents.exam, state["exposure"]
     if moved != 1:  # as far along the way to the other hospital's exposure
-        grey = exam.grey + moved * 0.55 / 0.34
-        contrast = exam.contrast + moved * (0.25 - 0.28 * 0.55 / 0.34) / 0.25
+        dark, bright = phantom.EXPOSURE
+        grey = exam.grey + moved * dark / 0.34
+        contrast = exam.contrast + moved * (bright - 0.28 * dark / 0.34) / 0.25
         exam = SimpleNamespace(**vars(exam) | {"grey": grey, "contrast": contrast})
     latents = replace(
         latents, exam=exam, exposure=moved == 1, marker=state["letter"] is not None,
@@ -138,6 +141,14 @@ def drawn(state: dict):
         image[top:bottom, left:right] = 0
     made = phantom.Rendered(image[None], lungs[None], lesion[None], [latents])
     return phantom.cohort_of(made, make.SEED, WORLD)
+
+
+def shipped(name: str):
+    """A network as the page has it, with torch's layers."""
+    facts, own = INDEX["networks"][name], f"{name}."
+    arrays = explorer.arrays()
+    weights = {key.removeprefix(own): array for key, array in arrays.items() if key.startswith(own)}
+    return network_of(weights, facts["mean"], facts["std"], SIZE)
 
 
 def some_states(count: int) -> list[dict]:
@@ -160,13 +171,9 @@ def some_states(count: int) -> list[dict]:
 def test_scores_are_torchs_on_200_phantoms_and_states(page):
     states = some_states(200)
     found = page.evaluate(SCORES, states)
-    arrays = explorer.arrays()
     cohorts = [drawn(state) for state in states]
     for (name, steps), mine in zip(NETWORKS.items(), np.array(found).T, strict=True):
-        facts, own = INDEX["networks"][name], f"{name}."
-        weights = {key.removeprefix(own): array for key, array in arrays.items() if key.startswith(own)}
-        model = network_of(weights, facts["mean"], facts["std"], SIZE)
-        torchs = predict(model, np.stack([seen(cohort, steps).images[0] for cohort in cohorts]))
+        torchs = predict(shipped(name), np.stack([seen(cohort, steps).images[0] for cohort in cohorts]))
         print(f"{name}: largest difference {np.abs(mine - torchs).max():.1e}")
         assert np.abs(mine - torchs).max() < 1e-3
         assert np.ptp(torchs) > 0.5
@@ -187,6 +194,36 @@ def test_the_assets_are_small():
     files = {path.name: path.stat().st_size for path in explorer.HERE.iterdir() if path.is_file()}
     print(files, len(explorer.embed()))
     assert sum(files.values()) <= 4 * 2**20 and len(explorer.embed()) <= 4 * 2**20
+
+
+def test_the_patients_are_what_the_phantom_draws_now():
+    shipped_arrays = explorer.arrays()
+    cohort = phantom.cohort_of(phantom.render(1, image_size=SIZE, seed=make.SEED, config=WORLD), 0, WORLD)
+    for number, there in enumerate(INDEX["patients"]):
+        arrays: dict[str, np.ndarray] = {}
+        name = f"phantom-{make.SEED}-{there['index']:07d}"
+        made = phantom.render(1, image_size=SIZE, seed=make.SEED, config=WORLD, start=there["index"])
+        one = replace(
+            cohort, images=made.images, lung_masks=made.lung_masks, lesion_masks=made.lesion_masks,
+            table=cohort.table.assign(image_id=name, marker=False, label=0),
+        )  # fmt: skip
+        assert json.loads(json.dumps(make._patient(one, number, arrays))) == there
+        for key, array in arrays.items():
+            assert np.array_equal(array.ravel(), shipped_arrays[key]), key
+
+
+def test_the_networks_are_those_that_were_recorded():
+    """150 new patients, with the letter and without it: as many change as the record says."""
+    plain = phantom.load(150, SIZE, make.SEED + 1, config=PLAIN_WORLD)
+    record = recorded("phantom/explorer")
+    for name, steps in NETWORKS.items():
+        answers = [
+            predict(shipped(name), seen(phantom.twin(plain, marker=letter), steps).images) >= 0.5
+            for letter in (False, True)
+        ]
+        rate = record.estimate(f"{name}.flip_rate").value
+        chance = 3 * np.sqrt(max(rate * (1 - rate), 0.01) / len(plain))
+        assert abs((answers[0] != answers[1]).mean() - rate) <= chance, name
 
 
 def test_the_note_says_what_is_recorded():

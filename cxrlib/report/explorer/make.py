@@ -11,7 +11,6 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
-from unittest import mock
 
 import numpy as np
 
@@ -19,8 +18,8 @@ from cxrlib.cohort import Cohort
 from cxrlib.evaluation.results import recorded
 from cxrlib.images.regions import crop_to_lungs
 from cxrlib.io.storage import atomic_path
-from cxrlib.phantom import canvas, overlays, phantom
-from cxrlib.phantom.latents import OVERLAY, Latents, Streams
+from cxrlib.phantom import overlays, phantom
+from cxrlib.phantom.latents import OVERLAY, Streams
 from cxrlib.report.explorer import HERE
 from cxrlib.studies.explorer import NETWORKS, networks, patients, rounded, weights
 from cxrlib.training.inference import predict
@@ -28,7 +27,6 @@ from cxrlib.training.inference import predict
 SEED, SIZE, PHANTOMS, STEPS = 0, 128, 4, 12
 SURE = 0.8
 SEVERITY = 2.0  # of the last step; 1 is the phantom's calibrated difficulty
-EXPOSURE = (0.55, 0.25)  # what the other hospital's adds to the grey values of dark and bright tissue
 _NOTE = (
     "Synthetic chests, drawn by a model: nothing here is clinical. Both networks run in this page. With the "
     "letter network A changes its answer on {naive:.0f}% of {n:,} test chests, network B on {lungs:.1f}%. "
@@ -40,7 +38,7 @@ def make() -> None:
     """Train or load the networks, choose phantoms, and write ``assets.json`` and ``assets.bin``."""
     planted = patients("full", SIZE, SEED)
     arrays: dict[str, np.ndarray] = {}
-    described: dict[str, Any] = {"size": SIZE, "steps": STEPS, "exposure": EXPOSURE, "note": note()}
+    described: dict[str, Any] = {"size": SIZE, "steps": STEPS, "exposure": phantom.EXPOSURE, "note": note()}
     described["networks"], described["patients"] = {}, []
     answers: dict[tuple[str, bool], np.ndarray] = {}
     for name, view, model in networks(planted, "full", SEED):
@@ -77,13 +75,12 @@ def chosen(off: Cohort, answers: Mapping[tuple[str, bool], np.ndarray]) -> Itera
 
 def _patient(cohort: Cohort, number: int, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
     latents = phantom.latents_of(cohort)[0]
-    streams, exam = Streams(int(cohort.info["seed"])), latents.exam
-    healthy = before_curve(latents, streams)
-    grown = [
-        before_curve(replace(latents, label=1, subtype="lobar", severity=SEVERITY * k / STEPS), streams)
-        - healthy
-        for k in range(1, STEPS + 1)
+    streams = Streams(int(cohort.info["seed"]))
+    healthy = phantom.exposed(latents, SIZE, streams)
+    ill = [
+        replace(latents, label=1, subtype="lobar", severity=SEVERITY * k / STEPS) for k in range(1, STEPS + 1)
     ]
+    grown = [phantom.exposed(one, SIZE, streams) - healthy for one in ill]
     rows, columns = (np.flatnonzero(np.any(grown, axis=(0, axis))) for axis in (2, 1))
     box = [int(rows[0]), int(columns[0]), int(np.ptp(rows)) + 1, int(np.ptp(columns)) + 1]
     part = np.s_[box[0] : box[0] + box[2], box[1] : box[1] + box[3]]
@@ -95,55 +92,31 @@ def _patient(cohort: Cohort, number: int, arrays: dict[str, np.ndarray]) -> dict
     arrays[names["film"]] = healthy
     arrays[names["lungs"]] = np.packbits(cropped.lung_masks[0].astype(bool))
     arrays[names["layers"]] = np.array(layers, np.uint16)
-    dark, bright = -0.68 + 0.34 * exam.grey, 0.98 + 0.25 * exam.contrast + 0.28 * exam.grey
     return {
         "who": f"{'woman' if latents.body.female else 'man'}, {latents.body.age}",
         "index": latents.index,
         "film": names["film"],
         "lungs": names["lungs"],
         "window": [int(cropped.table[f"window_{name}"].iloc[0]) for name in ("top", "left", "side")],
-        "greys": [dark, bright],
-        "curve": [7 + 6 * exam.toe, 246 - 14 * abs(exam.balance)],
+        "greys": phantom.greys(replace(latents, exposure=False)),
+        "curve": phantom.curve_ends(latents),
         "collimation": _collimation(streams(OVERLAY, 8 * latents.index + 1)),
         "letter": _letter(streams(OVERLAY, 8 * latents.index + 3)),
         "lesion": {"box": box, "layers": names["layers"], "unit": unit, "lobe": latents.lesion.lobe},
     }
 
 
-def before_curve(latents: Latents, streams: Streams) -> np.ndarray:
-    """What the phantom's film turns into greys; float32, (S, S)."""
-    found: list[np.ndarray] = []
-
-    def keep(values: np.ndarray, *others: Any) -> np.ndarray:
-        found.append(values.copy())
-        return canvas.index(values, *others)
-
-    with mock.patch.object(phantom, "index", keep):
-        phantom._render_one(latents, SIZE, streams)
-    return found[-1]
-
-
 def _letter(rng: np.random.Generator) -> dict[str, Any]:
     """What :func:`cxrlib.phantom.overlays.marker` draws for this image."""
-    u, z = rng.random(8), np.clip(rng.standard_normal(4), -2, 2)
-    left, across = bool(u[0] < 0.6), 0.07 + 0.06 * u[1]
-    name = "L" if left else "R"
-    bitmap = overlays._LETTERS[name][:, :: -1 if u[4] < 0.05 else 1]
-    return {
-        "name": name,
-        "bitmap": bitmap.astype(int).tolist(),
-        "height": 0.045 + 0.025 * u[3],
-        "angle": 0.12 * z[0],
-        "plate": 40 + 60 * u[6] if u[5] < 0.35 else None,
-        "ink": 225 + 25 * u[7],
-        "home": [1 - across if left else across, 0.06 + 0.10 * u[2]],
-    }
+    one = overlays.letter(rng)
+    drawn = {name: getattr(one, name) for name in ("name", "height", "angle", "plate", "ink")}
+    return drawn | {"bitmap": one.bitmap.astype(int).tolist(), "home": one.centre}
 
 
 def _collimation(rng: np.random.Generator) -> dict[str, float]:
     """What :func:`cxrlib.phantom.overlays.collimation` draws for this image, but for its margins."""
-    u, z = rng.random(6), np.clip(rng.standard_normal(3), -2, 2)
-    return {"tilt": 0.012 * z[0], "edge": 0.008 + 0.012 * u[4], "level": 4 + 10 * u[5]}
+    one = overlays.border(rng)
+    return {name: getattr(one, name) for name in ("tilt", "edge", "level")}
 
 
 def _laid_out(arrays: dict[str, np.ndarray]) -> tuple[dict[str, list], bytes]:
