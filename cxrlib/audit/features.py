@@ -23,7 +23,7 @@ from cxrlib.io.decode import decode, placed
 from cxrlib.io.storage import atomic_path, read_arrays
 from cxrlib.parallel import progress_bar, run_jobs
 
-VERSION = 3
+VERSION = 4
 """Raised by one whenever the same images may give other features: kept chunks are keyed by it."""
 
 CHUNK = 200

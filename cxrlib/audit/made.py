@@ -11,7 +11,7 @@ from functools import cache
 
 import numpy as np
 from scipy import ndimage
-from scipy.fft import dct
+from scipy.fft import dct, rfft, rfft2
 
 MADE = ("texture", "compression", "grey_levels")
 
@@ -35,8 +35,8 @@ def made(image: np.ndarray, lungs: np.ndarray | None = None) -> dict[str, np.nda
                 "grey_levels": np.full(9, np.nan, np.float32)}  # fmt: skip
     values = tiles.astype(np.float32)
     found = {
-        "texture": np.concatenate([_spectrum(values), _noise(values), _periods(image)]),
-        "compression": _grid(values, image),
+        "texture": np.concatenate([_spectrum(values), _noise(tiles, values), _periods(image)]),
+        "compression": _grid(tiles, image),
         "grey_levels": _levels(tiles),
     }
     return {name: part.astype(np.float32) for name, part in found.items()}
@@ -52,45 +52,48 @@ def _tiles(image: np.ndarray, lungs: np.ndarray | None) -> np.ndarray | None:
         np.unique(np.linspace(0, side // 8 - size // 8, min(8, side // size)).round().astype(int)) * 8
         for side in (height, width)
     )
-    tops, lefts = (one.ravel() for one in np.meshgrid(rows, columns, indexing="ij"))
-    tiles = np.stack([image[t : t + size, s : s + size] for t, s in zip(tops, lefts, strict=True)])
+    tiles = np.stack([image[top : top + size, left : left + size] for top in rows for left in columns])
     inner = tiles.reshape(len(tiles), -1)
-    good = (inner.std(axis=1) > 1) & (((inner > 0) & (inner < 255)).mean(axis=1) > 0.8)
+    clear = np.count_nonzero(inner - np.uint8(1) < 254, axis=1) > 0.8 * inner.shape[1]  # 0 becomes 255
+    good = clear & (_spread(inner.astype(np.float32)) > 1)
     if not good.any():
         return None
     share = np.zeros(len(tiles))
     if lungs is not None and lungs.any():
         steps = (np.arange(8) + 0.5) / 8 * size
-        for number, (top, left) in enumerate(zip(tops, lefts, strict=True)):
-            y = ((top + steps) * lungs.shape[0] / height).astype(int)
-            x = ((left + steps) * lungs.shape[1] / width).astype(int)
-            share[number] = (lungs[np.ix_(y, x)] > 0).mean()
+        y, x = (
+            ((starts[:, None] + steps) * there / side).astype(int)
+            for starts, there, side in zip((rows, columns), lungs.shape, image.shape, strict=True)
+        )
+        share = (lungs[y[:, None, :, None], x[None, :, None, :]] > 0).mean(axis=(2, 3)).ravel()
     kept = np.flatnonzero(good)
     kept = kept[np.argsort(share[kept], kind="stable")]
     return tiles[kept[: max(8, int((share[kept] <= 0.1).sum()))]][:_TILES]
+
+
+def _spread(values: np.ndarray) -> np.ndarray:
+    """The standard deviation of each row of float32, (N, D), by way of BLAS."""
+    centred = values - values.mean(axis=1, keepdims=True)
+    return np.sqrt(np.einsum("ij,ij->i", centred, centred) / values.shape[1])
 
 
 def _spectrum(values: np.ndarray) -> np.ndarray:
     """Shape of the power spectrum: by frequency all round, then across and down; median over tiles, float
     (2 × bins,).
     """
-    size = values.shape[1]
-    window, ring, across, down = _rings(size)
-    centred = (values - values.mean(axis=(1, 2), keepdims=True)) * window
-    power = np.abs(np.fft.rfft2(centred)).reshape(len(values), -1) ** 2 + 1e-2
-
-    def logs(groups: np.ndarray) -> np.ndarray:
-        sums = np.stack([power[:, groups == n].mean(axis=1) for n in range(groups.max() + 1)], axis=1)
-        return np.log(sums)
-
-    round_, wide, high = logs(ring), logs(across), logs(down)
-    level = round_[:, :3].mean(axis=1, keepdims=True)
-    return np.concatenate([np.median(one - level, axis=0) for one in (round_, wide, high)])
+    window, bins = _rings(values.shape[1])
+    there = rfft2((values - values.mean(axis=(1, 2), keepdims=True)) * window)
+    power = (there.real**2 + there.imag**2).reshape(len(values), -1) + np.float32(1e-2)
+    logs = np.log(power @ bins)
+    level = logs[:, :3].mean(axis=1, keepdims=True)
+    return np.median(logs - level, axis=0)
 
 
 @cache
-def _rings(size: int) -> tuple[np.ndarray, ...]:
-    """A window; and the bin of each frequency, 0.06 to ½ a pixel: all round, across and down; -1: none."""
+def _rings(size: int) -> tuple[np.ndarray, np.ndarray]:
+    """A window; and the share of each frequency in the mean of each bin, from 0.06 to ½ a pixel: all round,
+    across and down; float32, (frequencies, 2 × bins).
+    """
     hann = np.hanning(size)
     fy, fx = np.abs(np.fft.fftfreq(size))[:, None], np.fft.rfftfreq(size)[None, :]
 
@@ -102,33 +105,72 @@ def _rings(size: int) -> tuple[np.ndarray, ...]:
     across = np.where(fy <= narrow, binned(fx, _BINS // 2), -1)
     down = np.where(fx <= narrow, binned(fy, _BINS // 2), -1)
     ring = binned(np.hypot(fy, fx), _BINS)
-    return np.outer(hann, hann), ring.ravel(), across.ravel(), down.ravel()
+    groups = [(one.ravel()[:, None] == np.arange(one.max() + 1)) for one in (ring, across, down)]
+    shares = np.concatenate([one / one.sum(axis=0) for one in groups], axis=1)
+    return np.outer(hann, hann).astype(np.float32), shares.astype(np.float32)
 
 
-def _noise(values: np.ndarray) -> np.ndarray:
+def _noise(tiles: np.ndarray, values: np.ndarray) -> np.ndarray:
     """Noise floor relative to contrast, its tails, colour and gaps: float, (14,).
 
     The residual is that of Immerkær's operator (1996, doi:10.1006/cviu.1996.0060), which is blind to slopes.
     """
-    kernel = np.array([[[1, -2, 1], [-2, 4, -2], [1, -2, 1]]], np.float32)
-    r = ndimage.convolve(values, kernel)[:, 1:-1, 1:-1]
-    contrast = max(float(np.subtract(*np.percentile(values[:, ::2, ::2], (95, 5)))), 8.0)
-    sigma = np.median(np.abs(r), axis=(1, 2)) / 6 + r.std(axis=(1, 2)) / 12 + 0.02
+    whole = _second(_second(tiles.astype(np.int16), 1), 2)
+    r, sizes = whole.astype(np.float32), np.abs(whole).reshape(len(whole), -1)
+    many, top = sizes.shape[1], int(sizes.max()) + 1
+    each = np.bincount((sizes + np.arange(len(sizes))[:, None] * top).ravel(), minlength=top * len(sizes))
+    half, most, largest = _quantiles(each.reshape(-1, top), (0.5, 0.99, 1))
+    greys = np.bincount(tiles[:, ::2, ::2].ravel(), minlength=256)
+    contrast = max(float(np.subtract(*_quantiles(greys[None], (0.95, 0.05))[:, 0])), 8.0)
+    deviation = _spread(r.reshape(len(r), -1))
+    sigma = half / 6 + deviation / 12 + 0.02
     levels = np.log(np.quantile(sigma, (0.05, 0.25, 0.5, 0.75)) / contrast)
-    flat = np.median((r == 0).mean(axis=(1, 2)))
-    spread = r.std(axis=(1, 2)) + 1e-6
-    tails = [
-        np.median(np.log(np.quantile(np.abs(r), q, axis=(1, 2)) / spread + 1e-3)) for q in (0.5, 0.99, 1)
-    ]
-    power = (r**2).mean(axis=(1, 2)) + 1e-6
+    tails = np.log(np.stack([half, most, largest]) / (deviation + 1e-6) + 1e-3)
+    power = np.einsum("tij,tij->t", r, r) / many + 1e-6
     shifts = ((0, 1), (1, 0), (1, 1), (0, 2), (2, 0))
-    colour = [
-        np.median((r[:, y:, x:] * r[:, : r.shape[1] - y, : r.shape[2] - x]).mean(axis=(1, 2)) / power)
-        for y, x in shifts
-    ]
+    colour = []
+    for y, x in shifts:
+        first, second = r[:, y:, x:], r[:, : r.shape[1] - y, : r.shape[2] - x]
+        colour += [np.einsum("tij,tij->t", first, second) / first[0].size / power]
+    usual = np.median([each[::top] / many, *tails, *colour], axis=1)
     bright = values.mean(axis=(1, 2))
     slope = np.corrcoef(bright, np.log(sigma))[0, 1] if len(bright) > 2 and bright.std() > 1 else 0.0
-    return np.array([*levels, flat, *tails, *colour, np.nan_to_num(slope)])
+    return np.array([*levels, *usual, np.nan_to_num(slope)])
+
+
+def _second(values: np.ndarray, axis: int) -> np.ndarray:
+    """Second differences of int16 along an axis (before + after - 2 × middle)."""
+    before, middle, after = (
+        values[(slice(None),) * axis + (slice(start, values.shape[axis] - 2 + start),)] for start in (0, 1, 2)
+    )
+    found = before + after
+    found -= middle
+    found -= middle
+    return found
+
+
+def _bends(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The mean size of second differences along rows, one a column, and along columns, one a row: float64."""
+    height, width = image.shape
+    along, down = np.zeros(width - 2, np.int64), np.zeros(height - 2)
+    for top in range(0, height, 64):  # so many that the processor's cache holds them, and int16 their sum
+        part = image[top : top + 66].astype(np.int16)
+        along += np.abs(_second(part[:64], 1)).sum(axis=0, dtype=np.int16)
+        if len(part) > 2:
+            # The product with ones is a sum, and exact below 2**24.
+            size = np.abs(_second(part, 0)).astype(np.float32) @ np.ones(width, np.float32)
+            down[top : top + 64] = size / width
+    return along / height, down
+
+
+def _quantiles(counts: np.ndarray, shares: tuple[float, ...]) -> np.ndarray:
+    """Quantiles, as numpy has them, of whole numbers from 0 that occur so many times: (N, D) to (Q, N)."""
+    upto = np.cumsum(counts, axis=1)
+    at = np.array(shares) * (upto[0, -1] - 1)
+    below, above = (
+        np.stack([np.argmax(upto > one, axis=1) for one in place]) for place in (np.floor(at), np.ceil(at))
+    )
+    return below + (at % 1)[:, None] * (above - below)
 
 
 def _periods(image: np.ndarray) -> np.ndarray:
@@ -136,53 +178,53 @@ def _periods(image: np.ndarray) -> np.ndarray:
     (2 × periods,) (Gallagher 2005, doi:10.1109/CRV.2005.33).
     """
     found = []
-    small = image[:1024, :1024].astype(np.int16)
-    for turned in (small, small.T):
-        second = np.abs(2 * turned[:, 1:-1] - turned[:, :-2] - turned[:, 2:]).mean(axis=0)
+    for second in _bends(image[:1024, :1024]):
         level = second / (ndimage.uniform_filter1d(second, 15) + 0.1)
-        size = np.abs(np.fft.rfft((level - level.mean()) * np.hanning(len(level))))
+        size = np.abs(rfft((level - level.mean()) * np.hanning(len(level))))
         edges = np.linspace(0.05, 0.501, _PERIODS + 1) * len(level)
         usual = np.median(size) + 1e-6
-        bins = np.searchsorted(edges, np.arange(len(size)), side="right") - 1
-        found += [np.log(size[bins == n].max(initial=usual) / usual) for n in range(_PERIODS)]
+        bins = np.split(size, np.searchsorted(np.arange(len(size)), edges, side="left"))[1:-1]
+        found += [np.log(one.max(initial=usual) / usual) for one in bins]
     return np.array(found)
 
 
-def _grid(values: np.ndarray, image: np.ndarray) -> np.ndarray:
+def _grid(tiles: np.ndarray, image: np.ndarray) -> np.ndarray:
     """Traces of JPEG: what 8 × 8 cosine coefficients have on its grid and not between, and steps at its
     lines: float, (18,). A file saved again as PNG keeps them.
     """
-    blocks = [_cosines(values), _cosines(values[:, 4:-4, 4:-4])]
-    band = _zigzag()
-
-    def usual(measure: np.ndarray) -> np.ndarray:
-        """By band, of the block in the middle: a letter is in few blocks."""
-        return np.array([np.median(measure[..., band == n].mean(axis=-1)) for n in range(8)])
-
-    energy, none = (
-        [np.log(usual(measure) + 0.02) for measure in measures]
-        for measures in (
-            [one**2 for one in blocks],
-            [(np.abs(one) < 0.5).astype(np.float32) for one in blocks],
-        )
-    )
+    band = _zigzag().ravel()
+    shares = (band[:, None] == np.arange(8)).astype(np.float32)
+    shares /= shares.sum(axis=0)
+    energy, none = [], []
+    for part in (tiles, tiles[:, 4:-4, 4:-4]):
+        found = _cosines(part)
+        # By band, of the block in the middle: a letter is in few blocks.
+        energy.append(np.log(np.median((found**2 @ shares).T, axis=1) + 0.02))
+        none.append(np.log(np.median(((np.abs(found) < 0.499).astype(np.float32) @ shares).T, axis=1) + 0.02))
     steps = []
     for turned in (image[:1024, :1024], image[:1024, :1024].T):
-        jump = np.abs(np.diff(turned.astype(np.int16), axis=1))
-        jump = np.minimum(jump, 4).mean(axis=0)[: (turned.shape[1] - 1) // 8 * 8].reshape(-1, 8).mean(axis=0)
+        last = (turned.shape[1] - 1) // 8 * 8
         # Enlarging by two or four leaves steps of that period: phase 3 has them too.
-        steps.append(np.log((jump[7] + 0.05) / (jump[3] + 0.05)))
+        jumps = [_step(turned[:, phase:last:8], turned[:, phase + 1 : last + 1 : 8]) for phase in (7, 3)]
+        steps.append(np.log((jumps[0] + 0.05) / (jumps[1] + 0.05)))
     return np.array([*np.subtract(*energy), *np.subtract(*none), *steps])
 
 
-def _cosines(values: np.ndarray) -> np.ndarray:
-    """Of each 8 × 8 block its cosine coefficients: float32, (T, n, n, 8, 8)."""
-    count = values.shape[1] // 8
-    blocks = values.reshape(len(values), count, 8, count, 8).transpose(0, 1, 3, 2, 4)
-    return np.einsum("ij,tabjk,lk->tabil", _DCT, blocks, _DCT, optimize=True)
+def _step(before: np.ndarray, after: np.ndarray) -> float:
+    """The mean difference of uint8, of which more than 4 count as 4."""
+    before, after = np.ascontiguousarray(before), np.ascontiguousarray(after)
+    jump = np.minimum(np.maximum(before, after) - np.minimum(before, after), 4)
+    return float(jump.sum(dtype=np.int64)) / jump.size
 
 
-_DCT = dct(np.eye(8), axis=0, norm="ortho").astype(np.float32)
+def _cosines(tiles: np.ndarray) -> np.ndarray:
+    """Of each 8 × 8 block of uint8 its cosine coefficients: float32, (blocks, 64)."""
+    rows = np.ascontiguousarray(tiles).view(np.uint64)  # eight pixels
+    blocks = rows.reshape(len(tiles), -1, 8, rows.shape[2]).swapaxes(2, 3).copy().view(np.uint8)
+    return blocks.reshape(-1, 64).astype(np.float32) @ _DCT
+
+
+_DCT = np.kron(*[dct(np.eye(8), axis=0, norm="ortho").T] * 2).astype(np.float32)
 
 
 @cache
