@@ -13,6 +13,8 @@ import numpy as np
 from scipy import ndimage
 from scipy.fft import dct, rfft, rfft2
 
+from cxrlib.io.pixels import quantiles
+
 MADE = ("texture", "compression", "grey_levels")
 
 _TILES = 64  # that are looked at, at most
@@ -119,9 +121,9 @@ def _noise(tiles: np.ndarray, values: np.ndarray) -> np.ndarray:
     r, sizes = whole.astype(np.float32), np.abs(whole).reshape(len(whole), -1)
     many, top = sizes.shape[1], int(sizes.max()) + 1
     each = np.bincount((sizes + np.arange(len(sizes))[:, None] * top).ravel(), minlength=top * len(sizes))
-    half, most, largest = _quantiles(each.reshape(-1, top), (0.5, 0.99, 1))
+    half, most, largest = quantiles(each.reshape(-1, top), (0.5, 0.99, 1))
     greys = np.bincount(tiles[:, ::2, ::2].ravel(), minlength=256)
-    contrast = max(float(np.subtract(*_quantiles(greys[None], (0.95, 0.05))[:, 0])), 8.0)
+    contrast = max(float(np.subtract(*quantiles(greys[None], (0.95, 0.05))[:, 0])), 8.0)
     deviation = _spread(r.reshape(len(r), -1))
     sigma = half / 6 + deviation / 12 + 0.02
     levels = np.log(np.quantile(sigma, (0.05, 0.25, 0.5, 0.75)) / contrast)
@@ -161,16 +163,6 @@ def _bends(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             size = np.abs(_second(part, 0)).astype(np.float32) @ np.ones(width, np.float32)
             down[top : top + 64] = size / width
     return along / height, down
-
-
-def _quantiles(counts: np.ndarray, shares: tuple[float, ...]) -> np.ndarray:
-    """Quantiles, as numpy has them, of whole numbers from 0 that occur so many times: (N, D) to (Q, N)."""
-    upto = np.cumsum(counts, axis=1)
-    at = np.array(shares) * (upto[0, -1] - 1)
-    below, above = (
-        np.stack([np.argmax(upto > one, axis=1) for one in place]) for place in (np.floor(at), np.ceil(at))
-    )
-    return below + (at % 1)[:, None] * (above - below)
 
 
 def _periods(image: np.ndarray) -> np.ndarray:

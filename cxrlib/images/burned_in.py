@@ -13,6 +13,8 @@ from scipy import ndimage
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from cxrlib.io.pixels import quantiles
+
 #: Characters in a line from which on it counts: a lead letter with initials has fewer, a name or a date more.
 CHARACTERS = 5
 #: Images with a longer side of fewer pixels are not looked at: print cannot be read in them, and what looks
@@ -35,9 +37,11 @@ _EDGES = 24  # steep steps in a block: there may be print
 
 def printed(image: np.ndarray) -> int:
     """Whether a uint8 (H, W) image shows a line of text: 1 or 0; -1 where it is below :data:`SMALLEST`."""
-    reduced = Image.fromarray(image)
-    reduced.thumbnail((LARGEST, LARGEST), Image.Resampling.BOX)
-    return int(bool(text_lines(np.asarray(reduced)))) if max(reduced.size) >= SMALLEST else -1
+    if max(image.shape) > LARGEST:
+        smaller = Image.fromarray(image)
+        smaller.thumbnail((LARGEST, LARGEST), Image.Resampling.BOX)
+        image = np.asarray(smaller)
+    return int(bool(text_lines(image))) if max(image.shape) >= SMALLEST else -1
 
 
 def text_lines(image: np.ndarray) -> list[tuple[slice, slice]]:
@@ -50,15 +54,15 @@ def text_lines(image: np.ndarray) -> list[tuple[slice, slice]]:
     """
     if min(image.shape) < 6:
         return []
-    low, high = np.percentile(image[::4, ::4], (1, 99))
+    low, high = quantiles(np.bincount(image[::4, ::4].ravel())[None], (0.01, 0.99))[:, 0]
     contrast = max(float(high - low), 32.0)
-    near = _near(image, contrast)
-    if not near.any():
-        return []
-    side = max(image.shape)
-    layers = []  # bright strokes, dark ones; of both the rows and columns, then the columns and rows
-    for hat in _hats(image, side):
-        row, column = np.divmod(np.flatnonzero((hat > int(_CONTRAST * contrast)) & near), image.shape[1])
+    side, least = max(image.shape), int(_CONTRAST * contrast)
+    strong = np.zeros((2, *image.shape), np.uint8)  # bright strokes, dark ones
+    for rows, columns in _near(image, contrast):
+        strong[:, rows, columns] = _hats(image, side, rows, columns)
+    layers = []  # of both kinds the rows and columns, then the columns and rows
+    for hat in strong:
+        row, column = np.divmod(np.flatnonzero(hat > least), image.shape[1])
         strength = hat[row, column]
         turned = np.argsort(column.astype(np.uint16), kind="stable")
         layers += [(row, column, strength), (column[turned], row[turned], strength[turned])]
@@ -69,27 +73,40 @@ def text_lines(image: np.ndarray) -> list[tuple[slice, slice]]:
     return found
 
 
-def _near(image: np.ndarray, contrast: float) -> np.ndarray:
-    """The parts of the image that are steep enough for print, with a margin: bool, (H, W)."""
-    left, right = image[:, :-1], image[:, 1:]
-    steps = np.maximum(left, right) - np.minimum(left, right) > int(0.5 * _CONTRAST * contrast)
-    height, width = (-(-length // _BLOCK) for length in steps.shape)
-    padding = [(0, height * _BLOCK - steps.shape[0]), (0, width * _BLOCK - steps.shape[1])]
-    rows = np.pad(steps, padding).view(np.uint8).reshape(height, _BLOCK, width * _BLOCK).sum(1, np.uint8)
+def _near(image: np.ndarray, contrast: float) -> list[tuple[slice, slice]]:
+    """The parts of the image that are steep enough for print, with a margin: boxes, which may overlap."""
+    height, width = (-(-(length - (axis == 1)) // _BLOCK) for axis, length in enumerate(image.shape))
+    least, rows = int(0.5 * _CONTRAST * contrast), np.zeros((height, width * _BLOCK), np.uint8)
+    for number in range(height):  # as much at a time as the processor's cache holds
+        part = image[number * _BLOCK : (number + 1) * _BLOCK]
+        left, right = part[:, :-1], part[:, 1:]
+        steps = np.maximum(left, right) - np.minimum(left, right) > least
+        np.add.reduce(steps.view(np.uint8), axis=0, out=rows[number, : steps.shape[1]])
     counts = rows.reshape(height, width, _BLOCK).sum(2, np.int32)
     groups = ndimage.label(ndimage.binary_dilation(counts >= _EDGES, np.ones((3, 3), bool)))[0]
-    for box in ndimage.find_objects(groups):
-        groups[box] = 1
-    near = (groups > 0).repeat(_BLOCK, axis=0).repeat(_BLOCK, axis=1)
-    return np.pad(near, [(0, 1)] * 2, mode="edge")[: image.shape[0], : image.shape[1]]
+    edges = [
+        [*range(0, n * _BLOCK, _BLOCK), length] for n, length in zip(groups.shape, image.shape, strict=True)
+    ]
+    return [
+        tuple(slice(edge[part.start], edge[part.stop]) for edge, part in zip(edges, box, strict=True))
+        for box in ndimage.find_objects(groups)
+    ]
 
 
-def _hats(image: np.ndarray, side: int) -> tuple[np.ndarray, np.ndarray]:
-    """How far each pixel stands out as part of a narrow bright stroke, and of a dark one: uint8, (H, W)."""
+def _hats(image: np.ndarray, side: int, rows: slice, columns: slice) -> tuple[np.ndarray, np.ndarray]:
+    """How far each pixel of a part stands out as part of a narrow bright stroke, and of a dark one: uint8."""
     reach = max(5, 2 * round(_STROKE * side) + 1)
-    opened = _extreme(_extreme(image, reach, np.minimum), reach, np.maximum)
-    closed = _extreme(_extreme(image, reach, np.maximum), reach, np.minimum)
-    return image - opened, closed - image
+    around, inner = zip(*(_widened(part, reach - 1) for part in (rows, columns)), strict=True)
+    part = image[around]
+    opened = _extreme(_extreme(part, reach, np.minimum), reach, np.maximum)
+    closed = _extreme(_extreme(part, reach, np.maximum), reach, np.minimum)
+    return (part - opened)[inner], (closed - part)[inner]
+
+
+def _widened(part: slice, by: int) -> tuple[slice, slice]:
+    """A slice with so many more on either side where there are, and where in it the slice is."""
+    start = max(0, part.start - by)
+    return slice(start, part.stop + by), slice(part.start - start, part.stop - start)
 
 
 def _extreme(image: np.ndarray, size: int, of: np.ufunc) -> np.ndarray:

@@ -46,6 +46,16 @@ def stretched(values: np.ndarray, valid: np.ndarray | None = None) -> np.ndarray
     return in_strips(values, lambda part: np.clip((part - float(low)) * factor, 0, 255))
 
 
+def quantiles(counts: np.ndarray, shares: tuple[float, ...]) -> np.ndarray:
+    """Quantiles, as numpy has them, of whole numbers from 0 that occur so many times: (N, D) to (Q, N)."""
+    upto = np.cumsum(counts, axis=1)
+    at = np.array(shares) * (upto[0, -1] - 1)
+    below, above = (
+        np.stack([np.argmax(upto > one, axis=1) for one in place]) for place in (np.floor(at), np.ceil(at))
+    )
+    return below + (at % 1)[:, None] * (above - below)
+
+
 def depth(top: float, declared: int = 16) -> int:
     """The bits that values up to ``top`` use: those declared, unless they are too few or much too many.
 

@@ -72,9 +72,11 @@ def test_strokes_are_what_scipys_openings_take_off(shape):
     image = np.random.default_rng(1).integers(0, 256, shape, dtype=np.uint8)
     for side in (300, 700, 1024):
         reach = max(5, 2 * round(0.006 * side) + 1)
-        bright, dark = _hats(image, side)
-        assert np.array_equal(bright, ndimage.white_tophat(image, size=(reach, reach)))
-        assert np.array_equal(dark, ndimage.black_tophat(image, size=(reach, reach)))
+        scipys = [of(image, size=(reach, reach)) for of in (ndimage.white_tophat, ndimage.black_tophat)]
+        whole = slice(0, shape[0]), slice(0, shape[1])
+        for rows, columns in (whole, (slice(0, 5), slice(3, 8)), (slice(4, shape[0]), slice(2, shape[1]))):
+            for ours, theirs in zip(_hats(image, side, rows, columns), scipys, strict=True):
+                assert np.array_equal(ours, theirs[rows, columns])
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 900), (900, 1), (5, 5), (31, 33)])
