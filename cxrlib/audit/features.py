@@ -20,6 +20,7 @@ from cxrlib.errors import CacheError, DataError, DecodeError
 from cxrlib.images.burned_in import SMALLEST, printed
 from cxrlib.images.regions import VIEWS, shown
 from cxrlib.io.decode import decode, placed
+from cxrlib.io.pixels import quantiles
 from cxrlib.io.storage import atomic_path, read_arrays
 from cxrlib.parallel import progress_bar, run_jobs
 
@@ -172,9 +173,10 @@ def _looked(images: np.ndarray, view: str, masks: np.ndarray) -> np.ndarray:
 
 def _greys(values: np.ndarray) -> np.ndarray:
     """Shares of 32 grey levels (square roots, so that rare ones count) and 15 quantiles; float32, (47,)."""
-    levels = np.bincount(values.ravel() >> 3, minlength=32) / max(values.size, 1)
-    quantiles = np.quantile(values, np.linspace(0.01, 0.99, 15)) if values.size else np.zeros(15)
-    return np.concatenate([np.sqrt(levels), quantiles / 255]).astype(np.float32)
+    counts = np.bincount(values.ravel(), minlength=256)
+    levels = counts.reshape(32, 8).sum(axis=1) / max(values.size, 1)
+    places = quantiles(counts[None], np.linspace(0.01, 0.99, 15))[:, 0] if values.size else np.zeros(15)
+    return np.concatenate([np.sqrt(levels), places / 255]).astype(np.float32)
 
 
 def _blocks(images: np.ndarray, cells: int) -> np.ndarray:
@@ -257,7 +259,11 @@ def _describe_chunk(
     names = [str(row) for row in range(len(images))]
     table = pd.DataFrame({"image_id": names, "patient_id": names, "label": 0, "split": "test"})
     cohort = Cohort(images, table, filled)
-    found: dict[str, Any] = {view: _looked(shown(cohort, view).images, view, filled) for view in LOOKS}
+    found: dict[str, Any] = {
+        # Greys are the same in any order: they need not be sorted first.
+        view: _looked(images if view == "histogram" else shown(cohort, view).images, view, filled)
+        for view in LOOKS
+    }
     rows = [_signs(*one) for one in zip(images, filled, there, fields, strict=True)]
     found |= {name: np.stack([row[name] for row in rows]) for name in (*SIGNS, "strokes")}
     files: Sequence[str | None] = paths or [None] * len(images)

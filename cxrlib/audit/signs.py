@@ -14,7 +14,9 @@ import numpy as np
 from scipy import ndimage
 
 from cxrlib.images.borders import exposed_box
+from cxrlib.images.burned_in import extreme
 from cxrlib.images.polarity import bone_is_bright
+from cxrlib.io.pixels import quantiles
 
 TEMPLATE = Path(__file__).parent / "data" / "projection.npz"
 
@@ -24,7 +26,7 @@ _PEAKS = 9
 
 def contrast_of(image: np.ndarray) -> tuple[float, float]:
     """The 1st percentile, and how far the 99th is from it (at least 8 grey levels)."""
-    low, high = np.percentile(image[::2, ::2], (1, 99))
+    low, high = quantiles(np.bincount(image[::2, ::2].ravel())[None], (0.01, 0.99))[:, 0]
     return float(low), max(float(high - low), 8.0)
 
 
@@ -41,9 +43,8 @@ def writing(image: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.n
     height, width = image.shape
     side = max(height, width)
     reach = max(3, 2 * round(0.018 * side) + 1)
-    hat = (image - ndimage.grey_opening(image, size=(reach, reach)).astype(np.float32)) / contrast_of(image)[
-        1
-    ]
+    opened = extreme(extreme(image, reach, np.minimum), reach, np.maximum)
+    hat = (image - opened).astype(np.float32) / np.float32(contrast_of(image)[1])
     rows, columns = _places(image.shape)
     outer = (rows < 0.22) | (np.abs(columns - 0.5) > 0.3) | (rows > 0.9)
     strokes = (hat > 0.15) & outer
@@ -118,7 +119,7 @@ def electrodes(image: np.ndarray, found: np.ndarray | None = None) -> np.ndarray
     if found is not None:
         skip |= found
     spot = np.where(skip, 0, smooth - opened)
-    peaks = spot[(ndimage.maximum_filter(spot, size=reach) == spot) & (spot > 0)]
+    peaks = spot[(extreme(spot, reach, np.maximum) == spot) & (spot > 0)]
     strongest = np.zeros(_PEAKS)
     strongest[: len(peaks)] = np.sort(peaks)[::-1][:_PEAKS]
     return np.log((strongest[:4] + 1) / (strongest[-1] + 1)).astype(np.float32)
@@ -214,9 +215,12 @@ def _lines(length: int) -> tuple[np.ndarray, ...]:
 def _along(padded: np.ndarray, line: np.ndarray, of: np.ufunc) -> np.ndarray:
     """The minimum or maximum of each pixel's neighbours on a line, which reaches as far as the padding."""
     reach = len(line) // 2
-    height, width = (side - 2 * reach for side in padded.shape)
-    first, *others = (padded[row : row + height, column : column + width] for row, column in line + reach)
-    found = first.copy()
+    height, across = padded.shape[0] - 2 * reach, padded.shape[1]
+    # Rows end to end, so that each shift is one slice; what runs over a row's end is cut off.
+    flat, found = padded.ravel(), np.empty(height * across, padded.dtype)
+    first, *others = ((line + reach) @ (across, 1)).tolist()
+    part = found[: height * across - 2 * reach]
+    part[:] = flat[first : first + len(part)]
     for other in others:
-        of(found, other, out=found)
-    return found
+        of(part, flat[other : other + len(part)], out=part)
+    return found.reshape(height, across)[:, : across - 2 * reach]

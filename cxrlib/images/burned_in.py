@@ -98,8 +98,8 @@ def _hats(image: np.ndarray, side: int, rows: slice, columns: slice) -> tuple[np
     reach = max(5, 2 * round(_STROKE * side) + 1)
     around, inner = zip(*(_widened(part, reach - 1) for part in (rows, columns)), strict=True)
     part = image[around]
-    opened = _extreme(_extreme(part, reach, np.minimum), reach, np.maximum)
-    closed = _extreme(_extreme(part, reach, np.maximum), reach, np.minimum)
+    opened = extreme(extreme(part, reach, np.minimum), reach, np.maximum)
+    closed = extreme(extreme(part, reach, np.maximum), reach, np.minimum)
     return (part - opened)[inner], (closed - part)[inner]
 
 
@@ -109,7 +109,7 @@ def _widened(part: slice, by: int) -> tuple[slice, slice]:
     return slice(start, part.stop + by), slice(part.start - start, part.stop - start)
 
 
-def _extreme(image: np.ndarray, size: int, of: np.ufunc) -> np.ndarray:
+def extreme(image: np.ndarray, size: int, of: np.ufunc) -> np.ndarray:
     """The minimum or maximum of ``size`` × ``size`` pixels (odd), in log2 of the size steps a direction."""
     for axis in (0, 1):
         pads = [(size // 2,) * 2 if one == axis else (0, 0) for one in (0, 1)]

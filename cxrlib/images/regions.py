@@ -154,7 +154,14 @@ def _painted(cohort: Cohort, margin: float, box: bool, missing: str, *, inside: 
         if box and region.any():
             top, left, bottom, right = _box(region)
             region[top:bottom, left:right] = True
-        if reach >= 1:
+            if reach >= 1:
+                y, x = (np.arange(side) for side in region.shape)
+                away = [
+                    np.maximum(np.maximum(a - k, k - b + 1), 0) ** 2
+                    for k, a, b in ((y, top, bottom), (x, left, right))
+                ]
+                region = away[0][:, None] + away[1] <= reach**2
+        elif reach >= 1:
             region = ndimage.distance_transform_edt(~region) <= reach
         image[region if inside else ~region] = 0
     note = f"{'remove' if inside else 'keep'} lungs{' box' if box else ''} {margin:g}"

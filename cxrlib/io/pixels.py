@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -46,7 +46,7 @@ def stretched(values: np.ndarray, valid: np.ndarray | None = None) -> np.ndarray
     return in_strips(values, lambda part: np.clip((part - float(low)) * factor, 0, 255))
 
 
-def quantiles(counts: np.ndarray, shares: tuple[float, ...]) -> np.ndarray:
+def quantiles(counts: np.ndarray, shares: Sequence[float] | np.ndarray) -> np.ndarray:
     """Quantiles, as numpy has them, of whole numbers from 0 that occur so many times: (N, D) to (Q, N)."""
     upto = np.cumsum(counts, axis=1)
     at = np.array(shares) * (upto[0, -1] - 1)
