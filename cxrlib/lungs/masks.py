@@ -99,6 +99,8 @@ def lung_masks(
 def _stretched(values: np.ndarray, length: int, axis: int) -> np.ndarray:
     """Linear interpolation between the centres of pixels along one axis, not antialiased. float32."""
     there = values.shape[axis]
+    if there == length:
+        return values
     at = ((np.arange(length) + 0.5) * there / length - 0.5).clip(0, there - 1)
     before = at.astype(np.intp)
     share = (at - before).astype(np.float32).reshape([-1 if k == axis else 1 for k in range(values.ndim)])
@@ -125,7 +127,7 @@ def problem_with(mask: np.ndarray) -> str:
     if areas[1] < 0.2 * areas[0]:
         return "one lung has less than a fifth of the other's area"
     two = [1 + int(k) for k in np.argsort(np.bincount(regions.ravel())[1:])[-2:]]
-    (y0, x0), (y1, x1) = (np.array(c) / mask.shape for c in ndimage.center_of_mass(mask, regions, two))
+    (y0, x0), (y1, x1) = (np.argwhere(regions == k).mean(axis=0) / mask.shape for k in two)
     if abs(x0 - x1) < 0.15 or abs(y0 - y1) > 0.2:
         return "the two regions do not lie side by side"
     if not (0.2 < (x0 + x1) / 2 < 0.8 and 0.2 < (y0 + y1) / 2 < 0.8):
@@ -155,11 +157,24 @@ def _two_largest(probability: np.ndarray) -> np.ndarray:
     if len(areas) and areas.max() > 0.8 * areas.sum():
         regions, areas = _parted(regions, areas)
     keep = [k + 1 for k in np.argsort(areas)[-2:] if areas[k] > 0.005 * probability.size]
-    kept = np.isin(regions, keep)
-    holes = ndimage.binary_fill_holes(kept) & ~kept
+    kept = np.isin(np.arange(len(areas) + 1), keep)[regions]
+    around, edges = ndimage.label(~kept)[0], np.zeros(kept.size + 2, bool)
+    for edge in (around[0], around[-1], around[:, 0], around[:, -1]):
+        edges[edge] = True
+    holes = ~(kept | edges[around])
     # Just outside a region the probability is kept, so that the outline is interpolated between pixels.
-    near = kept | (ndimage.binary_dilation(kept, iterations=2) & (probability <= 0.5))
+    near = kept | (_grown(_grown(kept)) & (probability <= 0.5))
     return np.where(holes, np.float32(1), np.where(near, probability, np.float32(0)))
+
+
+def _grown(mask: np.ndarray) -> np.ndarray:
+    """A mask, and the pixels above, below, left and right of it."""
+    grown = mask.copy()
+    grown[1:] |= mask[:-1]
+    grown[:-1] |= mask[1:]
+    grown[:, 1:] |= mask[:, :-1]
+    grown[:, :-1] |= mask[:, 1:]
+    return grown
 
 
 def _regions(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
