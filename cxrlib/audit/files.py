@@ -74,7 +74,7 @@ def _facts(path: str) -> dict[str, Any]:
 def _raster(data: bytes) -> dict[str, object]:
     with Image.open(io.BytesIO(data), formats=FORMATS) as image:
         # Of a PNG Pillow decodes all pixels first, since tags and texts may stand behind them.
-        written = image.format != "PNG" or any(kind in data for kind in _TEXTS)
+        written = image.format != "PNG" or not _chunks(data).isdisjoint(_TEXTS)
         info, tags = image.info, image.getexif() if written else {}
         tables = getattr(image, "quantization", None)
         if tables:
@@ -88,6 +88,15 @@ def _raster(data: bytes) -> dict[str, object]:
             "height": image.height, "width": image.width, "format": image.format, "mode": image.mode,
             "bits": bits, "tables": compression, "written_by": str(software)[:60],
         }  # fmt: skip
+
+
+def _chunks(data: bytes) -> set[bytes]:
+    """The kinds of a PNG's chunks."""
+    kinds, at = set(), 8
+    while at < len(data):
+        kinds.add(data[at + 4 : at + 8])
+        at += 12 + int.from_bytes(data[at : at + 4])
+    return kinds
 
 
 def _dicom(path: str, data: bytes) -> dict[str, object]:
