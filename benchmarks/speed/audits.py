@@ -123,7 +123,7 @@ def stages(labels: Path, work: Path, workers: int = 1) -> dict[str, float]:
         cohort = timed(
             "load", lambda: load("folder", **source, allow_shared_patients=True, **options, **cache)
         )
-        masked = timed("lungs", lambda: segment(cohort, progress=False, **cache))
+        masked = timed("lungs", lambda: segment(cohort, **options, **cache))
         features = timed("features", lambda: describe(masked, Path(made) / "features", **options))
         paths = cohort.table["path"].tolist()
         timed("headers", lambda: file_facts(paths, **options))

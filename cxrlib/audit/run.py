@@ -150,7 +150,11 @@ def steps(
         if features is not None:
             features = Rows(features, order) if moved else features
         else:
-            masked = cohort if cohort.lung_masks is not None else segment(cohort, progress=progress)
+            masked = (
+                cohort
+                if cohort.lung_masks is not None
+                else segment(cohort, workers=workers, progress=progress)
+            )
             features = describe(masked, work / "features", workers=workers, progress=progress)
         if embeddings is not None:
             features = ChainMap({"whole": embeddings[order]}, features)  # type: ignore[arg-type]

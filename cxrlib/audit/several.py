@@ -97,7 +97,9 @@ def audit_findings(
     cohort = cohort.take(order)
     with tempfile.TemporaryDirectory() if out is None else nullcontext(str(out)) as folder:
         work = work_folder(Path(folder) / "work", cohort, {"features": VERSION}, resume)
-        masked = cohort if cohort.lung_masks is not None else segment(cohort, progress=progress)
+        masked = (
+            cohort if cohort.lung_masks is not None else segment(cohort, workers=workers, progress=progress)
+        )
         features = describe(masked, work, workers=workers, progress=progress)
         facts, unknown = read_headers(cohort, workers, progress)
         many = []

@@ -21,7 +21,7 @@ from cxrlib.cohort import Cohort
 from cxrlib.errors import CheckpointError, DataError, course_packages
 from cxrlib.io.storage import allocate, atomic_path, cache_root, data_offset, read_array, stored
 from cxrlib.lungs.shipped import SHIPPED_ONNX, shipped_probabilities
-from cxrlib.parallel import progress_bar
+from cxrlib.parallel import progress_bar, run_jobs
 
 VERSION = 2
 """Raised by one whenever the same weights may give other masks: the cache is keyed by it."""
@@ -40,6 +40,7 @@ def segment(
     *,
     weights: str | Path | None = None,
     cache_dir: str | Path | None = None,
+    workers: int | None = None,
     progress: bool | None = None,
 ) -> Cohort:
     """Find the lung fields of every image.
@@ -47,7 +48,8 @@ def segment(
     - ``cohort``: any; masks that it has are replaced.
     - ``weights``: a file of ``cxr lungs train``, which needs torch; None for the network that ships, which
       does not.
-    - ``cache_dir``, ``progress``: as in :func:`cxrlib.load`. A segmentation that was cut off is taken up
+    - ``cache_dir``, ``workers``, ``progress``: as in :func:`cxrlib.load`; ``weights`` run in one process,
+      with torch's threads. A segmentation that was cut off is taken up
       again.
     - Returns: The cohort with ``lung_masks`` (uint8 0/1, (N, H, W); a read-only memory map) and the columns
       ``lungs_plausible`` (bool) and ``lungs_problem`` (what is wrong, or ""). Implausible masks are empty.
@@ -57,12 +59,14 @@ def segment(
     """
     if not len(cohort):
         raise DataError(f"The cohort {cohort.name!r} is empty.", remedy="Give at least one image.")
-    predict = predictor(weights)
+    predictor(weights)  # an error now and not in a worker
     root = cache_root() if cache_dir is None else Path(cache_dir)
     facts = f"{VERSION} cxrlib {_weights_hash(weights)} {cohort.content_hash()}"
     entry = root / "lungs" / hashlib.sha256(facts.encode()).hexdigest()[:20]
     stored(
-        entry, lambda partial: _segment_into(partial, cohort, predict, progress), needed=cohort.images.size
+        entry,
+        lambda partial: _segment_into(partial, cohort, weights, workers, progress),
+        needed=cohort.images.size,
     )
     masks = read_array(entry / "masks.npy", mmap_mode="r")
     problems = json.loads((entry / "problems.json").read_text(encoding="utf-8"))
@@ -216,7 +220,9 @@ def _weights_hash(weights: str | Path | None) -> str:
         ) from error
 
 
-def _segment_into(partial: Path, cohort: Cohort, probabilities_of: Predictor, progress: bool | None) -> None:
+def _segment_into(
+    partial: Path, cohort: Cohort, weights: str | Path | None, workers: int | None, progress: bool | None
+) -> None:
     """Write masks.npy and problems.json, chunk by chunk; what a killed run did is taken over."""
     state, masks_file = partial / "done.json", partial / "masks.npy"
     try:
@@ -224,15 +230,26 @@ def _segment_into(partial: Path, cohort: Cohort, probabilities_of: Predictor, pr
         offset = data_offset(masks_file)
     except (OSError, ValueError):
         problems, offset = [], allocate(masks_file, cohort.images.shape)
+    starts, done = range(len(problems), len(cohort), _CHUNK), dict[int, list[str]]()
+    small = weights is not None or len(cohort) - len(problems) < 2 * _CHUNK
     with progress_bar(len(cohort), "Finding lungs", progress, initial=len(problems)) as bar:
-        for start in range(len(problems), len(cohort), _CHUNK):
-            images = cohort.images[start : start + _CHUNK]
-            masks, found = lung_masks(probabilities_of(images), images.shape[1:])
-            with open(masks_file, "r+b") as file:
-                file.seek(offset + start * masks[0].size)
-                file.write(np.ascontiguousarray(masks).data)
-            problems += found
-            with atomic_path(state) as temporary:
-                temporary.write_text(json.dumps(problems), encoding="utf-8")
-            bar.update(len(images))
+        for first in range(0, len(starts), 16):  # a memory-mapped cohort is never held whole
+            jobs = [(cohort.images[s : s + _CHUNK], s, weights) for s in starts[first : first + 16]]
+            for start, masks, found in run_jobs(_segment_chunk, jobs, workers, small=small):
+                with open(masks_file, "r+b") as file:
+                    file.seek(offset + start * masks[0].size)
+                    file.write(masks.data)
+                done[start] = found
+                while len(problems) in done:  # chunks may end in another order
+                    problems += done.pop(len(problems))
+                with atomic_path(state) as temporary:
+                    temporary.write_text(json.dumps(problems), encoding="utf-8")
+                bar.update(len(found))
     state.replace(partial / "problems.json")
+
+
+def _segment_chunk(
+    images: np.ndarray, start: int, weights: str | Path | None
+) -> tuple[int, np.ndarray, list[str]]:
+    masks, problems = lung_masks(predictor(weights)(images), images.shape[1:])
+    return start, np.ascontiguousarray(masks), problems

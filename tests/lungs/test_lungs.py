@@ -68,11 +68,18 @@ def test_a_segmentation_that_was_cut_off_goes_on_where_it_was(phantoms, segmente
 
     monkeypatch.setattr(lungs, "predictor", lambda *_: dies_in_the_second_chunk)
     with pytest.raises(KeyboardInterrupt):
-        segment(phantoms, cache_dir=tmp_path)
+        segment(phantoms, cache_dir=tmp_path, workers=1)
     calls[:] = [0, 0]
-    resumed = segment(phantoms, cache_dir=tmp_path)
+    resumed = segment(phantoms, cache_dir=tmp_path, workers=1)
     assert calls == [0, 0, 8, 8]  # the first eight are not done again
     assert (resumed.lung_masks == segmented.lung_masks).all()
+
+
+def test_two_processes_find_the_same_lungs(phantoms, segmented, tmp_path, monkeypatch):
+    monkeypatch.setattr(lungs, "_CHUNK", 8)
+    found = segment(phantoms, cache_dir=tmp_path, workers=2)
+    assert (found.lung_masks == segmented.lung_masks).all()
+    assert found.table["lungs_problem"].equals(segmented.table["lungs_problem"])
 
 
 @pytest.mark.parametrize(
