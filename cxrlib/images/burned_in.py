@@ -84,12 +84,13 @@ def _near(image: np.ndarray, contrast: float) -> list[tuple[slice, slice]]:
         np.add.reduce(steps.view(np.uint8), axis=0, out=rows[number, : steps.shape[1]])
     counts = rows.reshape(height, width, _BLOCK).sum(2, np.int32)
     groups = ndimage.label(ndimage.binary_dilation(counts >= _EDGES, np.ones((3, 3), bool)))[0]
-    edges = [
-        [*range(0, n * _BLOCK, _BLOCK), length] for n, length in zip(groups.shape, image.shape, strict=True)
-    ]
+    tall, wide = (
+        [*range(0, count * _BLOCK, _BLOCK), length]
+        for count, length in zip(groups.shape, image.shape, strict=True)
+    )
     return [
-        tuple(slice(edge[part.start], edge[part.stop]) for edge, part in zip(edges, box, strict=True))
-        for box in ndimage.find_objects(groups)
+        (slice(tall[rows.start], tall[rows.stop]), slice(wide[columns.start], wide[columns.stop]))
+        for rows, columns in ndimage.find_objects(groups)
     ]
 
 
