@@ -63,11 +63,11 @@ def start():
 """
 
 
-def films(folder: Path, data: Path | None, count: int, distinct: int = DISTINCT) -> Path:
-    """PNG files of :data:`SIDE` pixels, links to the first ``distinct``; the CSV that says what they are.
+def films(folder: Path, data: Path | None, count: int, distinct: int = DISTINCT, side: int = SIDE) -> Path:
+    """PNG files of ``side`` pixels, links to the first ``distinct``; the CSV that says what they are.
 
-    NIH's own where they are at hand, then smaller ones enlarged, with noise; else phantoms. The label is the
-    projection (phantoms': their own), so that probes find something and go through all permutations.
+    NIH's own where they are at hand, those of another size resized, with noise; else phantoms. The label is
+    the projection (phantoms': their own), so that probes find something and go through all permutations.
     """
     rng, sources = np.random.default_rng(0), list[tuple[Image.Image, int]]()
     distinct = min(distinct, count)
@@ -89,10 +89,10 @@ def films(folder: Path, data: Path | None, count: int, distinct: int = DISTINCT)
         picture, label = sources[number % len(sources)]
         if number >= len(sources):
             os.link(folder / f"{number % len(sources):06d}.png", target)
-        elif max(picture.size) >= SIDE:
+        elif max(picture.size) == side:
             picture.save(target)
         else:
-            shape = tuple(round(length * SIDE / max(picture.size)) for length in picture.size)
+            shape = tuple(round(length * side / max(picture.size)) for length in picture.size)
             enlarged = np.asarray(picture.resize(shape, Image.Resampling.BICUBIC), np.float32)
             noisy = enlarged + rng.normal(0, 1, enlarged.shape)
             Image.fromarray(np.clip(np.rint(noisy), 0, 255).astype(np.uint8)).save(target)
@@ -193,10 +193,10 @@ def rows(setting: Setting, count: int) -> Iterator[dict]:
         )  # fmt: skip
 
 
-def large(count: int, data: Path | None, work: Path) -> dict:
+def large(count: int, side: int, data: Path | None, work: Path) -> dict:
     """The row of an audit of so many files that is killed half-way and goes on."""
     folder, out = work / "films", work / "audit"
-    labels = films(folder, data, count)
+    labels = films(folder, data, count, side=side)
     command = [sys.executable, "-m", "cxrlib.cli", "audit", str(folder), "--labels", str(labels), "--resume",
                "--set", "patient_column=patient", "--out", str(out), "--json"]  # fmt: skip
     environment = os.environ | {"CXRLIB_CACHE": str(work / "cache"), "OMP_NUM_THREADS": "1"}
@@ -221,7 +221,7 @@ def large(count: int, data: Path | None, work: Path) -> dict:
     made = provenance()
     return {
         "name": f"audit.{count}",
-        "what": f"an audit of {count:,} PNG files of {SIDE} pixels ({min(DISTINCT, count)} different ones), "
+        "what": f"an audit of {count:,} PNG files of {side} pixels ({min(DISTINCT, count)} different ones), "
         "killed when half of the features were there, and resumed; highest memory of all its processes",
         "ours": round(watch.most / 1e9, 3), "target": GIGABYTES_ALLOWED, "unit": "GB",
         "without_mapped_files": round(watch.own / 1e9, 3),
@@ -272,11 +272,12 @@ def _proportional(process: int) -> Counter[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--files", type=int, default=112_120)
+    parser.add_argument("--side", type=int, default=SIDE, help="pixels of the files' longer side")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/scale.json"))
     given = parser.parse_args()
     data = os.environ.get("CXRLIB_DATA")
     with tempfile.TemporaryDirectory() as work:
-        made = large(given.files, Path(data) if data else None, Path(work))
+        made = large(given.files, given.side, Path(data) if data else None, Path(work))
     print(f"{made['name']}: {made['ours']} GB, {made['hours']} hours, {made['images_per_second']} images/s")
     record = json.loads(given.out.read_text("utf-8"))
     others = [one for one in record["rows"] if one["name"] != made["name"]]
