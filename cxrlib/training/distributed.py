@@ -43,10 +43,7 @@ class _Normalised(torch.autograd.Function):
         exact = x.to(torch.promote_types(x.dtype, torch.float32))
         # torch.var_mean gives the same and takes three times as long.
         mean, variance = torch.ops.aten.batch_norm_update_stats(exact, None, None, 0.0)
-        mine = torch.cat([mean.new_full((1,), x.numel() / x.shape[1]), mean, variance])
-        rows = mine.new_zeros(torch.distributed.get_world_size(), len(mine))
-        rows[torch.distributed.get_rank()] = mine
-        torch.distributed.all_reduce(rows)
+        rows = _rows_of_all(torch.cat([mean.new_full((1,), x.numel() / x.shape[1]), mean, variance]))
         count, means, variances = torch.split(rows, [1, len(mean), len(mean)], dim=1)
         total = count.sum()
         mean = (count * means).sum(0) / total
@@ -63,19 +60,26 @@ class _Normalised(torch.autograd.Function):
     @staticmethod
     def backward(context: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         x, weight, mean, scale, total = context.saved_tensors
-        back = gradients[0].contiguous()
+        back = gradients[0]
+        if back.stride() != x.stride():  # kernels take six times as long where the two lie differently
+            back = torch.empty_like(x, dtype=back.dtype).copy_(back)
         _, for_weight, for_bias = torch.ops.aten.native_batch_norm_backward(
             back, x, weight, None, None, mean, scale, True, 0.0, [False, True, True]
         )
-        sums = torch.stack([for_bias, for_weight])
-        torch.distributed.all_reduce(sums)
-        by_image, by_pixel = sums / total
+        by_image, by_pixel = _rows_of_all(torch.cat([for_bias, for_weight])).sum(0).chunk(2)
         # weight · scale · (back − mean(back) − normalised · mean(back · normalised)), channel by channel
-        slope = -by_pixel * scale
-        shift = -by_image - mean * slope
+        slope = -by_pixel / total * scale
+        shift = -by_image / total - mean * slope
         over, factor = (1, -1, 1, 1), weight * scale
         found = torch.addcmul((shift * factor).view(over), x, (slope * factor).view(over))
         return found.addcmul_(back, factor.view(over)).to(x.dtype), for_weight, for_bias, None
+
+
+def _rows_of_all(mine: Tensor) -> Tensor:
+    """Each process's vector as a row of one matrix; gloo gathers in half the rounds of a sum."""
+    rows = mine.new_empty(torch.distributed.get_world_size() * len(mine))
+    torch.distributed.all_gather_into_tensor(rows, mine)
+    return rows.view(-1, len(mine))
 
 
 class SyncedBatchNorm(nn.BatchNorm2d):
@@ -135,6 +139,7 @@ def launch(config: TrainConfig) -> Fabric:
     """
     # lightning.fabric is slow to import, and a reader of histories does not need it
     from lightning_fabric import Fabric
+    from lightning_fabric.strategies import DDPStrategy
     from lightning_fabric.utilities.exceptions import MisconfigurationException
 
     wanted = config.devices * config.num_nodes
@@ -162,6 +167,8 @@ def launch(config: TrainConfig) -> Fabric:
             accelerator=config.accelerator,
             devices=config.devices,
             num_nodes=config.num_nodes,
+            # Buffers are the same everywhere: every process computes the whole batch's statistics.
+            strategy=DDPStrategy(broadcast_buffers=False, gradient_as_bucket_view=True) if wanted > 1 else "auto",
             precision=precision,
         )
         if fabric.world_size > 1:
