@@ -12,7 +12,9 @@ by several processes (:mod:`cxrlib.training.distributed`) with those of one.
 
 from __future__ import annotations
 
+import ctypes
 import math
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -30,7 +32,14 @@ from cxrlib.evaluation.metrics import auc
 from cxrlib.training.callbacks import Callback, Checkpoint, NonFiniteRecovery, ProgressBar, TensorBoard
 from cxrlib.training.checkpoints import load_checkpoint
 from cxrlib.training.config import FIXED_ON_RESUME, TrainConfig
-from cxrlib.training.distributed import end_others, gathered, is_lost_process, launch, reduced, spread_layers
+from cxrlib.training.distributed import (
+    end_others,
+    gathered,
+    is_lost_process,
+    launch,
+    mean_of_all,
+    spread_layers,
+)
 from cxrlib.training.inference import predict_logits
 from cxrlib.training.models import Averaged, Classifier, averaged, build
 from cxrlib.training.share import Share
@@ -78,6 +87,7 @@ class Trainer:
         - Raises TrainingError, CheckpointError: the loss is not finite and no callback mends it; ``last.pt``
           is damaged or of another training.
         """
+        _keep_freed_memory()
         self._set_up(cohort)
         try:
             self._call("on_fit_start")
@@ -128,7 +138,7 @@ class Trainer:
         loss = losses.mean() * (len(rows) * self.share.step / self.share.total)
         for callback in self.callbacks:
             loss = callback.training_loss(self, losses, rows, loss)
-        value = float(loss.detach() if self.share.step == 1 else reduced(self.fabric, loss.detach()))
+        value = mean_of_all(self.fabric, loss.detach())
         if math.isfinite(value):
             self.fabric.backward(loss)
             self.optimizer.step()
@@ -345,6 +355,18 @@ def default_callbacks(
         callbacks += [TensorBoard()] if tensorboard else []
         callbacks.append(Checkpoint())
     return callbacks
+
+
+def _keep_freed_memory() -> None:
+    """Have glibc keep up to 1 GB of what is freed, for arrays up to 256 MB.
+
+    A step makes and frees the same large arrays again. Given back to the system after each, their pages are
+    made anew by the next: 6 to 15% of a step of the residual network.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is not None:
+        mallopt(-1, 1 << 30)  # M_TRIM_THRESHOLD
+        mallopt(-3, 1 << 28)  # M_MMAP_THRESHOLD
 
 
 def _seed(*parts: int) -> int:
