@@ -1,19 +1,26 @@
 """What a GPU does: our training loop beside the network alone, on data that lie on the device already.
 
-    python -m benchmarks.gpu                     # a GPU; writes benchmarks/gpu.json; under ten minutes
-    python -m benchmarks.gpu --toy --out FILE    # the same on a CPU with tiny images: does it run?
+    python -m benchmarks.gpu --nih-dir nih-subset/images   # a GPU; writes benchmarks/gpu.json
+    python -m benchmarks.gpu --toy --out FILE              # the same on a CPU with tiny images: does it run?
 
 For LeNet, the residual network, ResNet-18 and DenseNet-121 at 224 pixels in bfloat16: images a second of the
-loop (from a cohort in memory, augmented), the same network stepping on one batch that lies on the device
-(wanted: at least 0.95 of it), the share of the device's peak where it is known, and the memory it needed.
-The rows *train* give the whole of a training. No GPU has run it yet.
+loop (from a cohort in memory, augmented), the same network and optimiser stepping on one batch that lies on
+the device (wanted: at least 0.95 of it), the share of the device's peak where it is known, the memory it
+needed, and the hours that an epoch of NIH's images would take. The rows *train* give the whole of a training
+by the preset ``full``, of NIH's images where their folder is given; *tests* counts the tests that need a GPU.
+What is measured is written row by row, so a run that is cut off keeps what it has. No GPU has run it yet.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
+import re
+import subprocess
+import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -49,7 +56,7 @@ def noise(count: int, pixels: int) -> Cohort:
 def alone(config: TrainConfig, pixels: int, steps: int, device: torch.device) -> tuple[float, float]:
     """Images a second of the network stepping on one batch on the device; and operations of a step."""
     model = build(config.model, image_size=pixels).to(device)
-    optimiser = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=device.type == "cuda")
+    optimiser = torch.optim.AdamW(model.parameters(), lr=1e-4)
     images = torch.randint(0, 256, (config.batch_size, 1, pixels, pixels), device=device).float() / 255
     labels = torch.rand(config.batch_size, device=device).round()
 
@@ -79,11 +86,10 @@ def waited(device: torch.device) -> None:
         torch.cuda.synchronize()
 
 
-def networks(given: argparse.Namespace, device: torch.device) -> list[dict]:
+def networks(given: argparse.Namespace, device: torch.device) -> Iterator[dict]:
     """A row a network: the loop beside the network alone."""
     pixels, batch, steps = (32, 8, 6) if given.toy else (224, 256, 40)
     cohort = noise(batch * (steps + 6) * 10 // 8 if given.toy else 8192, pixels)
-    rows = []
     for name in MODELS[: 2 if given.toy else None]:
         accelerator = "cpu" if device.type == "cpu" else "gpu"
         config = TrainConfig(
@@ -103,7 +109,7 @@ def networks(given: argparse.Namespace, device: torch.device) -> list[dict]:
             peers.append(rate)
         peak = next((value for key, value in PEAKS.items() if key in named(device)), None)
         ratios = np.array(ours) / np.array(peers)
-        made = {
+        yield {
             "name": f"{name}.train",
             "what": f"training images a second, our loop beside the network alone, {pixels} pixels, bfloat16",
             "ours": float(np.median(ours)),
@@ -117,17 +123,14 @@ def networks(given: argparse.Namespace, device: torch.device) -> list[dict]:
             "memory_gb": memory or None,
             "hours_for_an_epoch_of_nih": NIH / float(np.median(ours)) / 3600,
         }
-        rows.append(made)
-    return rows
 
 
-def trainings(given: argparse.Namespace, device: torch.device) -> list[dict]:
+def trainings(given: argparse.Namespace, device: torch.device) -> Iterator[dict]:
     """A row a whole training: phantoms, and NIH's images where their folder is given."""
     size, accelerator = (32, "cpu") if given.toy else (128, "auto")
     wanted = {"phantoms": lambda: load("phantom", n=60 if given.toy else given.phantoms, image_size=size)}
     if given.nih_dir:
         wanted["nih"] = lambda: load("nih", data_dir=given.nih_dir, image_size=224)
-    rows = []
     for name, read in wanted.items():
         cohort = read()
         precision = {"precision": "bf16-mixed", "accelerator": accelerator}
@@ -135,16 +138,26 @@ def trainings(given: argparse.Namespace, device: torch.device) -> list[dict]:
         started = time.perf_counter()
         trainer.fit(cohort)
         waited(device)
-        rows.append(
-            {
-                "name": f"train.{name}",
-                "what": f"seconds of a whole training of the residual network on {len(cohort):,} images",
-                "ours": time.perf_counter() - started,
-                "target": None,
-                "unit": "s",
-            }
-        )
-    return rows
+        yield {
+            "name": f"train.{name}",
+            "what": f"seconds of a whole training of the residual network on {len(cohort):,} images",
+            "ours": time.perf_counter() - started,
+            "target": None,
+            "unit": "s",
+        }
+
+
+def tests(given: argparse.Namespace, device: torch.device) -> Iterator[dict]:
+    """How many of the tests that need a GPU pass; none may fail."""
+    if given.toy:
+        return
+    command = [sys.executable, "-m", "pytest", "-q", "tests/training/test_on_gpu.py"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    passed = re.search(r"(\d+) passed", done.stdout)
+    if done.returncode or not passed:
+        raise SystemExit(done.stdout + done.stderr)
+    what = "tests that need a GPU and pass"
+    yield {"name": "tests", "what": what, "ours": int(passed[1]), "target": None, "unit": "tests"}
 
 
 def named(device: torch.device) -> str:
@@ -164,16 +177,17 @@ def main() -> None:
         parser.exit(2, "There is no GPU here. `--toy` runs the same on the CPU, with tiny images.\n")
     device = torch.device("cpu" if given.toy else "cuda")
     started = time.perf_counter()
-    rows = networks(given, device) + trainings(given, device)
-    facts = {"schema": 1, "name": "gpu", "device": named(device), "toy": given.toy, "rows": rows}
-    facts["provenance"] = provenance(
-        command="python -m benchmarks.gpu", seconds=time.perf_counter() - started
-    )
-    with atomic_path(given.out) as temporary:
-        temporary.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
-    for row in rows:
-        ratio = f", ratio {row['ratio']:.3f}" if "ratio" in row else ""
-        print(f"{row['name']}: {row['ours']:.4g} {row['unit']}{ratio}")
+    rows: list[dict] = []
+    for row in itertools.chain.from_iterable(make(given, device) for make in (tests, networks, trainings)):
+        rows.append(row)
+        facts = {"schema": 1, "name": "gpu", "device": named(device), "toy": given.toy, "rows": rows}
+        facts["provenance"] = provenance(
+            command="python -m benchmarks.gpu", seconds=time.perf_counter() - started
+        )
+        with atomic_path(given.out) as temporary:
+            temporary.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+        more = {key: row[key] for key in ("ratio", "memory_gb", "hours_for_an_epoch_of_nih") if row.get(key)}
+        print(f"{row['name']}: {row['ours']:.4g} {row['unit']}", *(f"{k} {v:.3g}" for k, v in more.items()))
 
 
 if __name__ == "__main__":

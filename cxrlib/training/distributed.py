@@ -80,7 +80,7 @@ class _Normalised(torch.autograd.Function):
 
 
 class SyncedBatchNorm(nn.BatchNorm2d):
-    """Batch normalisation by the whole batch's mean and variance on CPUs; torch's SyncBatchNorm needs GPUs."""
+    """Batch normalisation by the whole batch's statistics on CPUs; torch's SyncBatchNorm needs GPUs."""
 
     share: Share
 
@@ -152,13 +152,14 @@ def launch(config: TrainConfig) -> Fabric:
             remedy=f"Give a batch_size of at least {wanted}.",
         )
     precision: Any = config.precision  # Fabric refuses what it does not know: a ValueError
+    # Buffers are the same everywhere: every process computes the whole batch's statistics.
+    shared = DDPStrategy(broadcast_buffers=False, gradient_as_bucket_view=True)
     try:
         fabric = Fabric(
             accelerator=config.accelerator,
             devices=config.devices,
             num_nodes=config.num_nodes,
-            # Buffers are the same everywhere: every process computes the whole batch's statistics.
-            strategy=DDPStrategy(broadcast_buffers=False, gradient_as_bucket_view=True) if wanted > 1 else "auto",
+            strategy=shared if wanted > 1 else "auto",
             precision=precision,
         )
         if fabric.world_size > 1:

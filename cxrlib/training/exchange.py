@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import distributed
 
-#: Another process's rank -> the socket to it; empty where some run on another machine.
+#: Another process's rank -> the socket to it; empty where gloo has to do.
 _others: dict[int, socket.socket] = {}
 
 
@@ -25,9 +25,13 @@ def connect() -> None:
         return
     me, count = distributed.get_rank(), distributed.get_world_size()
     with tempfile.TemporaryDirectory() as folder, socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(f"{folder}/{me}")
-        listener.listen(count)
-        addresses = _from_all(listener.getsockname())
+        address = f"{folder}/{me}"
+        try:
+            listener.bind(address)
+            listener.listen(count)
+        except OSError:  # a longer path than sockets take, or a folder that takes none
+            address = ""
+        addresses = _from_all(address)
         if all(_from_all(all(map(os.path.exists, addresses)))):
             for rank in range(me):
                 _others[rank] = socket.socket(socket.AF_UNIX)
