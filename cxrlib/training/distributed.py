@@ -129,7 +129,7 @@ def launch(config: TrainConfig) -> Fabric:
     """
     # lightning.fabric is slow to import, and a reader of histories does not need it
     from lightning_fabric import Fabric
-    from lightning_fabric.strategies import DDPStrategy
+    from lightning_fabric.strategies.ddp import DDPStrategy
     from lightning_fabric.utilities.exceptions import MisconfigurationException
 
     wanted = config.devices * config.num_nodes

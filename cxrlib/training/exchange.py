@@ -57,7 +57,7 @@ def rows_of_all(mine: np.ndarray) -> np.ndarray:
     rows[distributed.get_rank()] = mine
     try:
         for other in _others.values():
-            other.sendall(mine)
+            other.sendall(mine.data)
         for rank, other in _others.items():
             if other.recv_into(rows[rank], 0, socket.MSG_WAITALL) != mine.nbytes:
                 raise distributed.DistNetworkError("Another process has closed its socket.")
