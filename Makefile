@@ -51,8 +51,10 @@ report: $(STAMP) ## run the notebooks and render report/index.html (3-10 minutes
 test: $(STAMP) ## run the tests (about 20 minutes on two cores; ARGS="-k metrics" for some of them)
 	@echo "Running the tests (about 20 minutes on two cores) ..."
 	@$(if $(CXRLIB_DATA),,echo "CXRLIB_DATA is not set: tests on real radiographs are skipped.")
-	@# a process a core with one thread each: threads of small products wait for each other
-	@OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest -n logical --dist loadscope $(ARGS)
+	@# a process a core with one thread each: threads of small products wait for each other, and so do a
+	@# process's own workers; files in the order that tests/conftest.py gives them, the longest first
+	@OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} LOKY_MAX_CPU_COUNT=$${LOKY_MAX_CPU_COUNT:-1} \
+	  $(BIN)/python -m pytest -n logical --dist loadscope --no-loadscope-reorder $(ARGS)
 
 bench: $(STAMP) ## measure speed beside other people's ways (a quarter of an hour on a quiet machine)
 	@$(BIN)/python -m benchmarks.speed $(ARGS)

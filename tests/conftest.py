@@ -1,12 +1,28 @@
 """Fixtures shared by all tests."""
 
+import json
 import os
+import shutil
 import sys
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
+from real_files import links
 
 os.environ.setdefault("MPLBACKEND", "Agg")
+
+LONGEST = (
+    "browser/test_site", "report/test_evidence", "browser/test_lab", "course/test_runs", "report/test_report",
+    "benchmarks/test_bench", "report/test_report_options", "project/test_install", "project/test_faults",
+    "training/test_training", "training/test_scale", "browser/test_explorer",
+)  # fmt: skip
+"""The files that take longest, the longest first: begun first, they leave no process alone at the end."""
+
+
+def pytest_collection_modifyitems(items):
+    order = {f"{name}.py": place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: order.get("/".join(item.path.parts[-2:]), len(order)))
 
 
 @pytest.fixture(scope="session")
@@ -40,10 +56,55 @@ def cxr(monkeypatch, capsys):
     return run
 
 
+@pytest.fixture(scope="session")
+def once(tmp_path_factory):
+    """``once(name, make)``: a folder that ``make(folder)`` fills once for all of a run's processes."""
+    root = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        root = root.parent
+
+    def folder(name: str, make) -> Path:
+        made, done = root / name, root / f"{name}.done"
+        with FileLock(f"{made}.lock"):
+            if not done.exists():
+                shutil.rmtree(made, ignore_errors=True)  # of a process that failed
+                made.mkdir()
+                make(made)
+                done.touch()
+        return made
+
+    return folder
+
+
 @pytest.fixture(autouse=True, scope="session")
-def _cache_of_its_own(tmp_path_factory):
-    """Keep the tests' caches and artefacts out of the user's."""
-    os.environ["CXRLIB_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+def _cache_of_their_own(once):
+    """Keep the tests' caches and artefacts out of the user's; processes of one run share theirs."""
+    os.environ["CXRLIB_CACHE"] = str(once("cache", lambda folder: None))
+
+
+@pytest.fixture(scope="session")
+def toy_report(once) -> tuple[Path, int, str]:
+    """Three toy notebooks, run and rendered: the report's folder, the exit status, what was said."""
+    import toy_notebooks
+
+    root = once("toy-report", toy_notebooks.toy_report)
+    return root / "report", *json.loads((root / "said.json").read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="session")
+def committed_report(once) -> Path:
+    """The folder of the report of the notebooks as they are committed."""
+    import toy_notebooks
+
+    return once("committed-report", toy_notebooks.committed_report) / "report"
+
+
+@pytest.fixture(scope="session")
+def some_of_nih(data_root, once) -> Path:
+    """A folder with every third image of the subset at hand."""
+    root = data_root / "nih-subset"
+    images = sorted(root.glob("images/*.png"))[::3]
+    return once("nih", lambda folder: links(folder, root, images))
 
 
 @pytest.fixture

@@ -1,9 +1,8 @@
 """Three tiny notebooks for the tests of the report: one goes well, one raises, the kernel of one dies."""
 
-from functools import lru_cache
+import json
 from io import StringIO
 from pathlib import Path
-from tempfile import mkdtemp
 
 import nbformat
 from rich.console import Console
@@ -113,14 +112,12 @@ def write_all(folder: Path) -> Path:
     return folder
 
 
-@lru_cache(maxsize=1)
-def toy_report() -> tuple[Path, int, str]:
-    """Run and render the three, once a session: the report's folder, the exit status, what was said."""
+def toy_report(root: Path) -> None:
+    """Run and render the three into ``root/report``; ``root/said.json``: exit status, what was said."""
     from cxrlib.evaluation.metrics import Estimate
     from cxrlib.evaluation.results import record
     from cxrlib.report.report import run_report
 
-    root = Path(mkdtemp(prefix="toy-report-"))
     said = StringIO()
     old = {"residual.test_auc": Estimate(0.7, 0.65, 0.75, n=624), "seconds": 2.0, "gone": 1}
     record(None, "official_test", old, dataset="phantom", notebook="03_training", out_dir=root / "older")
@@ -133,18 +130,17 @@ def toy_report() -> tuple[Path, int, str]:
         notebooks_dir=write_all(root / "notebooks"),
         console=Console(file=said, width=200),
     )
-    return root / "report", status, said.getvalue()
+    (root / "said.json").write_text(json.dumps([status, said.getvalue()]), encoding="utf-8")
 
 
-@lru_cache(maxsize=1)
-def committed_report() -> Path:
-    """The project's notebooks as they are committed, outputs included, rendered without running them."""
+def committed_report(root: Path) -> None:
+    """The project's notebooks as they are committed, outputs included, rendered into ``root/report``."""
     from cxrlib.evaluation.results import project_root
     from cxrlib.report.batch import Outcome, find_notebooks
     from cxrlib.report.report import render
 
     notebooks, _ = find_notebooks(project_root() / "notebooks")
-    out = Path(mkdtemp(prefix="committed-report-")) / "report"
+    out = root / "report"
     (out / ".build").mkdir(parents=True)
     render(
         out,
@@ -155,4 +151,3 @@ def committed_report() -> Path:
         "cxr report",
         single_file=True,
     )
-    return out

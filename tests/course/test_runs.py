@@ -16,6 +16,7 @@ import committed
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from real_files import links
 
 import cxrlib
 from cxrlib.audit import own_folder
@@ -120,15 +121,12 @@ class TestPneumoniaMNIST:
 
 
 @pytest.fixture(scope="class")
-def some_of_kermany(data_root, tmp_path_factory):
+def some_of_kermany(data_root, once):
     """Links to every 25th radiograph, and to half of the published validation part."""
-    root, target = data_root / "kermany224", tmp_path_factory.mktemp("kermany")
+    root, some = data_root / "kermany224", []
     for part, every in (("train", 25), ("val", 2), ("test", 10)):
-        for path in sorted(root.glob(f"chest_xray/{part}/*/*.jpeg"))[::every]:
-            link = target / path.relative_to(root)
-            link.parent.mkdir(parents=True, exist_ok=True)
-            link.symlink_to(path)
-    return target
+        some += sorted(root.glob(f"chest_xray/{part}/*/*.jpeg"))[::every]
+    return once("kermany", lambda folder: links(folder, root, some))
 
 
 @pytest.mark.real_data
@@ -141,5 +139,5 @@ class TestKermany:
 @pytest.mark.real_data
 class TestNIH:
     @every_chapter
-    def test_it_runs(self, name, data_root, tmp_path):
-        run(name, "nih", data_root / "nih-subset", tmp_path)
+    def test_it_runs(self, name, some_of_nih, tmp_path):
+        run(name, "nih", some_of_nih, tmp_path)

@@ -8,22 +8,20 @@ from pathlib import Path
 import nbformat
 import pytest
 from PIL import Image
+from real_files import links
 
 from cxrlib.errors import ConfigError
 from cxrlib.evaluation.results import project_root, read_record, recorded
 from cxrlib.report.batch import Outcome
 from cxrlib.report.evidence.registry import FOLDERS, STUDIES, checked, command
 from cxrlib.report.evidence.show import evidence, folded
+from cxrlib.report.evidence.strata import LABELS
 from cxrlib.report.site.chapters import clean, decorate
+from cxrlib.studies.strata import read_labels
 
 FIGURES = project_root() / "figures"
 RECORDS = [path.relative_to(FIGURES).with_suffix("").as_posix() for path in sorted(FIGURES.glob("*/*.json"))]
 FREE = [name for name, e in STUDIES.items() if any(not e.needs(d) for d in e.datasets)]
-REAL = {
-    "data_dir": {"kermany": "kermany224/chest_xray", "lung_masks": "lung-masks", "nih": "nih-subset/images"},
-    "nih_dir": "nih-subset/images",
-    "chexnet_dir": "chexnet-predictions",
-}
 
 
 def test_every_file_in_figures_is_a_studys_and_every_study_is_recorded():
@@ -83,17 +81,36 @@ def test_a_study_runs_at_preset_smoke_without_anyones_images(cxr, out, name):
             )
 
 
+@pytest.fixture(scope="session")
+def real(data_root, some_of_nih, once):
+    """The folders that studies need: of Kermany's radiographs those read by eye and every tenth other."""
+    root = data_root / "kermany224"
+    read = set(read_labels(LABELS)["image_id"])
+    every = sorted(root.glob("chest_xray/*/*/*.jpeg"))
+    named = {path.relative_to(root / "chest_xray").as_posix() for path in every}
+    assert read <= named
+    some = [path for n, path in enumerate(every)
+            if n % 10 == 0 or path.relative_to(root / "chest_xray").as_posix() in read]  # fmt: skip
+    kermany = once("kermany-read", lambda folder: links(folder, root, some)) / "chest_xray"
+    nih = some_of_nih / "images"
+    return {
+        "data_dir": {"kermany": kermany, "lung_masks": data_root / "lung-masks", "nih": nih},
+        "nih_dir": nih,
+        "chexnet_dir": data_root / "chexnet-predictions",
+    }
+
+
 @pytest.mark.real_data
 @pytest.mark.parametrize(
     ("name", "dataset"),
     [(e.name, d) for e in STUDIES.values() for d in e.recorded if e.needs(d) and e.name != "dice"],
 )
 @pytest.mark.filterwarnings("ignore:All logits lie between:cxrlib.errors.CxrWarning")  # networks of one step
-def test_a_study_of_real_radiographs_runs_at_preset_smoke(cxr, out, data_root, name, dataset):
+def test_a_study_of_real_radiographs_runs_at_preset_smoke(cxr, out, real, name, dataset):
     options = []
     for folder in STUDIES[name].needs(dataset):
-        place = REAL[folder] if folder != "data_dir" else REAL[folder][dataset]
-        options += [f"--{folder.replace('_', '-')}", data_root / place]
+        place = real[folder] if folder != "data_dir" else real[folder][dataset]
+        options += [f"--{folder.replace('_', '-')}", place]
     made(cxr, out, name, dataset, *options)
 
 

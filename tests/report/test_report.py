@@ -33,8 +33,8 @@ PAGES = project_root() / "cxrlib" / "report" / "site" / "pages"
 
 
 @pytest.fixture(scope="module")
-def toy():
-    return toy_notebooks.toy_report()
+def toy(toy_report):
+    return toy_report
 
 
 def page(toy, name: str) -> str:
@@ -123,16 +123,9 @@ def test_the_pages_ask_nothing_of_the_network(toy):
 
 
 @pytest.fixture(scope="module")
-def reference(tmp_path_factory):
-    """The site of the pages that are the same in every report."""
-    out = tmp_path_factory.mktemp("reference")
-    (out / ".build").mkdir()
-    build.write_reference(out / "source")
-    build.write_text(
-        out / "source" / "index.md", "# T\n\n```{toctree}\nreference\nglossary\nbibliography\n```\n"
-    )
-    build.build(out / "source", out / "site", out / ".build")
-    return (out / "site",)
+def reference(committed_report):
+    """The pages that are the same in every report of the project's own notebooks."""
+    return (committed_report,)
 
 
 def test_each_name_that_a_room_hands_on_stands_in_the_reference_with_what_it_does(reference):

@@ -113,8 +113,8 @@ def test_numbers_are_read_from_a_report_a_project_or_its_figures_and_nothing_is_
         recorded_numbers(tmp_path / "nowhere")
 
 
-def test_a_report_tells_shows_and_stores_what_moved_since_an_older_one():
-    out, _, said = toy_notebooks.toy_report()
+def test_a_report_tells_shows_and_stores_what_moved_since_an_older_one(toy_report):
+    out, _, said = toy_report
     assert re.search(r"moved beyond its interval +phantom/official_test/residual.test_auc +0\.700", said)
     stored = json.loads((out / "comparison.json").read_text())
     found = {number["number"]: number["status"] for number in stored["numbers"]}
@@ -201,8 +201,8 @@ def test_a_grid_survives_a_failing_run_resumes_and_compares_the_numbers(tmp_path
 
 
 @pytest.fixture(scope="module")
-def single():
-    return BeautifulSoup((toy_notebooks.toy_report()[0] / build.SINGLE_FILE).read_text(), "html.parser")
+def single(toy_report):
+    return BeautifulSoup((toy_report[0] / build.SINGLE_FILE).read_text(), "html.parser")
 
 
 def test_the_one_file_holds_every_chapter_and_refers_to_nothing_outside(single):
@@ -260,16 +260,16 @@ def test_the_bibliography_holds_what_the_chapters_cite_and_no_more():
     assert {doi.lower() for doi in listed} == cited()
 
 
-def test_every_reference_is_on_the_page_and_leads_somewhere():
-    page = BeautifulSoup((toy_notebooks.toy_report()[0] / "bibliography.html").read_text(), "html.parser")
+def test_every_reference_is_on_the_page_and_leads_somewhere(toy_report):
+    page = BeautifulSoup((toy_report[0] / "bibliography.html").read_text(), "html.parser")
     entries = page.select("article .citation, article li")
     assert len(entries) == (build.HERE / "pages" / "references.bib").read_text().count("\n@")
     for entry in entries:
         assert entry.select('a[href^="https://"]'), entry.get_text()
 
 
-def test_the_glossary_explains_each_word_once():
-    page = BeautifulSoup((toy_notebooks.toy_report()[0] / "glossary.html").read_text(), "html.parser")
+def test_the_glossary_explains_each_word_once(toy_report):
+    page = BeautifulSoup((toy_report[0] / "glossary.html").read_text(), "html.parser")
     terms = [term.find(string=True) for term in page.select("dl.glossary dt")]
     assert len(terms) == len(set(terms)) == len(page.select("dl.glossary dd"))
     assert {"AUC", "ECE", "worst group", "group DRO", "phantom"} <= set(terms)
