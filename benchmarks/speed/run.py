@@ -40,10 +40,6 @@ def run(
     DataError
         ``data`` lacks the radiographs, or ``out`` holds something else.
     """
-    import torch
-
-    from cxrlib.evaluation.results import provenance
-
     unknown = [name for name in only if name not in ROWS]
     if unknown:
         raise ConfigError(
@@ -53,6 +49,10 @@ def run(
         raise ConfigError(f"{setting.repeats} repetitions measure nothing.", remedy="Give at least 1.")
     if setting.data is not None and not setting.data.is_dir():
         raise DataError(f"There is no folder {setting.data}.", remedy="Mend CXRLIB_DATA, or unset it.")
+    import torch
+
+    from cxrlib.evaluation.results import provenance
+
     record = read(out) if out is not None and out.is_file() else {"rows": []}
     started, left = time.monotonic(), []
     before = torch.get_num_threads()

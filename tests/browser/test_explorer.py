@@ -4,11 +4,9 @@ import json
 from dataclasses import replace
 from types import SimpleNamespace
 
-import nbformat
 import numpy as np
 import pytest
 
-from browser.test_lab import NOTEBOOK, lab, run_all_cells
 from browser.test_site import WIDTHS, Watched, axe, browser  # noqa: F401  (fixtures)
 from cxrlib.evaluation.results import recorded
 from cxrlib.phantom import phantom
@@ -339,18 +337,3 @@ def test_it_fits_and_axe_finds_nothing(browser, address, axe, width, scheme):  #
         found = axe.run(page, options={"resultTypes": ["violations"]}).response["violations"]
         assert [(one["id"], [node["html"] for node in one["nodes"]]) for one in found] == []
         assert not watched.problems
-
-
-def test_it_runs_in_jupyterlab(browser, tmp_path):  # noqa: F811
-    cell = nbformat.v4.new_code_cell("from cxrlib.report.explorer import explorer\nexplorer()")
-    (tmp_path / "notebooks").mkdir()
-    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
-    notebook = nbformat.v4.new_notebook(cells=[cell], metadata=kernel)
-    nbformat.write(notebook, tmp_path / "notebooks" / f"{NOTEBOOK}.ipynb")  # which make lab opens
-    with lab(tmp_path) as address, Watched(browser) as watched:
-        watched.context.set_offline(False)
-        page = watched.page
-        run_all_cells(page, address, NOTEBOOK, seconds=120)
-        page.get_by_label("Lead letter on the film").check()
-        assert said(page) == {"naive": "ill", "lungs": "healthy"}
-        assert not [one for one in watched.problems if one.startswith("script")]

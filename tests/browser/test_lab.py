@@ -16,7 +16,8 @@ import committed
 import nbformat
 import pytest
 
-from browser.test_site import browser  # noqa: F401  (a fixture)
+from browser.test_explorer import said
+from browser.test_site import Watched, browser  # noqa: F401  (a fixture)
 from cxrlib.evaluation.results import default_out_dir, project_root, recorded
 
 pytestmark = pytest.mark.browser
@@ -119,19 +120,30 @@ def run_all_cells(page, address: str, name: str, seconds: float) -> None:
 
 
 @pytest.fixture(scope="module")
-def walk(browser, tmp_path_factory):  # noqa: F811
-    """The first chapter, as it is, run by a click: its page, what the page asked for, what it saved."""
+def started(tmp_path_factory):
+    """JupyterLab on the first chapter and a notebook that shows the explorer: its folder and address."""
     folder = tmp_path_factory.mktemp("lab")
     copy_of_notebooks(folder, [NOTEBOOK])
+    cell = nbformat.v4.new_code_cell("from cxrlib.report.explorer import explorer\nexplorer()")
+    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    notebook = nbformat.v4.new_notebook(cells=[cell], metadata=kernel)
+    nbformat.write(notebook, folder / "notebooks" / "explorer.ipynb")
     with lab(folder) as address:
-        context = browser.new_context(viewport={"width": 1280, "height": 900})
-        page = context.new_page()
-        asked: list[str] = []
-        page.on("request", lambda request: asked.append(request.url))
-        run_all_cells(page, address, NOTEBOOK, seconds=600)
-        saved = nbformat.read(folder / "notebooks" / f"{NOTEBOOK}.ipynb", as_version=4)
-        yield page, asked, saved
-        context.close()
+        yield folder, address
+
+
+@pytest.fixture(scope="module")
+def walk(browser, started):  # noqa: F811
+    """The first chapter, as it is, run by a click: its page, what the page asked for, what it saved."""
+    folder, address = started
+    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    page = context.new_page()
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    run_all_cells(page, address, NOTEBOOK, seconds=600)
+    saved = nbformat.read(folder / "notebooks" / f"{NOTEBOOK}.ipynb", as_version=4)
+    yield page, asked, saved
+    context.close()
 
 
 def outputs(notebook) -> list:
@@ -189,3 +201,13 @@ def test_nothing_is_asked_of_another_machine(walk):
     assert page.get_by_role("menuitem", name="Table of Contents").count() == 1
     assert page.get_by_role("menuitem", name="Extension Manager").count() == 0
     assert page.get_by_text("Jupyter news").count() == 0
+
+
+def test_the_explorer_runs_in_a_notebook(browser, started):  # noqa: F811
+    with Watched(browser) as watched:
+        watched.context.set_offline(False)
+        page = watched.page
+        run_all_cells(page, started[1], "explorer", seconds=120)
+        page.get_by_label("Lead letter on the film").check()
+        assert said(page) == {"naive": "ill", "lungs": "healthy"}
+        assert not [one for one in watched.problems if one.startswith("script")]

@@ -1,10 +1,7 @@
 """The loop learns, stops, recovers, and a resumed training is the undisturbed one, bit for bit."""
 
+import multiprocessing
 import os
-import signal
-import subprocess
-import sys
-import textwrap
 import time
 from dataclasses import asdict, replace
 
@@ -12,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from conftest import make_blobs
 
 from cxrlib.errors import CheckpointError, ConfigError, DataError, TrainingError
-from cxrlib.evaluation.results import project_root
 from cxrlib.training.augment import Augment
 from cxrlib.training.callbacks import (
     Callback,
@@ -129,34 +126,30 @@ def test_resumed_after_an_error_at_any_step_it_ends_bit_for_bit_the_same(blob_co
     assert resumed.drop(columns=timings).equals(history.drop(columns=timings))
 
 
+def _train(folder, begun):
+    """What a process does that is killed."""
+    torch.set_num_threads(1)
+    trainer = Trainer(QUICK, callbacks=[Checkpoint(every_steps=1)], out_dir=folder)
+    begun.set()
+    trainer.fit(make_blobs(), resume=True)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="killing is tested on Unix")
 def test_killed_at_random_moments_and_resumed_it_ends_bit_for_bit_the_same(tmp_path):
-    script = textwrap.dedent(
-        """
-        import sys, torch
-        sys.path[:0] = sys.argv[2:]
-        torch.set_num_threads(1)
-        from conftest import make_blobs
-        from cxrlib.training.callbacks import Checkpoint
-        from cxrlib.training.trainer import Trainer
-        from test_training import QUICK
-        trainer = Trainer(QUICK, callbacks=[Checkpoint(every_steps=1)], out_dir=sys.argv[1])
-        print("ready", flush=True)
-        trainer.fit(make_blobs(), resume=True)
-        """
-    )
-    folders = [os.path.dirname(__file__), str(project_root() / "tests")]
+    # Each process is forked off one that has imported torch and done nothing: that takes seconds a time.
+    processes = multiprocessing.get_context("forkserver")
+    processes.set_forkserver_preload(["cxrlib.training.trainer"])
 
     def run(folder, kill_after=None):
-        process = subprocess.Popen(
-            [sys.executable, "-c", script, str(folder), *folders],
-            stdout=subprocess.PIPE,
-        )
-        process.stdout.readline()
+        begun = processes.Event()
+        process = processes.Process(target=_train, args=(folder, begun))
+        process.start()
+        assert begun.wait(120)
         if kill_after is not None:
             time.sleep(kill_after)
-            process.send_signal(signal.SIGKILL)
-        process.stdout.close()
-        return process.wait()
+            process.kill()
+        process.join()
+        return process.exitcode
 
     assert run(tmp_path / "whole") == 0
     for delay in (0.4, 0.7, 1.0):
