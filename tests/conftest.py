@@ -101,10 +101,15 @@ def committed_report(once) -> Path:
 
 @pytest.fixture(scope="session")
 def some_of_nih(data_root, once) -> Path:
-    """A folder with every third image of the subset at hand."""
-    root = data_root / "nih-subset"
-    images = sorted(root.glob("images/*.png"))[::3]
-    return once("nih", lambda folder: links(folder, root, images))
+    """A folder with the images at hand that have pneumonia, which are few, and every fourth other."""
+    from cxrlib.datasets import nih_tables
+
+    def make(folder: Path) -> None:
+        root, ill = data_root / "nih-subset", nih_tables.metadata().set_index("image_id")["Pneumonia"]
+        images = sorted(root.glob("images/*.png"))
+        links(folder, root, [path for n, path in enumerate(images) if n % 4 == 0 or ill[path.name]])
+
+    return once("nih", make)
 
 
 @pytest.fixture

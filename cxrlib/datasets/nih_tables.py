@@ -93,7 +93,8 @@ def metadata(csv: str | Path | None = None, *, check: bool = True) -> pd.DataFra
     table["patient_id"] = table["patient_id"].astype(str).str.zfill(8)
     table["age_recorded"] = parse_ages(table["age_recorded"])
     table["age"] = credible_ages(table["age_recorded"])
-    listed = table["findings"].str.get_dummies("|").astype(bool)
+    kind, kinds = pd.factorize(table["findings"], use_na_sentinel=False)  # 836 lists for 112,120 images
+    listed = pd.Series(kinds).str.get_dummies("|").astype(bool).take(kind).set_axis(table.index)
     unknown = sorted(set(map(str, listed)) - {*FINDINGS, "No Finding"})
     if unknown:
         raise DataError(

@@ -28,7 +28,7 @@ from cxrlib.studies.strata import read_labels
 
 
 def scorecard(run: Run) -> Made:
-    return _made(audit_cohort(run.load(smoke=300, course=1500), seed=run.seed))
+    return _made(audit_cohort(run.load(smoke=150, course=1500), seed=run.seed))
 
 
 def skewed_source(run: Run) -> Made:

@@ -24,8 +24,8 @@ ROW_NAMES = {
 
 def site_test(run: Run) -> Made:
     stored = 2 * run.image_size  # files are larger than what a network sees
-    cohort = run.load(smoke=60, image_size=stored)
-    limit = 30 if run.preset == "smoke" else None
+    cohort = run.load(smoke=40, image_size=stored)
+    limit = 20 if run.preset == "smoke" else None
     nih = load("nih", data_dir=run.nih_dir, image_size=stored, limit=limit).with_columns(site="NIH")
     cohort = concatenate([cohort, nih], run.dataset)
     tests: dict[str, dict] = {label: {} for label in REGIONS.values()}
