@@ -18,7 +18,7 @@ from cxrlib.report.evidence.registry import FOLDERS, STUDIES, checked, command
 from cxrlib.report.evidence.show import evidence, folded
 from cxrlib.report.evidence.strata import LABELS
 from cxrlib.report.site.chapters import clean, decorate
-from cxrlib.studies.strata import read_labels
+from cxrlib.studies import strata
 
 FIGURES = project_root() / "figures"
 RECORDS = [path.relative_to(FIGURES).with_suffix("").as_posix() for path in sorted(FIGURES.glob("*/*.json"))]
@@ -86,7 +86,8 @@ def test_a_study_runs_at_preset_smoke_without_anyones_images(cxr, out, name):
 def real(data_root, some_of_nih, once):
     """The folders that studies need; of Kermany's radiographs those read by eye or shown, and every tenth."""
     root = data_root / "kermany224" / "chest_xray"
-    wanted = {*read_labels(LABELS)["image_id"], *CHILDREN}
+    templates = {cut[0] for cut in (strata._TALL, strata._SMALL, strata._SERIF)}
+    wanted = {*strata.read_labels(LABELS)["image_id"], *CHILDREN, *templates}
     every = {path.relative_to(root).as_posix(): path for path in sorted(root.glob("*/*/*.jpeg"))}
     assert wanted <= set(every)
     some = [path for n, (name, path) in enumerate(every.items()) if n % 10 == 0 or name in wanted]

@@ -22,10 +22,10 @@ from cxrlib.training.recipes import described, recipe
 
 
 def regions(run: Run) -> Made:
-    cohort = run.load(smoke=300)
+    cohort = run.load(smoke=200)
     cohort = cohort.with_images(np.array(cohort.images))  # from the disk into memory
     if cohort.lung_masks is None:
-        larger = segment(run.load(smoke=300, image_size=2 * run.image_size))
+        larger = segment(run.load(smoke=200, image_size=2 * run.image_size))
         masks = crop_study.smaller(larger, run.image_size).lung_masks
         cohort = cohort.with_images(cohort.images, lung_masks=masks)
     if run.dataset != "kermany":
@@ -120,8 +120,8 @@ def crop(run: Run) -> Made:
     if run.dataset == "phantom":  # letters dealt out at random, so that nothing needs a cure
         cohort = cures.planted_for(run.preset, run.image_size, run.seed).reference
     else:
-        cohort = run.load(smoke=300)
-        small = run.load(smoke=300, image_size=crop_study.budget(run.preset).size)
+        cohort = run.load(smoke=200)
+        small = run.load(smoke=200, image_size=crop_study.budget(run.preset).size)
     found = crop_study.crop_study(cohort, run.preset, run.seeds, small=small)
     told = described(crop_study.settings(run.preset, run.seed))
     return Made(found.numbers, remedy_plots.crop(found), cohort.content_hash(), told)
