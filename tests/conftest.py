@@ -101,14 +101,14 @@ def committed_report(once) -> Path:
 
 @pytest.fixture(scope="session")
 def some_of_nih(data_root, once) -> Path:
-    """A folder with the images at hand that have pneumonia, which are few, or are shown, and every fourth."""
+    """A folder with the images at hand that have pneumonia, which are few, or are shown, and every eighth."""
     from cxrlib.datasets import nih_tables
     from cxrlib.report.evidence.radiographs import ADULTS
 
     def make(folder: Path) -> None:
         root, ill = data_root / "nih-subset", nih_tables.metadata().set_index("image_id")["Pneumonia"]
         images = enumerate(sorted(root.glob("images/*.png")))
-        wanted = [path for n, path in images if n % 4 == 0 or ill[path.name] or path.name in ADULTS]
+        wanted = [path for n, path in images if n % 8 == 0 or ill[path.name] or path.name in ADULTS]
         links(folder, root, wanted)
 
     return once("nih", make)
