@@ -109,10 +109,12 @@ def real(data_root, some_of_nih, once):
 )
 @pytest.mark.filterwarnings("ignore:All logits lie between:cxrlib.errors.CxrWarning")  # networks of one step
 @pytest.mark.filterwarnings("ignore:.*published are train:cxrlib.errors.CxrWarning")  # some of the images
-def test_a_study_of_real_radiographs_runs_at_preset_smoke(cxr, out, real, name, dataset):
+def test_a_study_of_real_radiographs_runs_at_preset_smoke(cxr, out, data_root, real, name, dataset):
     options = []
     for folder in STUDIES[name].needs(dataset):
         place = real[folder] if folder != "data_dir" else real[folder][dataset]
+        if name == "strata":  # a network of one epoch on fewer calls all ill, and there is no fall to explain
+            place = data_root / "kermany224" / "chest_xray"
         options += [f"--{folder.replace('_', '-')}", place]
     made(cxr, out, name, dataset, *options)
 

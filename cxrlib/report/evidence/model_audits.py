@@ -55,7 +55,9 @@ def _kermany(run: Run) -> Made:
     labels = study.read_labels(LABELS).set_index("image_id")
     table = large.table[_ROLES]
     known = table["image_id"].isin(labels.index)
-    held = table["split"].ne("train") & (known if run.preset == "smoke" else True)
+    held = table["split"].ne("train")
+    if run.preset == "smoke":  # some of those that were read are enough to see that it runs
+        held &= known & (np.arange(len(table)) % 3 == 0)
     rows = np.flatnonzero(held)
     # The detector learns on images that were read, none of the test, and tells of those that were held out.
     asked = np.flatnonzero(held | known)
