@@ -9,31 +9,31 @@ from __future__ import annotations
 import ast
 import hashlib
 import json
+import multiprocessing
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from collections.abc import Callable, Collection, Iterable, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from graphlib import CycleError, TopologicalSorter
 from importlib import metadata
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
 from cxrlib.errors import ConfigError, CxrError
 from cxrlib.io.storage import atomic_path
-from cxrlib.report.notebook_worker import violent_end
+from cxrlib.report.notebook_worker import THREADS, start, violent_end, work
 
 # What draws the report has no say in a notebook's numbers; all else in the package may have.
 _NO_INFLUENCE = ("report/", "cli/")
 _INFLUENCE = ("report/site/scoreboard", "report/course.py", "report/evidence/show", "report/quiz/")  # shown
 _KEYED_PACKAGES = ("numpy", "pandas", "matplotlib", "scikit-learn", "scikit-image", "torch", "torchvision")
-_THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 _SCRATCH = "scratch"  # where notebooks run, in a folder each
 _STATE = 1  # raised when the stored states below change their meaning
 
@@ -42,12 +42,14 @@ _STATE = 1  # raised when the stored states below change their meaning
 class Notebook:
     """One notebook: its file, and the names of those it wants to run after (metadata ``cxr.needs``).
 
-    ``parameters`` are the names that its cell tagged ``parameters`` assigns.
+    - ``parameters``: the names that its cell tagged ``parameters`` assigns.
+    - ``seconds``: about how long it takes (metadata ``cxr.seconds``), by which the order is chosen.
     """
 
     path: Path
     needs: tuple[str, ...] = ()
     parameters: tuple[str, ...] = ()
+    seconds: float = 1.0
 
     @property
     def name(self) -> str:
@@ -60,7 +62,8 @@ class Outcome:
     """How a notebook's run ended.
 
     - ``name``: the notebook's.
-    - ``status``: ``done``; ``failed``: a cell raised; ``died``: the kernel or the whole process was killed.
+    - ``status``: ``done``; ``failed``: a cell raised; ``died``: the kernel or the whole process was killed;
+      ``waiting``: it has not ended.
     - ``seconds``: wall-clock time of the run.
     - ``key``: hash of all that the outcome follows from.
     - ``error``: for ``failed`` and ``died``: ``name``, ``message`` and ``cell`` (position among all cells, or
@@ -149,6 +152,8 @@ class Batch:
     - ``fresh``: run again what has not changed.
     - ``on_start``, ``on_cell``, ``on_end``: called, from several threads, with (name), (name, cells done,
       cells), (outcome).
+    - ``on_news``: called with the outcomes so far, those to come as ``waiting``, before the first run and
+      after each.
     """
 
     parameters: Mapping[str, object]
@@ -159,7 +164,8 @@ class Batch:
     on_start: Callable[[str], None] = lambda name: None
     on_cell: Callable[[str, int, int], None] = lambda name, done, of: None
     on_end: Callable[[Outcome], None] = lambda outcome: None
-    _running: dict[str, subprocess.Popen] = field(default_factory=dict, init=False)
+    on_news: Callable[[dict[str, Outcome]], None] = lambda outcomes: None
+    _running: dict[str, BaseProcess] = field(default_factory=dict, init=False)
     _stopped: threading.Event = field(default_factory=threading.Event, init=False)
 
     def executed(self, name: str) -> Path:
@@ -185,12 +191,22 @@ class Batch:
         todo = {n.name: n for n in notebooks if n.name in selected and n.name not in outcomes}
         order = TopologicalSorter({name: set(n.needs) & set(todo) for name, n in todo.items()})
         order.prepare()
+        ready: list[str] = []
+        urgent = _weights(todo.values())
+
+        def known() -> dict[str, Outcome]:
+            names = [n.name for n in notebooks if n.name in outcomes or n.name in todo]
+            return {name: outcomes.get(name) or Outcome(name, "waiting", 0.0) for name in names}
+
         with ThreadPoolExecutor(max_workers=max(1, self.jobs)) as pool:
-            waiting = {}
+            waiting: dict[Future[Outcome], str] = {}
             try:
                 while order.is_active():
-                    for name in sorted(order.get_ready()):
+                    ready = sorted([*ready, *order.get_ready()], key=lambda name: (-urgent[name], name))
+                    while ready and len(waiting) < max(1, self.jobs):
+                        name = ready.pop(0)
                         waiting[pool.submit(self._run_one, todo[name], keys[name])] = name
+                    self.on_news(known())
                     finished, _ = wait(waiting, return_when=FIRST_COMPLETED)
                     for future in finished:
                         name = waiting.pop(future)
@@ -201,7 +217,7 @@ class Batch:
                 for future in waiting:
                     future.cancel()
                 raise
-        return {notebook.name: outcomes[notebook.name] for notebook in notebooks if notebook.name in outcomes}
+        return known()
 
     def _keys(self, notebooks: list[Notebook]) -> dict[str, str]:
         keys: dict[str, str] = {}
@@ -238,39 +254,26 @@ class Batch:
         job["parameters"] = self._given_to(notebook)
         log = self.state_dir / f"{name}.log"
         (self.state_dir / _SCRATCH).mkdir(exist_ok=True)
-        with (
-            tempfile.TemporaryDirectory(prefix=f"{name}-", dir=self.state_dir / _SCRATCH) as scratch,
-            log.open("w", encoding="utf-8") as errors,
-        ):
-            process = subprocess.Popen(
-                [
-                    sys.executable,
-                    "-m",
-                    "cxrlib.report.notebook_worker",
-                    json.dumps(job | {"cwd": scratch}, default=str),
-                ],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=errors,
-                text=True,
-                encoding="utf-8",
-                env=self._environment(scratch),
-                cwd=scratch,
-                start_new_session=True,  # Ctrl-C reaches only this process, which ends the others
-            )
+        log.write_text("", encoding="utf-8")
+        with tempfile.TemporaryDirectory(prefix=f"{name}-", dir=self.state_dir / _SCRATCH) as scratch:
+            reader, tell = multiprocessing.Pipe(duplex=False)
+            environment = self._environment(scratch)
+            process = start(work, (job | {"cwd": scratch}, environment, str(log), tell), environment)
+            tell.close()
             self._running[name] = process
-            assert process.stdout is not None  # a pipe
-            for line in process.stdout:
-                with suppress(ValueError):
-                    last = json.loads(line)
+            if self._stopped.is_set():
+                process.terminate()
+            with suppress(EOFError):  # the end of the process
+                while "status" not in last:
+                    last = reader.recv()
                     if "cell" in last:
                         self.on_cell(name, last["cell"], last["of"])
-            code = process.wait()
+            process.join()
             self._running.pop(name, None)
         if self._stopped.is_set():
             raise CxrError(f"{name} was interrupted.", remedy="Run the report again: it goes on from here.")
         if "status" not in last:
-            last = {"status": "died", "error": violent_end(code, log, self.executed(name))}
+            last = {"status": "died", "error": violent_end(process.exitcode or 0, log, self.executed(name))}
         seconds = round(time.monotonic() - started, 1)
         outcome = Outcome(name, last["status"], seconds, key, last.get("error"), files=self._files(name))
         with atomic_path(self.state_dir / f"{name}.json") as path:
@@ -299,10 +302,10 @@ class Batch:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         share = str(max(1, cores // max(1, self.jobs)))
         package_parent = str(Path(__file__).resolve().parents[2])
-        environment = {name: share for name in _THREADS} | dict(os.environ)
-        environment.pop("MPLBACKEND", None)  # a kernel that inherits Agg shows no figures
+        environment = {name: share for name in (*THREADS, "LOKY_MAX_CPU_COUNT")} | dict(os.environ)
         environment |= {
             "PYTHONPATH": os.pathsep.join(filter(None, [package_parent, os.environ.get("PYTHONPATH")])),
+            "MPLBACKEND": "module://matplotlib_inline.backend_inline",  # what inherits Agg shows no figures
             "PYTHONUNBUFFERED": "1",
             "PYDEVD_DISABLE_FILE_VALIDATION": "1",  # else debugpy greets every kernel with a warning
             "JUPYTER_PREFER_ENV_PATH": "1",  # this environment's kernel, not a namesake
@@ -319,19 +322,30 @@ class Batch:
                 with suppress(OSError):
                     getattr(process, end)()
             for process in processes:
-                with suppress(subprocess.TimeoutExpired):
-                    process.wait(timeout=5)
+                process.join(timeout=5)
 
 
 def _read(path: Path) -> Notebook:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        needs = content["metadata"].get("cxr", {}).get("needs", [])
-        needs = tuple(str(need) for need in needs)
+        about = content["metadata"].get("cxr", {})
+        needs = tuple(str(need) for need in about.get("needs", []))
+        seconds = float(about.get("seconds", 1))
         parameters = _assigned(content["cells"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ConfigError(f"{path} is no notebook: {error!r}.", remedy="Restore or remove it.") from error
-    return Notebook(path.resolve(), needs, parameters)
+    return Notebook(path.resolve(), needs, parameters, seconds)
+
+
+def _weights(notebooks: Collection[Notebook]) -> dict[str, float]:
+    """How long each notebook and the longest chain of those that need it take: who begins first."""
+    weights: dict[str, float] = {}
+    order = TopologicalSorter({n.name: n.needs for n in notebooks}).static_order()
+    by_name = {n.name: n for n in notebooks}
+    for name in reversed([name for name in order if name in by_name]):
+        after = [weights[n.name] for n in notebooks if name in n.needs]
+        weights[name] = by_name[name].seconds + max(after, default=0.0)
+    return weights
 
 
 def _assigned(cells: list[dict]) -> tuple[str, ...]:

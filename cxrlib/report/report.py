@@ -27,6 +27,7 @@ from cxrlib.errors import ConfigError, printable
 from cxrlib.evaluation.results import project_root
 from cxrlib.io.storage import cache_root, locked
 from cxrlib.report.batch import Batch, Notebook, Outcome, find_notebooks
+from cxrlib.report.growing import Growing
 from cxrlib.report.site import build as site_build
 from cxrlib.report.site.comparison import STATUSES, Comparison, compare, numbers_in, recorded_numbers
 from cxrlib.report.site.docs import write_docs
@@ -39,6 +40,7 @@ PRESETS = {
     "course": "about a minute a notebook",
     "full": "minutes to hours a notebook",
 }
+_APART = 45.0  # seconds between two renderings of a site that grows
 OPTIONS = ("dataset", "data_dir", "image_size", "preset", "seed")
 """The parameters that have an option of their own."""
 
@@ -105,11 +107,31 @@ def run_report(
             highlight=False,
             soft_wrap=True,
         )
+        command = command_line(given, extra, jobs, only)
         batch = Batch(given, work / "runs", jobs=jobs, fresh=fresh, extra=extra)
-        outcomes = _run(batch, notebooks, selected, console)
+        paths = {notebook.name: notebook.path for notebook in notebooks}
+        pages = 0
+
+        def so_far(known: dict[str, Outcome]) -> None:
+            nonlocal pages
+            if any(outcome.status == "waiting" for outcome in known.values()):
+                (work / site_build.MARKER).unlink(missing_ok=True)
+                executed = {
+                    n: paths[n] if o.status == "waiting" else batch.executed(n) for n, o in known.items()
+                }
+                render(out, folder, known, executed, given, command, api=pages > 0)
+                pages += 1
+                if pages == 1:
+                    said = (
+                        f"Open {out / 'index.html'}: the first page is there, and fills as chapters finish."
+                    )
+                    console.print(said, highlight=False, soft_wrap=True)
+
+        with Growing(so_far, seconds=_APART) as growing:
+            batch.on_news = growing.tell
+            outcomes = _run(batch, notebooks, selected, console)
 
         console.print("Rendering the site (about 10 seconds) …", highlight=False)
-        command = command_line(given, extra, jobs, only)
         comparison = None
         if old is not None and compare_with is not None:
             new = numbers_in(out / "artifacts" / "figures", _recorded_by(outcomes))
@@ -145,6 +167,7 @@ def render(
     comparison: Comparison | None = None,
     *,
     single_file: bool = False,
+    api: bool = True,
 ) -> None:
     """Render executed notebooks as the site in ``out``; the committed evidence lies beside ``notebooks_dir``.
 
@@ -153,6 +176,7 @@ def render(
     - ``command``: what makes this report again.
     - ``comparison``: with an earlier report.
     - ``single_file``: also write ``report.html``.
+    - ``api``: also the package's reference, where the notebooks are the project's own.
     """
     work = out / ".build"
     data = Path(str(given["data_dir"])) if given.get("data_dir") else None
@@ -171,12 +195,13 @@ def render(
     docs = write_docs(notebooks_dir.parent, work / "source", out, outcomes)
     site_build.write_pages(
         work / "source", listed, evidence, manifest, comparison,
-        docs=docs, single_file=single_file, slides=own, api=own,
+        docs=docs, single_file=single_file, slides=own, api=own and api,
     )  # fmt: skip
     for add in (add_to_report, add_peers, add_reliability):
         add(work / "source" / "numbers.md", notebooks_dir.parent, out)
     site_build.write_text(out / "comparison.json", None if comparison is None else comparison.as_json())
-    site_build.build(work / "source", out, work, single_file=single_file)
+    ended = all(outcome.status != "waiting" for outcome in outcomes.values())
+    site_build.build(work / "source", out, work, single_file=single_file, whole=ended)
     site_build.write_text(out / site_build.SLIDES, slides(notebooks_dir.parent) if own else None)
 
 

@@ -38,7 +38,7 @@ SLIDES = "slides.html"
 # nbformat's functions have no types of their own.
 _empty_notebook: Callable[[], nbformat.NotebookNode] = nbformat.v4.new_notebook
 _as_text: Callable[[nbformat.NotebookNode], str] = nbformat.writes
-WORDS = {"done": "done", "failed": "✗ stopped with an error", "died": "✗ died"}
+WORDS = {"done": "done", "waiting": "is being made", "failed": "✗ stopped with an error", "died": "✗ died"}
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Chapter:
     @property
     def mark(self) -> str:
         """What stands before the title in the list of contents."""
-        return "" if self.status == "done" else "✗ "
+        return "✗ " if self.status in ("failed", "died") else ""
 
 
 def write_sources(
@@ -78,7 +78,8 @@ def write_sources(
         with suppress(OSError, ValueError):  # not there, or cut short when its process was killed
             notebook = chapters.read_notebook(executed[name])
         notebook = chapters.clean(notebook, names)
-        write_text(out / "notebooks" / f"{name}.ipynb", _as_text(notebook))
+        waits = outcome.status == "waiting"
+        write_text(out / "notebooks" / f"{name}.ipynb", None if waits else _as_text(notebook))
         notebook = chapters.decorate(notebook, outcome, rerun[name])
         write_text(source / f"{name}.ipynb", _as_text(notebook))
         listed.append(Chapter(name, chapters.title(notebook, name), outcome.status, outcome.seconds))
@@ -103,7 +104,7 @@ def write_reference(source: Path, listed: Sequence[Chapter] = (), *, api: bool =
     - ``listed``: which the instructors' page links to, with the minutes that they took.
     - ``api``: also the reference of the package, which takes a dozen seconds to render.
     """
-    took = {chapter.name: f"{chapter.seconds / 60:.1f} min" for chapter in listed}
+    took = {c.name: f"{c.seconds / 60:.1f} min" if c.status != "waiting" else "–" for c in listed}
     for path in (HERE / "pages").glob("*.md"):
         text = path.read_text(encoding="utf-8")
         if path.stem == "instructors":
@@ -139,7 +140,8 @@ def write_pages(
         api=api,
         single_file=SINGLE_FILE if single_file else None,
         chapters=listed,
-        stopped=[chapter for chapter in listed if chapter.status != "done"],
+        stopped=[chapter for chapter in listed if chapter.mark],
+        waiting=[chapter for chapter in listed if chapter.status == "waiting"],
         rows=rows,
         datasets=datasets,
         names=names,
@@ -158,16 +160,18 @@ def write_pages(
     write_reference(source, listed, api=api)
 
 
-def build(source: Path, out: Path, work: Path, *, single_file: bool = False) -> None:
+def build(source: Path, out: Path, work: Path, *, single_file: bool = False, whole: bool = True) -> None:
     """Run Sphinx, unless the site is already that of these sources; with ``single_file`` also write one file.
 
+    - ``whole``: False while chapters are missing, so that the site is not taken for finished.
     - Raises CxrError: sphinx failed; its last words and the log are named.
     """
     marker, digest = work / MARKER, _digest(source)
     if not ((out / "index.html").is_file() and marker.is_file() and marker.read_text() == digest):
         marker.unlink(missing_ok=True)
         _run_sphinx(source, out, work)
-        marker.write_text(digest)
+        if whole:
+            marker.write_text(digest)
     if single_file:
         write_text(out / SINGLE_FILE, one_file(out))
 
@@ -194,6 +198,13 @@ def _run_sphinx(source: Path, out: Path, work: Path) -> None:
         for folder in (rendered, work / "doctrees"):
             shutil.rmtree(folder, ignore_errors=True)
     began.touch()
+    # Every page has the list of contents, of which Sphinx does not know.
+    contents, listed = (
+        (source / "index.md").read_text(encoding="utf-8").rpartition("{toctree}")[2],
+        work / "contents",
+    )
+    if not (listed.is_file() and listed.read_text(encoding="utf-8") == contents):
+        command.append("-a")
     done = subprocess.run(
         [*command, str(source), str(rendered)], capture_output=True, text=True, stdin=subprocess.DEVNULL
     )
@@ -206,6 +217,7 @@ def _run_sphinx(source: Path, out: Path, work: Path) -> None:
     for page in out.glob("*.html"):
         if page.stem not in pages:
             page.unlink()
+    listed.write_text(contents, encoding="utf-8")
     os.replace(began, ended)
     os.utime(ended)
 

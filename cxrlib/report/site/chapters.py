@@ -22,6 +22,7 @@ write_notebook: Callable[[nbformat.NotebookNode, str | Path], None] = nbformat.w
 _markdown_cell: Callable[..., nbformat.NotebookNode] = nbformat.v4.new_markdown_cell
 _output: Callable[..., nbformat.NotebookNode] = nbformat.v4.new_output
 
+WAITING = "This chapter is being made. Open the page again in a few minutes."
 _PROGRESS = re.compile(r"\d+%\|.*\||━━━|^\d+\w* \[\d\d:\d\d")
 _WIDGETS = ("application/vnd.jupyter.widget-view+json", "application/vnd.jupyter.widget-state+json")
 _UNREAD = (*_WIDGETS, "application/javascript")
@@ -69,6 +70,11 @@ def decorate(notebook: nbformat.NotebookNode, outcome: Outcome, rerun: str) -> n
     heading = title(notebook, outcome.name)
     if not any(c.cell_type == "markdown" and _TITLE.search(c.source) for c in notebook.cells):
         notebook.cells.insert(0, _markdown_cell(f"# {heading}", id="title"))
+    if outcome.status == "waiting":
+        notebook.cells = [c for c in notebook.cells if c.cell_type == "markdown" and _TITLE.search(c.source)][
+            :1
+        ]
+        notebook.cells.append(_markdown_cell(f"```{{note}}\n{WAITING}\n```", id="waiting"))
     broken = _broken_cell(notebook, outcome)
     explained: set[str] = set()
     slots: list[nbformat.NotebookNode] = []
@@ -101,7 +107,7 @@ def decorate(notebook: nbformat.NotebookNode, outcome: Outcome, rerun: str) -> n
         place = next(i for i, one in enumerate(notebook.cells) if one is cell)
         slot = _markdown_cell(f"```{{raw}} html\n{SLOT}\n```", id=f"{cell['id']}-explorer")
         notebook.cells.insert(place + 1, slot)
-    if outcome.status != "done":
+    if outcome.status in ("failed", "died"):
         _mark(notebook, outcome, broken, rerun)
     return notebook
 
