@@ -22,7 +22,7 @@ def bench(
         list[str] | None,
         typer.Option(
             "--only",
-            help="start, evaluation, cache, arrays, training, time_to_82, profile or audit. Repeatable.",
+            help="start, evaluation, cache, arrays, training, time_to_82, profile, audit, report; repeatable",
         ),
     ] = None,
     minutes: Annotated[float, typer.Option(help="Begin no further row after so long.")] = 12.0,

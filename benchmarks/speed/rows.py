@@ -357,6 +357,12 @@ def _audit(setting: Setting) -> Iterator[dict]:
     yield from audits.rows(setting, setting.films)
 
 
+def _report(setting: Setting) -> Iterator[dict]:
+    from benchmarks.speed import report
+
+    yield from report.rows(setting)
+
+
 def _cohort(setting: Setting, side: int | None = None) -> tuple[Cohort, list[Path], str]:
     return training_files(setting.work, setting.data, setting.images, setting.pixels, side)
 
@@ -365,4 +371,5 @@ def _cohort(setting: Setting, side: int | None = None) -> tuple[Cohort, list[Pat
 ROWS: dict[str, Callable[[Setting], Iterator[dict]]] = {
     "start": _start, "evaluation": _evaluation, "cache": _cache, "arrays": _arrays,
     "training": _training, "time_to_82": _time_to_goal, "profile": _profile, "audit": _audit,
+    "report": _report,
 }  # fmt: skip

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.speed import audits
+from benchmarks.speed import audits, report
 from benchmarks.speed import peers as bench_peers
 from benchmarks.speed.figure import ratios
 from benchmarks.speed.files import nih_files, training_files
@@ -117,6 +117,17 @@ def test_an_audits_stages_are_measured_and_a_killed_one_goes_on(tiny, tmp_path, 
     row = audits.large(250, None, tmp_path / "large")
     assert row["name"] == "audit.250" and 0.05 < row["ours"] < 4
     assert 0 < row["hours_until_killed"] < row["hours"]
+
+
+def test_a_report_is_timed_to_its_end_and_to_its_first_page(tmp_path):
+    page = tmp_path / "out" / "index.html"
+    program = "import os, pathlib, sys, time; page = pathlib.Path(sys.argv[1]); page.parent.mkdir(); "
+    program += "page.write_text(os.environ['CXRLIB_CACHE']); time.sleep(0.6)"
+    took, first = report.timed([sys.executable, "-c", program, str(page)], page.parent, tmp_path / "cache")
+    assert page.read_text() == str(tmp_path / "cache")
+    assert 0 < first < took - 0.3
+    with pytest.raises(subprocess.CalledProcessError):
+        report.timed([sys.executable, "-c", "import sys; sys.exit(1)"], page.parent, tmp_path)
 
 
 def test_rows_already_recorded_stay_and_what_had_no_time_is_named(tiny, tmp_path):

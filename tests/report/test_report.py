@@ -6,8 +6,10 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from io import StringIO
 from pathlib import Path
 
 import nbformat
@@ -19,8 +21,10 @@ from rich.console import Console
 from cxrlib.errors import ConfigError
 from cxrlib.evaluation.metrics import Estimate
 from cxrlib.evaluation.results import Record, project_root
-from cxrlib.report.batch import Batch, Notebook, Outcome, find_notebooks, run_key
+from cxrlib.report.batch import Batch, Notebook, Outcome, _weights, find_notebooks, run_key
 from cxrlib.report.explorer import SLOT
+from cxrlib.report.growing import Growing
+from cxrlib.report.notebook_worker import FORKS
 from cxrlib.report.report import run_report
 from cxrlib.report.site import build, chapters, first_page
 from cxrlib.report.site.build import WORDS
@@ -158,6 +162,51 @@ def test_the_reference_is_in_the_contents_and_in_the_search(reference):
     assert '"reference"' in words and "nonfiniterecovery" in words.lower()
 
 
+WATCHES = """\
+import time
+from pathlib import Path
+site, deadline = Path(out_dir).parent, time.monotonic() + 300
+pages = [site / "index.html", site / "01_watches.html"]
+while not all(page.exists() for page in pages) and time.monotonic() < deadline:
+    time.sleep(0.1)
+for page in pages:
+    print("a chapter", "is being made" if "is being made" in page.read_text() else "is there")
+print("finished:", (site / ".build" / "site.sha256").exists())"""
+
+
+def test_the_first_page_is_there_before_a_chapter_has_ended(tmp_path):
+    cells = [("markdown", "# It watches"), ("parameters", toy_notebooks.PARAMETERS), ("code", WATCHES)]
+    toy_notebooks.write(tmp_path / "notebooks" / "01_watches.ipynb", cells)
+    said = StringIO()
+    console = Console(file=said, width=200)
+    options = {"preset": "smoke", "notebooks_dir": tmp_path / "notebooks", "console": console}
+    assert run_report(out=tmp_path / "report", **options) == 0
+    seen = (tmp_path / "report" / "01_watches.html").read_text()
+    assert seen.count("a chapter is being made") == 2 and "a chapter is there" not in seen.split("Path(")[-1]
+    assert "finished: False" in seen and chapters.WAITING not in seen
+    assert "is being made" not in (tmp_path / "report" / "index.html").read_text()
+    assert (tmp_path / "report" / ".build" / build.MARKER).is_file()
+    assert "the first page is there" in said.getvalue()
+
+
+def test_what_grows_is_drawn_at_once_from_the_latest_news_and_no_error_of_its_ends_the_work():
+    drawn, at_work = [], threading.Event()
+
+    def draw(news):
+        drawn.append(news)
+        at_work.set()
+        raise OSError("the disk is full")
+
+    with Growing(draw, seconds=0.2) as growing:
+        growing.tell("first")
+        assert at_work.wait(10)
+        growing.tell("old")
+        growing.tell("new")
+        while len(drawn) < 2:
+            time.sleep(0.01)
+    assert drawn == ["first", "new"]
+
+
 def test_a_report_is_not_written_over_something_else(tmp_path):
     (tmp_path / "thesis.tex").write_text("five years of work")
     with pytest.raises(ConfigError, match="not a report"):
@@ -245,6 +294,25 @@ def test_a_notebook_runs_after_those_it_needs_and_only_when_something_changed(tm
     toy_notebooks.write(folder / "01_first.ipynb", [*first, ("code", "1 + 1")], needs=("07_second",))
     again = run_in(tmp_path)
     assert (again["01_first"].reused, again["07_second"].reused) == (False, True)
+
+
+def test_the_longest_chain_of_notebooks_begins_first():
+    about = {"01_a": ((), 10), "02_b": (("01_a",), 50), "03_c": ((), 55), "04_d": ((), 5)}
+    notebooks = [Notebook(Path(f"{name}.ipynb"), *facts[:1], (), facts[1]) for name, facts in about.items()]
+    assert _weights(notebooks) == {"01_a": 60, "02_b": 50, "03_c": 55, "04_d": 5}
+    assert _weights(notebooks[1:])["02_b"] == 50  # the first is there already
+
+
+@pytest.mark.skipif(not FORKS, reason="kernels are not forked here")
+def test_a_kernel_has_the_slow_imports_behind_it_and_its_own_environment(tmp_path):
+    look = "import multiprocessing, os, sys\nfrom pathlib import Path\n"
+    look += "own = [os.environ['TMPDIR'] == os.getcwd(), os.getpid() == os.getsid(0)]\n"
+    look += "facts = ['torch' in sys.modules, *own]\n"
+    look += "(Path(out_dir) / 'facts').write_text(f'{facts} {multiprocessing.current_process().name}')"
+    cells = [("parameters", toy_notebooks.PARAMETERS), ("code", look)]
+    toy_notebooks.write(tmp_path / "notebooks" / "01_looks.ipynb", cells)
+    assert run_in(tmp_path)["01_looks"].status == "done"
+    assert (tmp_path / "artifacts" / "facts").read_text() == "[True, True, True] MainProcess"
 
 
 def test_a_records_paths_remove_nothing_but_the_notebooks_own_figures(tmp_path):
