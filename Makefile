@@ -44,7 +44,7 @@ $(STAMP): pyproject.toml requirements.lock
 	@touch $@
 	@echo "Installed in $(VENV). To have cxr and papermill at hand: source $(BIN)/activate"
 
-report: $(STAMP) ## run the notebooks and render report/index.html (3-10 minutes; seconds if nothing changed)
+report: $(STAMP) ## run the notebooks and render report/index.html (3-6 minutes, the first page after one)
 	@$(BIN)/cxr report --dataset $(DATASET) $(if $(DATA_DIR),--data-dir "$(DATA_DIR)") --preset $(PRESET) \
 	  --seed $(SEED) --jobs $(JOBS) --out "$(OUT)" $(ARGS)
 

@@ -120,7 +120,7 @@ class Budget:
 _ALL = tuple(name for name in REMEDIES if name not in ("naive", "reference"))
 BUDGETS = {
     "smoke": Budget(160, 40, False, 1, 16, ("crop", "balanced"), 6),
-    "course": Budget(1000, 300, False, 20, 16, ("crop", "balanced", "last_layer", "lungs_randomise"), 24),
+    "course": Budget(1000, 300, False, 16, 16, ("crop", "balanced", "last_layer", "lungs_randomise"), 24),
     "full": Budget(4000, 1000, True, 12, 32, _ALL, 64),
 }
 
