@@ -45,18 +45,21 @@ def start(
     """Start a process for the target; the first call also starts the one that the others are forked from."""
     context: Any = multiprocessing.get_context("forkserver" if FORKS else "spawn")
     process: BaseProcess = context.Process(target=target, args=arguments)
+    early = {name: environment[name] for name in _BEFORE_IMPORTS if name in environment}
     with _STARTING:
-        main, before = sys.modules["__main__"], dict(os.environ)
+        main, before = sys.modules["__main__"], {name: os.environ.get(name) for name in early}
         try:
             sys.modules["__main__"] = ModuleType("__main__")  # else the caller's script would be run again
-            os.environ.update({name: environment[name] for name in _BEFORE_IMPORTS if name in environment})
+            os.environ.update(early)
             if FORKS:
                 context.set_forkserver_preload([*WARM])
             process.start()
         finally:
             sys.modules["__main__"] = main
-            os.environ.clear()
-            os.environ.update(before)
+            for name, value in before.items():
+                os.environ.pop(name)
+                if value is not None:
+                    os.environ[name] = value
     return process
 
 

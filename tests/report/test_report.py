@@ -67,6 +67,7 @@ def test_a_failing_notebook_is_rendered_with_its_traceback_and_marked_on_the_ind
     assert "What to do: Name it." in chapter
     assert 'href="#stopped-here"' in chapter and 'id="stopped-here"' in chapter
     assert WORDS["failed"] in index
+    assert "✗ A chapter that raises" in page(toy, "03_training")  # in the contents of every page
     assert "2 of 3 notebooks did not finish" in index
 
 
