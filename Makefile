@@ -56,7 +56,7 @@ test: $(STAMP) ## run the tests (about 20 minutes on two cores; ARGS="-k metrics
 	@OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} LOKY_MAX_CPU_COUNT=$${LOKY_MAX_CPU_COUNT:-1} \
 	  $(BIN)/python -m pytest -n logical --dist loadscope --no-loadscope-reorder $(ARGS)
 
-bench: $(STAMP) ## measure speed beside other people's ways (a quarter of an hour on a quiet machine)
+bench: $(STAMP) ## measure speed beside other people's ways, and a report (twenty minutes on a quiet machine)
 	@$(BIN)/python -m benchmarks.speed $(ARGS)
 
 peers: $(STAMP) ## measure the audit beside other tools, in environments of their own (two hours, 12 GB)

@@ -25,7 +25,7 @@ def bench(
             help="start, evaluation, cache, arrays, training, time_to_82, profile, audit, report; repeatable",
         ),
     ] = None,
-    minutes: Annotated[float, typer.Option(help="Begin no further row after so long.")] = 12.0,
+    minutes: Annotated[float, typer.Option(help="Begin no further row after so long.")] = 16.0,
     repeats: Annotated[int, typer.Option(help="Pairs of turns a row.")] = 5,
     threads: Annotated[int, typer.Option(help="Threads of torch, and processes that decode.")] = 2,
     images: Annotated[int, typer.Option(help="Images of the training rows.")] = 512,

@@ -263,7 +263,7 @@ class Batch:
             self._running[name] = process
             if self._stopped.is_set():
                 process.terminate()
-            with suppress(EOFError):  # the end of the process
+            with suppress(EOFError, OSError):  # the end of the process
                 while "status" not in last:
                     last = reader.recv()
                     if "cell" in last:

@@ -40,7 +40,7 @@ PRESETS = {
     "course": "about a minute a notebook",
     "full": "minutes to hours a notebook",
 }
-_APART = 45.0  # seconds between two renderings of a site that grows
+_APART = 75.0  # seconds between two renderings of a site that grows
 OPTIONS = ("dataset", "data_dir", "image_size", "preset", "seed")
 """The parameters that have an option of their own."""
 
@@ -119,7 +119,15 @@ def run_report(
                 executed = {
                     n: paths[n] if o.status == "waiting" else batch.executed(n) for n, o in known.items()
                 }
-                render(out, folder, known, executed, given, command, api=pages > 0)
+                render(
+                    out,
+                    folder,
+                    known,
+                    executed,
+                    given,
+                    command,
+                    api=pages > 0 or (out / "reference.html").is_file(),
+                )
                 pages += 1
                 if pages == 1:
                     said = (

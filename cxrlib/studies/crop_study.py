@@ -84,7 +84,7 @@ LEFT = ("whole_frame", "crop_frame", "whole_lungs_removed", "crop_lungs_removed"
 
 BUDGETS = {
     "smoke": Budget(100, 32, 1, 32, ("whole", "crop", "crop_frame")),
-    "course": Budget(1000, 48, 8, 32, ("whole", "crop", "mask", "whole_frame", "crop_frame")),
+    "course": Budget(1000, 48, 6, 32, ("whole", "crop", "mask", "whole_frame", "crop_frame")),
     "full": Budget(None, 64, 16, 64, tuple(ARMS)),
 }
 
