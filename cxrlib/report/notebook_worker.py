@@ -29,7 +29,7 @@ PAPERMILL_ERROR = "papermill-error-cell-tag"
 _STARTING = threading.Lock()
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 FORKS = sys.platform == "linux"
-_BEFORE_IMPORTS = ("MPLBACKEND", "PYDEVD_DISABLE_FILE_VALIDATION", *THREADS)
+_BEFORE_IMPORTS = ("PYTHONPATH", "MPLBACKEND", "PYDEVD_DISABLE_FILE_VALIDATION", *THREADS)
 WARM = (
     "papermill", "papermill.clientwrap", "nbclient", "jupyter_client.manager", "jupyter_client.provisioning",
     "ipykernel.ipkernel", "ipykernel.kernelapp", "IPython.core.completer", "matplotlib.pyplot", "pandas",
