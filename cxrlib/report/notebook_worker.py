@@ -46,6 +46,9 @@ def start(
     context: Any = multiprocessing.get_context("forkserver" if FORKS else "spawn")
     process: BaseProcess = context.Process(target=target, args=arguments)
     early = {name: environment[name] for name in _BEFORE_IMPORTS if name in environment}
+    # What a killed kernel leaves is cleared up at the end, which nobody need be told.
+    quiet = (os.environ.get("PYTHONWARNINGS"), "ignore::UserWarning:multiprocessing.resource_tracker")
+    early["PYTHONWARNINGS"] = ",".join(filter(None, quiet))
     with _STARTING:
         main, before = sys.modules["__main__"], {name: os.environ.get(name) for name in early}
         try:
