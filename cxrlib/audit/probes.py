@@ -227,6 +227,12 @@ def shaped(name: str, values: np.ndarray) -> np.ndarray:
     return np.concatenate([values, normal_scores(values)], axis=1) if name in _RANKED else values
 
 
+def signs_of(features: Mapping[str, np.ndarray]) -> np.ndarray:
+    """All that is measured in the picture by name, side by side: float, (N, D)."""
+    known = [name for name in (*SIGNS, *MADE) if np.isfinite(features[name]).any()]
+    return np.concatenate([shaped(name, features[name]) for name in known], axis=1)
+
+
 def side_of(values: np.ndarray) -> np.ndarray:
     """Which way round each image is: (N, D) -> (N, 1), 0 or 1, NaN where that is unknown.
 

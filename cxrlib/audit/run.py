@@ -31,7 +31,7 @@ from cxrlib.audit.features import Rows, describe
 from cxrlib.audit.files import duplicates, existing_paths, file_facts
 from cxrlib.audit.interventions import Effect
 from cxrlib.audit.models import Classifiers, performance, tried
-from cxrlib.audit.probes import TELLING, Finding, Probes, ask_all
+from cxrlib.audit.probes import TELLING, Finding, Probes, ask_all, signs_of
 from cxrlib.audit.rules import IN_PIXELS, PROBES, SEVERITIES, judged_count
 from cxrlib.audit.splits import between
 from cxrlib.audit.stats import PERMUTATIONS, balanced_folds
@@ -52,7 +52,7 @@ SCHEMA = 3
 """Of ``audit.json``, which ``data/audit.schema.json`` describes; raised where a reader of the old one would
 misunderstand the new."""
 
-VERSION = 2
+VERSION = 3
 """Raised by one whenever the same features may give other findings: kept probes are keyed by it."""
 
 FEWEST = 20  # images of each class
@@ -176,8 +176,9 @@ def steps(
             if not by_name[name].detail.get("disguise")
         ]
         attributes = yield from asking(
-            cohort, questions, features["whole"], classifiers.scores, classifiers.thresholds,
-            seed=seed, permutations=permutations, progress=progress, together=together,
+            cohort, questions, [features["whole"], signs_of(features)], classifiers.scores,
+            classifiers.thresholds, seed=seed, permutations=permutations, progress=progress,
+            together=together,
         )  # fmt: skip
         judges = {"the whole image": probes.held["whole"][1].scores}
         judges |= {str(name): values.to_numpy(float) for name, values in classifiers.scores.items()}

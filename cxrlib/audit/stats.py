@@ -33,7 +33,9 @@ class Held:
     """What a probe reaches on patients that its classifier has not seen.
 
     - ``auc``: over all held-out scores; interval from resampling patients, for this division into folds.
-    - ``p_value``: one-sided, of an AUC this large when labels are permuted over patients and all is refitted.
+    - ``p_value``: one-sided, when labels are permuted over patients and all is refitted: of an AUC this
+      large; where patients differ in their number of images, of a correlation this large of scores and
+      labels when the sign of each patient's labels less their mean is turned (:func:`turned`).
     - ``scores``: float64, (N,): held-out scores; comparable within the probe, not between probes.
     """
 
@@ -63,10 +65,24 @@ def held_out(
     score = cross_validated(reduced(features), labels, patients, seed)
     scores = score(labels[:, None].astype(np.float32))[:, 0].astype(float)
     found = aucs(labels[:, None], scores[:, None])[0]
-    shuffled = permuted(labels.astype(np.int8), patients, permutations, [seed, 77])
-    p_value = sequential_p(found, (aucs(block, score(block.astype(np.float32))) for block in shuffled))
+    if len(np.unique(np.unique(np.asarray(patients).astype(str), return_counts=True)[1])) == 1:
+        shuffled = permuted(labels.astype(np.int8), patients, permutations, [seed, 77])
+        p_value = sequential_p(found, (aucs(block, score(block.astype(np.float32))) for block in shuffled))
+    else:  # the number of images may itself go with label and feature, which permuting would keep
+        centred = labels - labels.mean()
+        drawn = turned(centred, patients, permutations, [seed, 77])
+        r = float(_correlations(score, centred[:, None])[0])
+        p_value = sequential_p(r, (_correlations(score, block) for block in drawn))
     auc = bootstrap(labels, scores, patients, metrics=("auc",), replicates=replicates, seed=seed)["auc"]
     return Held(auc, p_value, scores)
+
+
+def _correlations(score: Callable[[np.ndarray], np.ndarray], targets: np.ndarray) -> np.ndarray:
+    """Of each column of targets, (N, P), with what is predicted of it."""
+    scored = score(targets.astype(np.float32)).astype(float)
+    scored, targets = scored - scored.mean(axis=0), targets - targets.mean(axis=0)
+    size = np.sqrt((scored**2).sum(axis=0) * (targets**2).sum(axis=0))
+    return np.asarray((scored * targets).sum(axis=0) / np.where(size > 0, size, 1.0))
 
 
 def cross_validated(

@@ -18,7 +18,7 @@ Without a classifier nothing is called used.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -121,7 +121,7 @@ def ask(cohort: Cohort, *about: Any, **options: Any) -> tuple[Asked, ...]:
 def asking(
     cohort: Cohort,
     questions: list[Question],
-    pixels: np.ndarray,
+    pixels: Sequence[np.ndarray],
     scores: pd.DataFrame,
     threshold: Mapping[str, float],
     *,
@@ -132,7 +132,8 @@ def asking(
 ) -> Steps[tuple[Asked, ...]]:
     """Verdicts, worst first. Yields p-values, and is sent them corrected.
 
-    - ``pixels``: float, (N, D): what "the whole image" is to the audit.
+    - ``pixels``: float, (N, D) each: what "the whole image" is to the audit, and the signs, which see what is
+      too small for it.
     - ``scores``: float, a column a classifier, rows as the cohort's; without columns nothing is called used.
     - ``threshold``: classifier -> the score from which on it calls ill.
     - ``together``: labels whose p-values are corrected together.

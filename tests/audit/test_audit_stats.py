@@ -24,14 +24,34 @@ def test_columns_of_aucs_are_those_of_the_metric():
     np.testing.assert_allclose(stats.aucs(labels, scores), expected)
 
 
-def test_without_an_effect_p_values_are_uniform_although_patients_have_several_images():
+def _uneven(seed, patients=90):
+    """The same, of patients with one to many images."""
+    rng = np.random.default_rng([seed, 1])
+    counts = np.minimum(rng.geometric(0.5, patients), 9)
+    own = rng.normal(size=(patients, 5)), rng.integers(0, 2, patients)
+    features, labels = (np.repeat(values, counts, axis=0) for values in own)
+    noisy = features + 0.3 * rng.normal(size=features.shape)
+    return noisy, labels, np.repeat([f"p{i}" for i in range(patients)], counts)
+
+
+@pytest.mark.parametrize("drawn", [_null, _uneven])
+def test_without_an_effect_p_values_are_uniform_although_patients_have_several_images(drawn):
     p_values = [
-        stats.held_out(*_null(seed), permutations=99, replicates=5, seed=seed).p_value for seed in range(120)
+        stats.held_out(*drawn(seed), permutations=99, replicates=5, seed=seed).p_value for seed in range(120)
     ]
     # Binomial(120, x) at x = 0.1, 0.5 and 0.9, with room of three standard errors.
     for level in (0.1, 0.5, 0.9):
         share = np.mean(np.array(p_values) <= level)
         assert abs(share - level) < 3 * np.sqrt(level * (1 - level) / 120) + 0.01
+
+
+def test_what_goes_with_how_many_images_a_patient_has_is_found():
+    rng = np.random.default_rng(0)
+    counts = np.arange(1, 81)  # no patient has as many as another
+    bedside = np.repeat(counts > 40, counts).astype(float)
+    labels = (rng.random(len(bedside)) < 0.1 + 0.2 * bedside).astype(int)
+    patients = np.repeat([f"p{n}" for n in counts], counts)
+    assert stats.held_out(bedside, labels, patients, permutations=199).p_value < 0.02
 
 
 def test_without_an_effect_the_auc_is_not_pulled_below_one_half():

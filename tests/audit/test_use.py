@@ -41,6 +41,19 @@ def test_an_invisible_column_that_goes_with_the_label_is_not_visible(cases):
     assert found.concordance.value == pytest.approx(0.76, abs=0.05)
 
 
+def test_of_several_eyes_the_best_counts_and_p_pays_for_the_choice(cases):
+    _, labels, ward, patients = cases
+    rng = np.random.default_rng(5)
+    blind = [rng.normal(size=(N, 4)) for _ in range(6)]
+    sees = ward[:, None] + rng.normal(size=(N, 1))
+    both, alone = (quick(told, one, ward, labels, patients) for one in ([*blind, sees], sees))
+    assert both.concordance == alone.concordance and both.p_value < 0.01
+    each = [quick(told, one, ward, labels, patients) for one in blind]
+    together = quick(told, blind, ward, labels, patients)
+    assert together.explained == max(one.explained for one in each)
+    assert together.p_value > min(one.p_value for one in each)
+
+
 def test_a_score_that_knows_the_disease_only_follows_no_letter(cases):
     rng, labels, letter, patients = cases
     found = attribute(letter[:, None], labels, pd.Series(letter))
