@@ -16,8 +16,9 @@ from cxrlib.audit.accepted import Accepted
 from cxrlib.audit.features import LOOKS, SIGNS
 from cxrlib.audit.files import DIMENSIONS, ENCODING, SIZE
 from cxrlib.audit.made import MADE
-from cxrlib.audit.rules import IN_PIXELS, PROBES, Probe, column_probe, judged
-from cxrlib.audit.stats import Held, held_out, normal_scores, within, within_and_error
+from cxrlib.audit.naming import explained, traces_wiped
+from cxrlib.audit.rules import PROBES, Probe, column_probe, judged
+from cxrlib.audit.stats import Held, held_out, normal_scores, within
 from cxrlib.audit.tables import asked_columns, column_features, levels_by_label
 from cxrlib.audit.together import Steps
 from cxrlib.cohort import Cohort
@@ -34,7 +35,6 @@ _WHICH = (
     "images can be believed: collect both classes in the same way."
 )
 _RANKED = ("marker", "text", "border", "devices", "projection", *MADE)
-_GOES_ALONG, _ECHO = 0.6, 0.25  # of a finding's excess over one half, among images alike in its cause
 _SOURCES = 10  # that are told from pixels
 
 
@@ -205,7 +205,8 @@ def ask_all(
     limits = [f"Column {column!r} was not asked: {why}." for column, why in left_out.items()]
     if not large:
         limits.append(f"How pictures were made was not asked: all are smaller than {SMALLEST} pixels.")
-    return list(explained(probes, findings).values()), limits
+    scores = {name: held.scores for name, (_, held, _, _) in probes.held.items()}
+    return list(explained(findings, scores, labels, traces_wiped(features)).values()), limits
 
 
 def telling(cohort: Cohort, scores: np.ndarray) -> tuple[str, ...]:
@@ -260,61 +261,6 @@ def judged_all(probes: Probes, corrected: np.ndarray) -> dict[str, Finding]:
         found = Finding(probe, severity, held.auc, held.p_value, float(p_holm), share, detail=detail)
         findings[name] = replace(found, telling=telling(probes.cohort, held.scores), reused=reused)
     return findings
-
-
-def explained(probes: Probes, findings: dict[str, Finding]) -> dict[str, Finding]:
-    """Where images alike in another sign show nothing more, a finding is an echo of it.
-
-    Signs are gone through from the strongest down (:func:`_causes_first`), then the views. A sign that has
-    lost three quarters of its excess is a warning at most; a view that merely shows a sign is not let off,
-    but told which it shows.
-    """
-    labels = probes.cohort.labels
-    findings = dict(findings)
-    excess = {name: found.auc.value - 0.5 for name, found in findings.items() if found.auc is not None}
-
-    def left(name: str, cause: str) -> tuple[float, float]:
-        """What a finding has above one half among images alike in the cause, and no more than that for sure:
-        less its standard error.
-        """
-        own, other = (probes.held[one][1].scores for one in (name, cause))
-        value, error = within_and_error(labels, own, other)
-        return value - 0.5, max(abs(value - 0.5) - error, 0.0)
-
-    causes: list[str] = []
-    flagged = [f for f in findings.values() if f.severity in ("severe", "warning")]
-    named = [f for f in flagged if f.probe.group in (*IN_PIXELS, "file")]
-    views = [f for f in flagged if f.probe.group == "view"]
-    for found in [*_causes_first(named, excess, left), *views]:
-        name = found.probe.name
-        rest = {cause: left(name, cause) for cause in causes}
-        cause = min(rest, key=lambda c: rest[c][1], default=None)
-        if cause is not None and rest[cause][1] < _GOES_ALONG * excess[name]:
-            echo = rest[cause][1] < _ECHO * excess[name] and found.probe.group != "view"
-            severity = "warning" if echo else found.severity
-            found = replace(found, severity=severity, explained_by=cause, left=0.5 + rest[cause][0])
-            findings[name] = found
-        if found.severity == "severe" and found.probe.group != "view":
-            causes.append(name)
-    return findings
-
-
-def _causes_first(
-    named: list[Finding], excess: Mapping[str, float], left: Callable[[str, str], tuple[float, float]]
-) -> list[Finding]:
-    """Findings from the strongest down; but one that says what the thing is comes before the texture that it
-    wholly explains, since nearly all processing and many things in a picture change texture. Kinds of image,
-    which are told by all of these, come last.
-    """
-    order = sorted(named, key=lambda f: (f.probe.name == "kinds", -excess[f.probe.name]))
-    if any(f.probe.name == "texture" for f in order):
-        before = [
-            f for f in order
-            if f.probe.name not in ("texture", "kinds") and f.severity == "severe"
-            and left("texture", f.probe.name)[1] < _ECHO * excess["texture"]
-        ]  # fmt: skip
-        order.sort(key=lambda f: f not in before)
-    return order
 
 
 def _told_apart(probes: Probes, whole: np.ndarray, source: str) -> dict[str, object]:

@@ -10,7 +10,8 @@ from PIL import Image, ImageFilter
 from scipy import ndimage
 
 from cxrlib.audit.made import MADE, made
-from cxrlib.audit.probes import Probes, explained, judged_all, shaped, side_of
+from cxrlib.audit.naming import explained, traces_wiped
+from cxrlib.audit.probes import Probes, judged_all, shaped, side_of
 from cxrlib.audit.rules import PROBES
 from cxrlib.audit.signs import around_lungs, sides
 from cxrlib.audit.stats import Held, aucs, held_out
@@ -73,21 +74,39 @@ def planted(plain, changed):
     return labels, {name: np.stack([row[name] for row in rows]) for name in MADE}
 
 
-def judged(probes):
-    return judged_all(probes, holm([held.p_value for _, held, _, _ in probes.held.values()]))
+def called(probes, wiped=False):
+    """The findings, each by what it is an echo of."""
+    judged = judged_all(probes, holm([held.p_value for _, held, _, _ in probes.held.values()]))
+    scores = {name: held.scores for name, (_, held, _, _) in probes.held.items()}
+    return explained(judged, scores, probes.cohort.labels, wiped)
+
+
+@pytest.fixture(scope="module")
+def old(films):
+    return [jpeg(one, 85) for one in films]
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_processing_that_goes_with_the_label_is_found_and_named(films, plain, kind, tmp_path):
     function, name = KINDS[kind]
-    labels, features = planted(plain, [made(function(one)) for one in films])
+    named(name, plain, [made(function(one)) for one in films], tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["resampled", "noisy", "six bits"])
+def test_what_wipes_out_the_traces_of_an_old_jpeg_is_not_called_compression(old, kind, tmp_path):
+    function, name = KINDS[kind]
+    named(name, [made(one) for one in old], [made(function(one)) for one in old], tmp_path)
+
+
+def named(name, plain, changed, tmp_path):
+    labels, features = planted(plain, changed)
     ids = [f"{i:03}" for i in range(N)]
     table = pd.DataFrame({"image_id": ids, "patient_id": ids, "label": labels, "split": "train"})
     probes = Probes(Cohort(np.zeros((N, 8, 8), np.uint8), table), tmp_path, 399, 0)
     probes.ask(PROBES["whole"], lambda: features["texture"])
     for one in MADE:
         probes.ask(PROBES[one], lambda one=one: shaped(one, features[one]))
-    found = explained(probes, judged(probes))
+    found = called(probes, traces_wiped(features))
     assert found[name].severity == "severe" and found[name].auc.value > 0.8
     assert [one for one in MADE if found[one].severity == "severe"] == [name]
 
@@ -164,7 +183,7 @@ def test_a_letter_is_still_called_a_letter_where_texture_shows_it_too(tmp_path: 
         auc = aucs(labels[:, None], scores[:, None])[0]
         held = Held(Estimate(auc, auc - 0.04, auc + 0.04, 300), 0.0005, scores)
         probes.held[name] = (PROBES[name], held, False, {})
-    found = explained(probes, judged(probes))
+    found = called(probes)
     assert found["marker"].severity == "severe"
     assert found["texture"].explained_by == "marker" and found["texture"].severity == "warning"
     assert found["devices"].severity != "severe"
