@@ -2,8 +2,8 @@
 
 Nearly all processing, and many things in a picture, change its texture, the spacing of its greys, or what is
 left of an older JPEG. So these three are *general*: they come behind a finding that wholly explains them and
-says what the thing is. Where two of them explain each other, the greys come first, then the stronger; but
-traces of compression come last if they were wiped out and not brought about.
+says what the thing is. Where two of them explain each other, the greys come first, then traces of compression
+if they were brought about, and not if they were wiped out; else the stronger.
 """
 
 from __future__ import annotations
@@ -27,8 +27,9 @@ _GRID, _FINE, _COLOUR = slice(0, 8), slice(6, 12), 32  # of the features of comp
 _WHITE = -0.6  # from here to -2/3 a residual is of white noise; of 121 public radiographs it is -0.5
 
 
-def traces_wiped(features: Mapping[str, np.ndarray]) -> bool:
-    """Whether some images have less than half of the others' traces of JPEG, and not because they never had.
+def jpeg_traces(features: Mapping[str, np.ndarray]) -> str:
+    """What became of traces of JPEG in those images that have less than half of the others': "wiped", or
+    "brought" about in the others; "alike" where none have so much less.
 
     JPEG leaves less of the fine spectrum. Where images with traces have more of it, something else, such as
     blur or resampling, has wiped out the others'; so it has where those without are white with noise.
@@ -36,15 +37,17 @@ def traces_wiped(features: Mapping[str, np.ndarray]) -> bool:
     traces, fine = -features["compression"][:, _GRID].mean(1), features["texture"][:, _FINE].mean(1)
     known = np.isfinite(traces) & np.isfinite(fine)
     if known.sum() < 3:
-        return False
+        return "alike"
     traces, fine, colour = traces[known], fine[known], features["texture"][known, _COLOUR]
     few, many = np.quantile(traces, (0.1, 0.9))
+    if few >= many / 2:
+        return "alike"
     white = np.median(colour[traces <= few]) < _WHITE
-    return bool(few < many / 2 and (white or spearmanr(traces, fine).statistic > 0))
+    return "wiped" if white or spearmanr(traces, fine).statistic > 0 else "brought"
 
 
 def explained(
-    findings: Mapping[str, Finding], scores: Mapping[str, np.ndarray], labels: np.ndarray, wiped: bool
+    findings: Mapping[str, Finding], scores: Mapping[str, np.ndarray], labels: np.ndarray, traces: str
 ) -> dict[str, Finding]:
     """Where images alike in another sign show nothing more, a finding is an echo of it.
 
@@ -52,7 +55,7 @@ def explained(
     views. A sign that has lost three quarters of its excess is a warning at most; a view that merely shows a
     sign is not let off, but told which it shows.
 
-    - ``scores``: held-out ones, (N,), by probe; ``wiped``: of :func:`traces_wiped`.
+    - ``scores``: held-out ones, (N,), by probe; ``traces``: of :func:`jpeg_traces`.
     """
     findings = dict(findings)
     excess = {name: found.auc.value - 0.5 for name, found in findings.items() if found.auc is not None}
@@ -67,12 +70,19 @@ def explained(
     def echoes(name: str, cause: str) -> bool:
         return left(name, cause)[1] < _ECHO * excess[name]
 
+    def strength(name: str) -> float:
+        """Finer than an AUC, which is that of the label's agreement where a thing is seen in every image."""
+        return float(np.corrcoef(labels, scores[name])[0, 1])
+
     def first(cause: str, name: str) -> bool:
         """Whether the cause of something general is to be named before it."""
         if cause in ("kinds", name) or findings[cause].severity != "severe" or not echoes(name, cause):
             return False
-        last = wiped and name == "compression"
-        return cause not in _GENERAL or cause == "grey_levels" or last or not echoes(cause, name)
+        if cause not in _GENERAL or cause == "grey_levels" or not echoes(cause, name):
+            return True
+        if traces == "alike":
+            return name != "grey_levels" and strength(cause) > strength(name)
+        return name == {"wiped": "compression", "brought": "texture"}[traces]
 
     flagged = [f for f in findings.values() if f.severity in ("severe", "warning")]
     # Kinds of image, which are told by all of these, come last.
@@ -80,11 +90,10 @@ def explained(
         (f.probe.name for f in flagged if f.probe.group in (*IN_PIXELS, "file")),
         key=lambda name: (name == "kinds", -excess[name]),
     )
-    for name in _GENERAL:
-        if name in named and (before := next((c for c in named if first(c, name)), None)):
-            others = [one for one in named if one != name]
-            place = max(others.index(before) + 1, named.index(name))
-            named = [*others[:place], name, *others[place:]]
+    for name in (one for one in _GENERAL if one in named):
+        last = max((place for place, cause in enumerate(named) if first(cause, name)), default=-1)
+        if last > (place := named.index(name)):
+            named.insert(last, named.pop(place))
     causes: list[str] = []
     for name in [*named, *(f.probe.name for f in flagged if f.probe.group == "view")]:
         found = findings[name]

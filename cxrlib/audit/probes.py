@@ -16,7 +16,7 @@ from cxrlib.audit.accepted import Accepted
 from cxrlib.audit.features import LOOKS, SIGNS
 from cxrlib.audit.files import DIMENSIONS, ENCODING, SIZE
 from cxrlib.audit.made import MADE
-from cxrlib.audit.naming import explained, traces_wiped
+from cxrlib.audit.naming import explained, jpeg_traces
 from cxrlib.audit.rules import PROBES, Probe, column_probe, judged
 from cxrlib.audit.stats import Held, held_out, normal_scores, within
 from cxrlib.audit.tables import asked_columns, column_features, levels_by_label
@@ -206,7 +206,7 @@ def ask_all(
     if not large:
         limits.append(f"How pictures were made was not asked: all are smaller than {SMALLEST} pixels.")
     scores = {name: held.scores for name, (_, held, _, _) in probes.held.items()}
-    return list(explained(findings, scores, labels, traces_wiped(features)).values()), limits
+    return list(explained(findings, scores, labels, jpeg_traces(features)).values()), limits
 
 
 def telling(cohort: Cohort, scores: np.ndarray) -> tuple[str, ...]:

@@ -192,8 +192,8 @@ def test_counts_without_a_mark_are_the_recorded_ones():
         assert f"{words} {alarms.value * alarms.n:.0f} of {alarms.n}" in SAID
     classifiers = read_record(ROOT / "benchmarks" / "audit_model.json").numbers
     letters, devices = (classifiers[f"visible.found.{name}"] for name in ("marker", "devices"))
-    assert f"of {letters.n} columns of lead letters only {letters.value * letters.n:.0f} are" in SAID
-    assert f"of {devices.n} of devices {devices.value * devices.n:.0f};" in SAID
+    assert f"of {letters.n} columns of lead letters {letters.value * letters.n:.0f} are said" in SAID
+    assert f"of {devices.n} of devices {devices.value * devices.n:.0f}." in SAID
 
 
 def test_the_audit_in_the_docs_is_the_recorded_one():
