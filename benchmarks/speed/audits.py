@@ -161,7 +161,7 @@ def rows(setting: Setting, count: int) -> Iterator[dict]:
     from benchmarks.speed.rows import compared, row_of
 
     folder = setting.work / "films"
-    labels = films(folder, setting.data, count, count)
+    labels = films(folder, setting.data, count, count, SIDE)
     data = f"{count} phantoms"
     if setting.data is not None:
         published = len(list((setting.data / "nih-subset" / "original-1024").glob("*.png")))
