@@ -9,6 +9,7 @@ import shutil
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -76,6 +77,8 @@ def run_jobs(
     # loky starts fresh interpreters (no fork, so threads and CUDA are safe) and does not run the caller's
     # script again, so that it works without an `if __name__ == "__main__"`.
     watch: dict[str, Any] = {"initializer": _watch, "initargs": (os.getpid(),)}
+    # A worker that has grown ends between jobs, and loky starts another: nothing that a user need know.
+    warnings.filterwarnings("ignore", "A worker stopped while some jobs", UserWarning)
     with worker_deaths(workers), parallel_config(backend="loky", inner_max_num_threads=1, **watch):
         yield from Parallel(n_jobs=workers, return_as="generator_unordered", batch_size=1)(
             delayed(function)(*job) for job in jobs
