@@ -146,7 +146,10 @@ def duplicates(thumbnails: np.ndarray, digests: Sequence[str] | pd.Series | None
     table = pd.DataFrame({"a": pairs[:, 0], "b": pairs[:, 1], "likeness": likeness})
     table = table[likeness >= _ALIKE].reset_index(drop=True)
     a, b = table["a"].to_numpy(int), table["b"].to_numpy(int)
-    exact = (thumbnails[a] == thumbnails[b]).all(axis=(1, 2))
+    exact = np.zeros(len(table), bool)
+    for start in range(0, len(table), _ROWS):  # all at once are 8 kB a pair
+        part = slice(start, start + _ROWS)
+        exact[part] = (thumbnails[a[part]] == thumbnails[b[part]]).all(axis=(1, 2))
     if digests is not None:
         named = pd.Series(digests, dtype=object).fillna("").to_numpy()
         exact |= (named[a] == named[b]) & (named[a] != "")
