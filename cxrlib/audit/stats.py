@@ -24,7 +24,6 @@ FOLDS = 5
 PERMUTATIONS = 1999
 _SHRINKAGE = 0.1  # the ridge's penalty, as a share of the images that it is trained on
 _BATCH = 250
-_FEW = 500  # rows up to which sorting all columns at once pays
 _ENOUGH = 20  # exceedances after which more permutations would not change the verdict
 
 
@@ -112,10 +111,6 @@ def aucs(labels: np.ndarray, scores: np.ndarray) -> np.ndarray:
     """AUC of each column: labels 0/1 and scores, both (N, P); ties count one half."""
     positives = labels.sum(axis=0)
     negatives = len(labels) - positives
-    if scores.dtype == np.float32 and len(scores) < _FEW:
-        return (_rank_sums(labels, scores) - positives * (positives + 1) / 2) / np.maximum(
-            positives * negatives, 1
-        )
     ranks = np.empty(labels.shape[1])
     # Only one class's ranks are asked for: to sort and to look up takes a third of ranking all.
     columns = zip(labels.T == 1, np.ascontiguousarray(scores.T), strict=True)
@@ -124,29 +119,6 @@ def aucs(labels: np.ndarray, scores: np.ndarray) -> np.ndarray:
         below, upto = (np.searchsorted(ordered, mine, side) for side in ("left", "right"))
         ranks[column] = (below.sum() + upto.sum() + len(mine)) / 2
     return (ranks - positives * (positives + 1) / 2) / np.maximum(positives * negatives, 1)
-
-
-def _rank_sums(labels: np.ndarray, scores: np.ndarray) -> np.ndarray:
-    """The sum of the ranks of those labelled 1, by column, scores float32: all columns at once.
-
-    Each score becomes a whole number of the same order with the label as its last bit, so that one sort does.
-    """
-    bits = (np.ascontiguousarray(scores.T) + np.float32(0)).view(np.int32)  # -0 becomes 0
-    keys = np.where(bits < 0, bits ^ 0x7FFFFFFF, bits).astype(np.int64) * 2
-    keys += np.ascontiguousarray(labels.T) == 1
-    keys.sort(axis=1)
-    ill, values = (keys & 1).astype(np.float32), keys >> 1
-    places = np.arange(keys.shape[1], dtype=np.float32)  # sums of so few are exact
-    sums = ill @ (places + 1)
-    tied = values[:, 1:] == values[:, :-1]
-    rows = np.flatnonzero(tied.any(axis=1))
-    if len(rows):  # of equal scores each has the middle of their places
-        tied, edge = tied[rows], np.zeros((len(rows), 1), bool)
-        first = np.maximum.accumulate(np.where(np.hstack([edge, tied]), 0, places), axis=1)
-        last = np.where(np.hstack([tied, edge]), places[-1], places)[:, ::-1]
-        last = np.minimum.accumulate(last, axis=1)[:, ::-1]
-        sums[rows] = np.einsum("ij,ij->i", ill[rows], (first + last) / 2 + 1)
-    return sums.astype(float)
 
 
 def sequential_p(found: float, blocks: Iterable[np.ndarray]) -> float:

@@ -47,7 +47,10 @@ def stretched(values: np.ndarray, valid: np.ndarray | None = None) -> np.ndarray
 
 
 def quantiles(counts: np.ndarray, shares: Sequence[float] | np.ndarray) -> np.ndarray:
-    """Quantiles, as numpy has them, of whole numbers from 0 that occur so many times: (N, D) to (Q, N)."""
+    """Quantiles, as numpy has them, of whole numbers from 0, by how often each occurs: (Q, N).
+
+    ``counts``: int, (N, D), whose rows have the same sum. ``shares``: Q, each from 0 to 1.
+    """
     upto = np.cumsum(counts, axis=1)
     at = np.array(shares) * (upto[0, -1] - 1)
     below, above = (

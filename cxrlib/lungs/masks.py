@@ -49,8 +49,7 @@ def segment(
     - ``weights``: a file of ``cxr lungs train``, which needs torch; None for the network that ships, which
       does not.
     - ``cache_dir``, ``workers``, ``progress``: as in :func:`cxrlib.load`; ``weights`` run in one process,
-      with torch's threads. A segmentation that was cut off is taken up
-      again.
+      with torch's threads. A segmentation that was cut off is taken up again.
     - Returns: The cohort with ``lung_masks`` (uint8 0/1, (N, H, W); a read-only memory map) and the columns
       ``lungs_plausible`` (bool) and ``lungs_problem`` (what is wrong, or ""). Implausible masks are empty.
     - Raises MissingPackage: ``weights`` are given, and torch is not installed.

@@ -110,30 +110,21 @@ def run_report(
         command = command_line(given, extra, jobs, only)
         batch = Batch(given, work / "runs", jobs=jobs, fresh=fresh, extra=extra)
         paths = {notebook.name: notebook.path for notebook in notebooks}
-        pages = 0
+        drawn = 0
 
         def so_far(known: dict[str, Outcome]) -> None:
-            nonlocal pages
+            nonlocal drawn
             if any(outcome.status == "waiting" for outcome in known.values()):
                 (work / site_build.MARKER).unlink(missing_ok=True)
                 executed = {
                     n: paths[n] if o.status == "waiting" else batch.executed(n) for n, o in known.items()
                 }
-                render(
-                    out,
-                    folder,
-                    known,
-                    executed,
-                    given,
-                    command,
-                    api=pages > 0 or (out / "reference.html").is_file(),
-                )
-                pages += 1
-                if pages == 1:
-                    said = (
-                        f"Open {out / 'index.html'}: the first page is there, and fills as chapters finish."
-                    )
-                    console.print(said, highlight=False, soft_wrap=True)
+                reference = drawn > 0 or (out / "reference.html").is_file()  # it takes longest
+                render(out, folder, known, executed, given, command, api=reference)
+                drawn += 1
+                if drawn == 1:
+                    said = "the first page is there, and fills as chapters finish."
+                    console.print(f"Open {out / 'index.html'}: {said}", highlight=False, soft_wrap=True)
 
         with Growing(so_far, seconds=_APART) as growing:
             batch.on_news = growing.tell

@@ -127,8 +127,7 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate()
         torch.manual_seed(_seed(config.seed, 2, self.step))  # dropout
-        if not self.wrapped.training:  # going through all modules takes a millisecond
-            self.wrapped.train()
+        self.wrapped.train()  # a callback may have predicted with it
         self.optimizer.zero_grad(set_to_none=True)
         logits = self.wrapped(images)
         losses = F.binary_cross_entropy_with_logits(

@@ -199,10 +199,8 @@ def _run_sphinx(source: Path, out: Path, work: Path) -> None:
             shutil.rmtree(folder, ignore_errors=True)
     began.touch()
     # Every page has the list of contents, of which Sphinx does not know.
-    contents, listed = (
-        (source / "index.md").read_text(encoding="utf-8").rpartition("{toctree}")[2],
-        work / "contents",
-    )
+    contents = (source / "index.md").read_text(encoding="utf-8").rpartition("{toctree}")[2]
+    listed = work / "contents"
     if not (listed.is_file() and listed.read_text(encoding="utf-8") == contents):
         command.append("-a")
     done = subprocess.run(

@@ -71,9 +71,8 @@ def decorate(notebook: nbformat.NotebookNode, outcome: Outcome, rerun: str) -> n
     if not any(c.cell_type == "markdown" and _TITLE.search(c.source) for c in notebook.cells):
         notebook.cells.insert(0, _markdown_cell(f"# {heading}", id="title"))
     if outcome.status == "waiting":
-        notebook.cells = [c for c in notebook.cells if c.cell_type == "markdown" and _TITLE.search(c.source)][
-            :1
-        ]
+        titles = (c for c in notebook.cells if c.cell_type == "markdown" and _TITLE.search(c.source))
+        notebook.cells = [next(titles)]
         notebook.cells.append(_markdown_cell(f"```{{note}}\n{WAITING}\n```", id="waiting"))
     broken = _broken_cell(notebook, outcome)
     explained: set[str] = set()
