@@ -214,7 +214,7 @@ def test_the_pages_measurements_are_those_recorded():
     rows = json.loads((project_root() / "benchmarks" / "scale.json").read_text(encoding="utf-8"))["rows"]
     by_name = {row["name"]: row for row in rows}
     claims = re.findall(r"([\d.e-]+)<!-- scale:([\w.]+):(\w+):(\S+) -->", PAGE)
-    assert len(claims) == PAGE.count("<!-- scale:") == 7
+    assert len(claims) == PAGE.count("<!-- scale:") == 8
     for text, name, key, form in claims:
         assert text == format(by_name[name][key], form), name
 
