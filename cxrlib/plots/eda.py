@@ -26,7 +26,7 @@ def images_per_patient(sizes: pd.Series, curve: pd.DataFrame, axes: Sequence[Axe
     axes[0].bar(rows - 0.2, patients / len(sizes), 0.4, color=BLUE, label="of patients")
     axes[0].bar(rows + 0.2, share, 0.4, color=ORANGE, hatch="//", edgecolor="white", label="of images")
     axes[0].set_xticks(rows, names, rotation=40)
-    axes[0].set(title="Images a patient", xlabel="images of the patient", ylabel="share")
+    axes[0].set(title="Images per patient", xlabel="images of the patient", ylabel="share")
     axes[0].legend(frameon=False)
     tenth = float(np.interp(0.1, curve["patients"], curve["images"]))
     axes[1].plot(curve["patients"], curve["images"], color=BLUE, label="these patients")

@@ -109,7 +109,7 @@ def regularisers(study: Study) -> Figure:
     return differences(
         study.estimates,
         {arm: arm.replace(" ", "_") for arm in arms},
-        {"test_auc_gain": "Gain in test AUC", "gap_closed": "Fall of the gap"},
+        {"test_auc_gain": "Gain in test AUC", "gap_closed": "Narrowing of the gap"},
         "difference of AUC to no regulariser (95%)",
     )
 

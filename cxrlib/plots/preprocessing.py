@@ -47,7 +47,7 @@ def dice_by_image(study: pd.DataFrame, numbers: Mapping[str, Estimate], names: M
 def site_auc(
     tests: Mapping[str, Mapping[str, Estimate]],
     ax: Axes | None = None,
-    title: str = "How well the site is told",
+    title: str = "How well hospitals can be told apart",
 ) -> Axes:
     """AUC of a site predictor after each step, a marker for each region of the image.
 

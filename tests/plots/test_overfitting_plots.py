@@ -126,7 +126,7 @@ def test_each_regulariser_is_compared_with_none_and_filled_where_established():
             numbers[f"{arm}.{measure}"] = Estimate(value, value - 0.005, value + 0.005, 50, 3)
             p[f"{arm}.{measure}"] = 0.001 + 0.5 * k
     figure = overfitting_plots.regularisers(study_of(runs, numbers, [p]))
-    assert [ax.get_title(loc="left") for ax in figure.axes] == ["Gain in test AUC", "Fall of the gap"]
+    assert [ax.get_title(loc="left") for ax in figure.axes] == ["Gain in test AUC", "Narrowing of the gap"]
     assert [t.get_text() for t in figure.axes[0].get_yticklabels()] == ["dropout", "weight decay"]
     circles = [line for line in figure.axes[0].lines if line.get_marker() == "o"]
     assert [(c.get_xdata()[0], to_hex(c.get_markerfacecolor()).upper()) for c in circles] == [

@@ -46,8 +46,11 @@ def evidence(place: str, keys: Sequence[str] | None = None) -> None:
 def folded(found: Record, keys: Sequence[str] | None = None) -> str:
     """HTML of a record's numbers with their intervals, and of the command that makes it again."""
     shown = list(found.numbers)[:MOST] if keys is None else list(keys)
-    head = "".join(f"<th>{title}</th>" for title in ("number", "value (95% interval)", "n", "seeds"))
-    rows = "".join(_row(key, found.estimate(key)) for key in shown)
+    estimates = {key: found.estimate(key) for key in shown}
+    ranges = any(one.seeds for one in estimates.values())  # chapter 03 says which of the two an interval is
+    value = "value (95% interval, or range over seeds)" if ranges else "value (95% interval)"
+    head = "".join(f"<th>{title}</th>" for title in ("number", value, "n", "seeds"))
+    rows = "".join(_row(key, estimate) for key, estimate in estimates.items())
     left = len(found.numbers) - len(shown)
     more = f"<p>{left} more in <code>figures/…/{html.escape(found.path.name)}</code>.</p>" if left else ""
     command = html.escape(found.command or "no command was recorded")
