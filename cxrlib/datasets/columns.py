@@ -120,10 +120,28 @@ def lost_much(readings: Mapping[str, Reading]) -> list[str]:
     ]
 
 
+def spelt_alike(columns: Mapping[str, pd.Series]) -> list[str]:
+    """A sentence for each column of text with values that differ in capitals and spaces alone."""
+    said = []
+    for column, values in columns.items():
+        apart = pd.Series(values.dropna().unique(), dtype=object).astype(str)
+        groups = apart.groupby(apart.str.casefold().str.replace(r"\s+", "", regex=True), sort=False)
+        several = [list(group) for _, group in groups if len(group) > 1]
+        if several:
+            hidden = IDENTIFYING.search(column.replace(" ", "_"))
+            shown = "" if hidden else ": " + "; ".join(", ".join(map(repr, one)) for one in several[:3])
+            said.append(
+                f"Column {column!r} has values that differ in capitals or spaces alone ({len(several)} of "
+                f"them), which are kept apart{shown}. If they mean the same, write them alike."
+            )
+    return said
+
+
 def told(readings: Mapping[str, Reading]) -> str:
     """What each column was read as, in a line."""
     parts = (
-        f"{column} as {one['read_as']} ({one['values']:,} values, {one['lost']:,} lost)"
+        f"{column} as {one['read_as']} ({one['values']:,} values, {one['lost']:,} lost"
+        + (f": {', '.join(map(repr, one['examples']))})" if one["examples"] else ")")
         for column, one in readings.items()
     )
     return "Columns were read so: " + "; ".join(parts) + "."

@@ -143,7 +143,11 @@ def files(
     healthy = counts["healthy"]
     if counts["left out"] or (positive is not None and max(len(healthy), len(counts["ill"])) > 1):
         notes.append(classes_of.told(counts))
-    for note in [*notes, *typing_of.lost_much(readings)]:
+    text = [name for name, one in readings.items() if one["read_as"] == "text"]
+    spelt = {
+        roles.get(name, name): table[name] for name in dict.fromkeys((*text, "patient_id")) if name in table
+    }
+    for note in [*notes, *typing_of.lost_much(readings), *typing_of.spelt_alike(spelt)]:
         warnings.warn(note, CxrWarning, stacklevel=3)
     if "patient_id" not in roles:
         warnings.warn(

@@ -78,6 +78,17 @@ def test_without_a_patient_column_there_is_a_warning(own):
     assert cohort.table["patient_id"].equals(cohort.table["image_id"])
 
 
+def test_patients_and_machines_in_two_spellings_are_kept_apart_with_a_warning(own):
+    options = own(label=[0, 1, 0, 1, 0, 1], subject=["P 1", "P1", "P3", "P4", "P5", "P6"],
+                  scanner=["GE", "ge", "X", "X", "X", "X"])  # fmt: skip
+    with pytest.warns(CxrWarning) as warned:
+        cohort = load("folder", **options, patient_column="subject")
+    assert cohort.table["patient_id"].nunique() == 6
+    said = [str(one.message) for one in warned]
+    assert any("'subject'" in one and "'P 1', 'P1'" in one for one in said)
+    assert any("'scanner'" in one and "'GE', 'ge'" in one for one in said)
+
+
 def quietly(own, label=(0, 1, 0, 1, 0, 1), **columns):
     """The options of a folder of which something else is wrong."""
     return own(label=list(label), who=PATIENTS, **columns) | {"patient_column": "who"}

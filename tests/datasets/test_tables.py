@@ -91,6 +91,15 @@ def test_lost_values_are_counted_and_named_but_not_a_date_of_birth():
     assert columns.typed_column(few)[1] == {"read_as": "numbers", "values": 301, "lost": 1, "examples": []}
 
 
+def test_spellings_that_differ_in_capitals_and_spaces_are_named_but_no_names_of_people():
+    scanners = pd.Series(["GE", "ge", "Siemens", None, "GE"])
+    people = pd.Series(["P 1", "P1", "P2", "p2", "P3"])
+    said = columns.spelt_alike({"scanner": scanners, "patient_name": people, "ward": pd.Series(["A", "B"])})
+    assert len(said) == 2
+    assert "'scanner' has values that differ in capitals" in said[0] and "'GE', 'ge'" in said[0]
+    assert "(2 of them)" in said[1] and "P1" not in said[1]
+
+
 @pytest.mark.parametrize("cells", [["A", "B", "None", "NA"], ["1", "2", "1", "V1"]])
 def test_categories_stay_text(cells):
     read, reading = columns.typed_column(pd.Series(cells))
