@@ -28,7 +28,9 @@ HELD_OUT = {"color": VERMILLION, "linestyle": "-"}
 
 
 def gap(study: Study) -> Figure:
-    """Accuracy, AUC and loss on training and validation images over the epochs, one thin line a seed."""
+    """Accuracy, AUC and loss on training and validation images over the epochs, one line a seed, and the
+    last epoch's accuracy on test images.
+    """
     figure, axes = plt.subplots(1, 3, figsize=(11, 3.7), layout="constrained")
     titles = {"accuracy": "Accuracy at ½", "auc": "AUC", "loss": "Loss"}
     for ax, (metric, title) in zip(axes, titles.items(), strict=True):
@@ -42,13 +44,19 @@ def gap(study: Study) -> Figure:
                     markeredgecolor="white", label="lowest validation loss" * first)  # fmt: skip
         ax.set(title=title, xlabel="epoch")
         ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    tested, after = study.numbers["last.test_accuracy"], 1.06 * study.runs["epoch"].max() + 1
+    low, high = limits([tested])
+    spread = [tested.value - low, high - tested.value]
+    axes[0].errorbar(after, tested.value, spread, fmt="D", color=BLACK, capsize=3, label="test, last epoch")
+    axes[0].annotate(f"{tested.value:.1%}", (after, tested.value), (-8, 0), textcoords="offset points",
+                     ha="right", va="center", fontsize=9)  # fmt: skip
     axes[0].axhline(0.95, color=GREY, linestyle=":", linewidth=1.2)
     axes[0].annotate("95%", (1, 0.95), (2, 0), xycoords=("axes fraction", "data"),
                      textcoords="offset points", va="center", fontsize=9, color=GREY)  # fmt: skip
     axes[0].yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     axes[2].set_ylabel("binary cross-entropy (nats)")
     handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=3)
+    figure.legend(handles, labels, loc="outside lower center", ncols=4)
     return figure
 
 

@@ -24,7 +24,7 @@ def network_comparison(
 ) -> Figure:
     """Losses and AUCs over the epochs above test AUC and accuracy with intervals, a colour for each network.
 
-    - ``histories``: network → histories, one for each seed; thin lines are seeds.
+    - ``histories``: network → histories, one for each seed; lines are means, bands the range of validation.
     - ``numbers``: ``<network>.test_auc`` and ``<network>.test_accuracy``, as :func:`.compare` gives.
     - ``references``: accuracies to draw as vertical lines.
     """
@@ -36,10 +36,11 @@ def network_comparison(
         axes[0], ("loss", "auc"), ("binary cross-entropy (nats)", "area under the ROC curve"), strict=True
     ):
         for name, runs in histories.items():
-            for run in runs:
-                colour = looks[name][0]
-                ax.plot(run["epoch"], run[f"train_{quantity}"], "--", color=colour, linewidth=1, alpha=0.7)
-                ax.plot(run["epoch"], run[f"val_{quantity}"], "-", color=colour, linewidth=1.5)
+            colour, by_epoch = looks[name][0], pd.concat(runs).groupby("epoch")
+            ax.plot(by_epoch[f"train_{quantity}"].mean(), "--", color=colour, linewidth=1.2)
+            ax.plot(by_epoch[f"val_{quantity}"].mean(), "-", color=colour, linewidth=1.8)
+            low, high = by_epoch[f"val_{quantity}"].min(), by_epoch[f"val_{quantity}"].max()
+            ax.fill_between(low.index, low, high, color=colour, alpha=0.15, linewidth=0)
         ax.set(xlabel="epoch", ylabel=label)
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes[0, 0].set(title="Loss", yscale="log")
@@ -47,8 +48,8 @@ def network_comparison(
     axes[0, 0].yaxis.set_major_formatter(FormatStrFormatter("%g"))
     axes[0, 0].yaxis.set_minor_formatter(NullFormatter())
     axes[0, 1].set(title="AUC", ylim=(max(0.4, _lowest(histories, "auc") - 0.02), 1.005))
-    axes[0, 1].plot([], [], "-", color="0.3", label="validation")
-    axes[0, 1].plot([], [], "--", color="0.3", linewidth=1, label="training")
+    axes[0, 1].plot([], [], "-", color="0.3", label="validation, mean and range")
+    axes[0, 1].plot([], [], "--", color="0.3", linewidth=1.2, label="training, mean")
     for name, (colour, _) in looks.items():
         axes[0, 1].plot([], [], "-", color=colour, label=name)
     axes[0, 1].legend(loc="lower right")

@@ -39,7 +39,8 @@ def history(seed):
 
 @pytest.mark.parametrize("seeds", [(0,), (0, 1, 2)])
 def test_the_gap_has_two_lines_and_a_star_for_each_seed(seeds):
-    figure = overfitting_plots.gap(study_of(pd.concat([history(s) for s in seeds]), {"train_images": 10}))
+    tested = {"last.test_accuracy": Estimate(0.7, 0.65, 0.75)}
+    figure = overfitting_plots.gap(study_of(pd.concat([history(s) for s in seeds]), tested))
     assert [ax.get_title(loc="left") for ax in figure.axes] == ["Accuracy at ½", "AUC", "Loss"]
     for ax, metric in zip(figure.axes, ("accuracy", "auc", "loss"), strict=True):
         lines = [line for line in ax.lines if len(line.get_xdata()) == 6]
@@ -48,8 +49,10 @@ def test_the_gap_has_two_lines_and_a_star_for_each_seed(seeds):
         for seed, star in zip(seeds, stars, strict=True):
             best = history(seed).set_index("epoch").loc[3 + seed]
             assert (star.get_xdata()[0], star.get_ydata()[0]) == (3 + seed, best[f"val_{metric}"])
-    assert legend(figure.legends[0]) == ["training", "validation", "lowest validation loss"]
-    assert {"95%", "binary cross-entropy (nats)"} <= set(texts(figure))
+    assert legend(figure.legends[0]) == [
+        "training", "validation", "lowest validation loss", "test, last epoch"
+    ]  # fmt: skip
+    assert {"95%", "70.0%", "binary cross-entropy (nats)"} <= set(texts(figure))
 
 
 def sizes(seeds=(0, 1), held_out=(800,)):

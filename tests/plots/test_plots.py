@@ -86,6 +86,18 @@ def test_a_network_whose_numbers_have_no_interval_is_drawn_as_dots():
     assert [ax.lines[0].get_xdata()[0] for ax in figure.axes[2:4]] == [0.9, 0.8]
 
 
+def test_networks_are_drawn_as_the_mean_over_seeds_and_the_range_of_validation():
+    runs = [history(0), history(1)]
+    numbers = {"lenet.test_auc": Estimate(0.9), "lenet.test_accuracy": Estimate(0.8)}
+    (ax, *_) = network_comparison({"lenet": runs}, numbers).axes
+    trained, validated = (np.asarray(line.get_ydata()) for line in ax.lines[:2])
+    np.testing.assert_allclose(trained, np.mean([run["train_loss"] for run in runs], axis=0))
+    np.testing.assert_allclose(validated, np.mean([run["val_loss"] for run in runs], axis=0))
+    (band,) = ax.collections
+    high = np.max([run["val_loss"] for run in runs])
+    assert band.get_paths()[0].get_extents().ymax == pytest.approx(high)
+
+
 @pytest.mark.parametrize("name", FIGURES)
 def test_no_text_covers_another(name):
     axes = FIGURES[name]()
