@@ -148,7 +148,10 @@ def test_the_benchmark_of_audited_classifiers_is_quoted_as_recorded():
     )
     chapter = " ".join("\n".join(cell.source for cell in read("09_audit_your_own_data").cells).split())
     assert f"Of {flipping} networks whose calls a confounder turns by a fifth or more, {by_column}" in chapter
-    assert counts["use.false_alarms"] == (flipping, 0) and f"of {flipping} without one, none." in chapter
+    assert (
+        counts["use.false_alarms"] == (flipping, 0)
+        and f"of {flipping} without one, none: by its interval, fewer than one in five." in chapter
+    )
     columns, wrong = counts["invisible.exploitable"]
     assert f"Of {columns} columns that go with the label and that no pixel shows, {wrong} are" in SAID
     for name in ("use.rank_correlation", "use.planted.rank_correlation"):
