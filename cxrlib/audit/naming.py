@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from cxrlib.audit.probes import Finding
 
 _GENERAL = ("grey_levels", "texture", "compression")
-_GOES_ALONG, _ECHO = 0.6, 0.25  # of a finding's excess over one half, among images alike in its cause
+GOES_ALONG, ECHO = 0.6, 0.25  # of a finding's excess over one half, among images alike in its cause
 _GRID, _FINE, _COLOUR = slice(0, 8), slice(6, 12), 32  # of the features of compression, and of texture
 _WHITE = -0.6  # from here to -2/3 a residual is of white noise; of 121 public radiographs it is -0.5
 
@@ -68,7 +68,7 @@ def explained(
         return value - 0.5, max(value - 0.5 - error, 0.0)
 
     def echoes(name: str, cause: str) -> bool:
-        return left(name, cause)[1] < _ECHO * excess[name]
+        return left(name, cause)[1] < ECHO * excess[name]
 
     def strength(name: str) -> float:
         """Finer than an AUC, which is that of the label's agreement where a thing is seen in every image."""
@@ -99,8 +99,8 @@ def explained(
         found = findings[name]
         rest = {cause: left(name, cause) for cause in causes}
         cause = min(rest, key=lambda c: rest[c][1], default=None)
-        if cause is not None and rest[cause][1] < _GOES_ALONG * excess[name]:
-            echo = rest[cause][1] < _ECHO * excess[name] and found.probe.group != "view"
+        if cause is not None and rest[cause][1] < GOES_ALONG * excess[name]:
+            echo = rest[cause][1] < ECHO * excess[name] and found.probe.group != "view"
             severity = "warning" if echo else found.severity
             found = replace(found, severity=severity, explained_by=cause, left=0.5 + rest[cause][0])
             findings[name] = found

@@ -10,6 +10,7 @@ import base64
 import io
 import json
 import re
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import asdict
 from functools import cache
@@ -23,13 +24,12 @@ from PIL import Image
 from cxrlib.audit import verdicts, words
 from cxrlib.audit.interventions import Effect
 from cxrlib.audit.probes import Finding
-from cxrlib.audit.rules import PROBES, SIGNIFICANCE
+from cxrlib.audit.rules import SIGNIFICANCE
 from cxrlib.audit.run import SCHEMA, Audit
 from cxrlib.audit.use import Told, worst_group
 from cxrlib.audit.verdicts import Asked
 from cxrlib.cohort import Cohort
-from cxrlib.datasets.columns import told as columns_told
-from cxrlib.errors import DataError
+from cxrlib.errors import ConfigError, DataError
 from cxrlib.evaluation.eda_images import class_means
 from cxrlib.evaluation.metrics import Estimate
 from cxrlib.evaluation.results import SCHEMA as RESULTS
@@ -39,6 +39,8 @@ from cxrlib.io.decode import resize
 from cxrlib.io.storage import atomic_path
 
 _SIDE = 144  # of a picture on the page
+#: How files of any version begin.
+_MARKS = {".html": ("Content-Security-Policy", "<title>Audit of "), ".json": ('"schema": ', '"name": "audit')}
 
 
 def numbers(audit: Audit) -> dict[str, Estimate]:
@@ -112,6 +114,19 @@ def write(
     return out / "audit.json", out / "audit.html"
 
 
+def spare(folders: Iterable[Path]) -> None:
+    """Raise ConfigError where a folder holds an audit.html or audit.json that no audit wrote."""
+    for file in (folder / name for folder in folders for name in ("audit.html", "audit.json")):
+        if file.is_file():
+            with open(file, encoding="utf-8", errors="replace") as stream:
+                start = stream.read(600)
+            if not all(mark in start for mark in _MARKS[file.suffix]):
+                raise ConfigError(
+                    f"{file} was not written by cxr audit, which would replace it.",
+                    remedy="Give another folder with --out, or move the file away.",
+                )
+
+
 def sentence(found: Finding) -> str:
     """What a finding says, in words."""
     if found.auc is None:
@@ -124,22 +139,22 @@ def sentence(found: Finding) -> str:
         if found.probe.name == "printed_text":
             denied = f"; the headers of {detail['denied']} deny it" if detail["denied"] else ""
             return f"{found.images} of {detail['looked_at']} files show a line of printed characters{denied}."
-        return f"{found.images} images in {detail['pairs']} pairs, {detail['exact']} of them identical."
+        if not found.images:
+            return "None."
+        pairs, exact = (f"{n} pair{'s' * (n != 1)}" for n in (detail["pairs"], detail["exact"]))
+        return f"{found.images} images form {pairs} of one picture; in {exact} both images are identical."
     if found.probe.group == "split":
         return _apart(found)
     said = f"A classifier that saw nothing else reaches an AUC of {found.auc} on patients new to it"
     if found.share is not None and found.probe.name != "whole":
         part = f"{max(found.share, 0):.0%} of" if found.share < 1 else "no less than"
         said += f", {part} what the whole image gives it above one half"
-    said += f". Corrected p {_p(found.p_holm)}."
+    said += f". Corrected p {words.p(found.p_holm)}."
     if found.detail.get("disguise"):
         said += (
             " It is the label in other words, or a perfect shortcut. The columns taken together leave it out."
         )
-    if found.explained_by is not None:
-        title = PROBES[found.explained_by].title
-        said += f" Among images alike in “{title}” an AUC of {found.left:.2f} is left: "
-        said += "it shows much the same thing."
+    said += words.left(found)
     if told := found.detail.get("told_from_pixels"):
         best = max(told, key=lambda name: told[name]["value"])
         said += f" Pixels tell {best} from the others with an AUC of {told[best]['value']:.2f}."
@@ -163,7 +178,7 @@ def _apart(found: Finding) -> str:
     )
     return (
         f"{len(told)} of {len(rows)} questions told the two parts apart on patients new to them, best (AUC; "
-        f"0.5 is nothing): {best}. Corrected p {_p(told[0]['p_holm'])}."
+        f"0.5 is nothing): {best}. Corrected p {words.p(told[0]['p_holm'])}."
     )
 
 
@@ -217,11 +232,18 @@ def page(audit: Audit, cohort: Cohort | None, date: str | None = None) -> str:
         rows = {name: row for row, name in enumerate(cohort.table["image_id"]) if name not in hidden}
         told = [found for found in audit.findings if found.severity != "fine"]
         pictures = {found.probe.name: _pictures(found, cohort, rows) for found in told}
+    draws = audit.settings.get("permutations")
+    asked = [(f.p_value, f.p_holm) for f in audit.findings], [
+        pair for one in audit.attributes for pair in (
+            (one.visible and one.visible.p_value, one.p_visible),
+            *((use.told.p_value, use.p_holm) for use in one.uses.values()),
+        )
+    ]  # fmt: skip
+    floors = dict.fromkeys(words.p(least) for one in asked if (least := words.smallest_p(one, draws)))
     return environment().get_template("page.html").render(
-        audit=audit, facts=audit.facts, date=date, words=words, verdicts=verdicts, means=means,
-        pictures=pictures, side=_SIDE,
-        columns_told=columns_told, anchor=_anchor, bar=_bar, p=_p, sentence=sentence, share_of=share_of,
-        worst=worst(audit), between=between_splits(audit),
+        audit=audit, facts=audit.facts, floors=list(floors), date=date, words=words, verdicts=verdicts,
+        means=means, pictures=pictures, side=_SIDE, anchor=_anchor, bar=_bar, p=words.p, sentence=sentence,
+        share_of=share_of, worst=worst(audit), between=between_splits(audit),
         split_parts=[f.probe for f in audit.findings if f.probe.group == "split"],
     )  # fmt: skip
 
@@ -336,9 +358,3 @@ def _png(image: np.ndarray) -> str:
 
 def _anchor(found: Finding) -> str:
     return "f-" + "".join(c if c.isascii() and c.isalnum() else f"-{ord(c):x}-" for c in found.probe.name)
-
-
-def _p(value: float | None) -> str:
-    if value is None:
-        return "–"
-    return "< 0.001" if value < 0.001 else f"{value:.3f}" if value < 0.1 else f"{value:.2f}"

@@ -16,7 +16,7 @@ from cxrlib.audit.accepted import Accepted
 from cxrlib.audit.features import LOOKS, SIGNS
 from cxrlib.audit.files import DIMENSIONS, ENCODING, SIZE
 from cxrlib.audit.made import MADE
-from cxrlib.audit.naming import explained, jpeg_traces
+from cxrlib.audit.naming import GOES_ALONG, explained, jpeg_traces
 from cxrlib.audit.rules import PROBES, Probe, column_probe, judged
 from cxrlib.audit.stats import Held, held_out, normal_scores, within
 from cxrlib.audit.tables import asked_columns, column_features, levels_by_label
@@ -67,6 +67,18 @@ class Finding:
     telling: tuple[str, ...] = ()
     reused: bool = False
     accepted: Accepted | None = None
+
+    @property
+    def remains(self) -> float | None:
+        """The share of its excess over one half that is left among images alike in what explains it."""
+        if self.left is None or self.auc is None:
+            return None
+        return (self.left - 0.5) / (self.auc.value - 0.5)
+
+    @property
+    def explained(self) -> bool:
+        """Whether another finding shows at least part of the same thing, by the estimate alone."""
+        return self.remains is not None and self.remains <= GOES_ALONG
 
     @property
     def worse(self) -> bool:

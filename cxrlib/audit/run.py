@@ -209,9 +209,10 @@ def steps(
 
 
 def _rank(found: Finding) -> tuple:
-    groups = ("leak", "source", "sign", "made", "file", "table", "split", "view")
-    strength = -found.auc.value if found.auc else -1.0
-    return SEVERITIES.index(found.severity), groups.index(found.probe.group), strength
+    """Worst first: counts before the rest, by strength, and what another finding explains behind it."""
+    counted = 0.0 if found.probe.group == "split" else 1.0
+    strength = counted if found.auc is None else abs(found.auc.value - 0.5)
+    return SEVERITIES.index(found.severity), found.explained, -strength
 
 
 def _of_embeddings(found: Finding) -> Finding:

@@ -1,12 +1,18 @@
-"""What an audit says of classifiers, in words that page and terminal share."""
+"""What an audit says, in words that page and terminal share."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from cxrlib.audit.interventions import Effect
+from cxrlib.audit.naming import ECHO
+from cxrlib.audit.probes import Finding
+from cxrlib.audit.rules import PROBES, SEVERE_AUC, SEVERE_SHARE
 from cxrlib.audit.run import Audit
+from cxrlib.datasets import columns
+from cxrlib.datasets import labels as classes
 from cxrlib.evaluation.metrics import Estimate
 
 _GREYS = {
@@ -19,6 +25,149 @@ _STILL = {
     "frame_only": "Shown nothing but the outer tenth, its AUC is {auc}, still above chance: it tells ill "
     "from healthy by what lies around the chest.",
 }
+
+
+def first(audit: Audit) -> list[str]:
+    """What is most likely the matter and what to do first, in sentences."""
+    by_name = {one.probe.name: one for one in audit.findings}
+
+    def root(found: Finding) -> Finding:
+        cause = by_name.get(found.explained_by or "") if found.explained else None
+        return root(cause) if cause is not None and cause.standing == "severe" else found
+
+    followers = Counter(root(one).probe.name for one in audit.findings)
+    heads = [one for one in audit.findings if one.standing == "severe" and root(one) is one]
+    # Views, and kinds of image, say that something differs and not what.
+    causes = [one for one in heads if one.probe.group != "view" and one.probe.name != "kinds"]
+    others = [one for one in heads if one not in causes]
+    if not heads:
+        said = ["Nothing severe was found. This is no proof that there is nothing."]
+        chosen = next((one for one in audit.findings if one.standing == "warning"), None)
+        if chosen is not None:
+            said.append(f"Look first at the warning “{chosen.probe.title}”. {chosen.probe.advice}")
+        return said
+
+    def named(found: Finding) -> str:
+        many = followers[found.probe.name] - 1
+        which = f"{many} other finding{'s show' if many > 1 else ' shows'} the same thing or part of it"
+        size = f"{found.images:,} images" if found.auc is None else f"AUC {found.auc}"
+        return f"{found.probe.title}, {size}" + f" ({which})" * (many > 0)
+
+    said = [f"Most likely at fault: {'; '.join(map(named, causes or others))}."]
+    said.append(f"Do this first. {(causes or others)[0].probe.advice}")
+    if causes and others:
+        said.append(f"Severe too, and not explained by that: {'; '.join(map(named, others))}.")
+    return said + _followed(audit, [one.probe.name for one in heads])
+
+
+def _followed(audit: Audit, names: list[str]) -> list[str]:
+    """Which of these findings the classifiers' scores follow; those of which the same holds together."""
+    asked = sorted(
+        (one for one in audit.attributes if one.probe.name in names), key=lambda a: names.index(a.probe.name)
+    )
+    by_answer: dict[tuple[str, ...], list[str]] = {}
+    for name in audit.classifiers if asked else ():
+        by_answer.setdefault(tuple(a.probe.title for a in asked if name in a.used_by), []).append(name)
+    said = []
+    for titles, mine in by_answer.items():
+        rest = [one.probe.title for one in asked if one.probe.title not in titles]
+        follow = f"follow {_listed(titles)}{' and ' * bool(rest)}" if titles else ""
+        were = f"were not shown to follow {_listed(rest, 'or')}" if rest else ""
+        said.append(f"The scores of {_listed(mine)} {follow}{were}.")
+    return said
+
+
+def _listed(parts: Iterable[str], word: str = "and") -> str:
+    *most, last = parts
+    return f"{', '.join(most)} {word} {last}" if most else last
+
+
+def left(found: Finding) -> str:
+    """What is left of a finding among images alike in the one that explains it, as a sentence."""
+    if found.explained_by is None or found.remains is None:
+        return ""
+    said = f" Among images alike in “{PROBES[found.explained_by].title}” an AUC of {found.left:.2f} is left: "
+    if found.remains < ECHO:
+        return said + "it shows the same thing."
+    if found.explained:
+        return said + "part of it is the same thing."
+    return said + (
+        "that is most of it, so it may be a thing of its own; whether part of it is the same thing cannot be "
+        "told apart from chance."
+    )
+
+
+def why_warning(found: Finding) -> str:
+    """Which rule keeps a warning from being severe, as a sentence; empty for all else."""
+    if found.standing != "warning":
+        return ""
+    if found.probe.group == "split":
+        why = ["a part that differs from training may be wanted"]
+    elif "files" in found.detail:
+        why = ["text in the pixels may name a patient, and need not tell the label"]
+    elif found.auc is None:
+        why = ["fewer than one in a hundred images are concerned"]
+    else:
+        echo = found.remains is not None and found.remains < ECHO
+        why = [
+            said for said, holds in (
+                (f"the lower limit of its AUC is below {SEVERE_AUC:.2f}",
+                 found.auc.low is None or found.auc.low < SEVERE_AUC),
+                ("it reaches less than a quarter of what the whole image gives above one half",
+                 found.share is not None and found.share < SEVERE_SHARE),
+                ("it may be medicine", found.probe.sees == "perhaps"),
+                ("it may be the label in other words", "disguise" in found.detail),
+                ("another finding explains it", echo),
+            ) if holds
+        ] or [
+            "pixels do not show it" if found.probe.group == "source" else "another finding may explain it"
+        ]  # fmt: skip
+    return f"It is a warning and not severe because {', and '.join(why)}."
+
+
+def smallest_p(values: Iterable[tuple[float | None, float | None]], draws: int | None) -> float | None:
+    """The corrected p that several have, if no smaller one was possible; None if that is not known.
+
+    - ``values``: p and corrected p of each question.
+    - ``draws``: at least so many permutations were made.
+    """
+    known = [(p, corrected) for p, corrected in values if p is not None and corrected is not None]
+    least = min((corrected for _, corrected in known), default=1.0)
+    tied = [p for p, corrected in known if corrected == least]
+    if draws is None or len(tied) < 2 or least >= 1:
+        return None
+    made = 1 / min(tied) - 1  # p is one over these and one more where no draw was as good
+    return least if made > draws - 0.5 and abs(made - round(made)) < 1e-6 else None
+
+
+def read(facts: Mapping[str, Any]) -> list[str]:
+    """How the table was read, in sentences; those on labels and lost values are in the audit's limits too."""
+    counts, readings = facts.get("classes") or {}, facts.get("columns") or {}
+    said = [columns.told(readings)] if readings else []
+    said += [classes.told(counts)] if sum(map(len, counts.values())) > 2 else []
+    return said + columns.lost_much(readings)
+
+
+def worst(audit: Audit, found: Mapping[str, Any]) -> str:
+    """The worst group (of :func:`cxrlib.audit.use.worst_group`), in words."""
+    name, title = next(
+        (name, one.probe.title) for one in audit.attributes for name in one.uses
+        if f"{name}, {one.probe.title}" == found["attribute"]
+    )  # fmt: skip
+    kind = "ill" if found["measure"] == "sensitivity" else "healthy"
+    estimate = Estimate(found["value"], found["low"], found["high"])
+    where = f"with “{title}” {found['level'] or '(empty)'}"
+    for this, that in (("ill", "healthy"), ("healthy", "ill")):
+        if found["level"] == f"as among the {this}":
+            where = f"that in “{title}” are more like the {this} than the {that}"
+    return f"{name}, {found['measure']} {estimate} among the {found['n']:,} {kind} images {where}"
+
+
+def p(value: float | None) -> str:
+    """A p-value, for people."""
+    if value is None:
+        return "–"
+    return "< 0.001" if value < 0.001 else f"{value:.3f}" if value < 0.1 else f"{value:.2f}"
 
 
 def fed(one: Mapping[str, Any]) -> str:
@@ -49,13 +198,19 @@ def verdict_on(audit: Audit, name: str) -> list[str]:
     asked = len(audit.attributes)
     if used:
         said = [
-            f"It was shown to use {len(used)} of the {asked} attributes that were asked about: "
+            f"Its scores follow {len(used)} of the {asked} attributes that were asked about: "
             f"{', '.join(used)}. The others are not ruled out."
         ]
+        files = [
+            f"“{one.probe.title}”" for one in audit.attributes
+            if name in one.used_by and one.probe.group == "file"
+        ]  # fmt: skip
+        if files:
+            said.append(f"A network cannot see {_listed(files)}: it sees what goes along with it.")
     else:
         said = [
-            f"It was not shown to use any of the {asked} attributes that were asked about. This is no proof "
-            "that it uses none."
+            f"Its scores were not shown to follow any of the {asked} attributes that were asked about. This "
+            "is no proof that it uses none."
         ]
     if "fed" in audit.classifiers[name]:  # the one that was run on changed pictures
         words = {one: effect_word(one) for one in audit.effects}

@@ -123,7 +123,7 @@ def audit(
     accept: Annotated[
         Path | None,
         typer.Option(
-            help="TOML of findings that are known, each [[accepted]] with probe, reason and ceiling: they "
+            help="TOML of findings that are known, each [\\[accepted]] with probe, reason and ceiling: they "
             "end in status 2 only when they get worse. Without it, audit.toml beside the labels."
         ),
     ] = None,
@@ -165,12 +165,13 @@ def audit(
     from cxrlib.audit.accepted import accept as accepting
     from cxrlib.audit.classifiers import Feed
     from cxrlib.audit.junit import write_junit
-    from cxrlib.audit.page import content, write
+    from cxrlib.audit.page import content, spare, write
     from cxrlib.audit.run import audit_cohort
     from cxrlib.audit.several import Several, audit_findings, contents, folder_of, labelled, write_all
 
     started = time.perf_counter()
     progress, asked = False if as_json else None, inputs.named_findings(findings)
+    spare([out, *(out / folder_of(n + 1, one) for n in range(len(asked)) for one in asked)])
     if asked and model is not None:
         raise ConfigError(
             "--model gives one score, and --findings names several findings.",

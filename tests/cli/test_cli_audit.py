@@ -194,7 +194,7 @@ def test_scores_of_several_classifiers_are_compared(cxr, leaky, tmp_path):
     page = (tmp_path / "out" / "audit.html").read_text(encoding="utf-8")
     verdicts = page[page.index("Is the classifier safe?") : page.index("<table")]
     assert verdicts.count("Column ward 1.000 (1.000–1.000). The others are not ruled out.") == 1
-    assert verdicts.count("It was not shown to use any of the") == 1
+    assert verdicts.count("Its scores were not shown to follow any of the") == 1
 
 
 @pytest.mark.parametrize(
@@ -220,3 +220,21 @@ def test_scores_that_are_no_probabilities_need_a_threshold(cxr, leaky, tmp_path)
     status, _, err = cxr(*command, "--scores", tmp_path / "s.csv")
     assert status == 1 and "no probabilities" in err and "--threshold" in err
     assert cxr(*command, "--scores", tmp_path / "s.csv", "--threshold", 0)[0] == 2
+
+
+def test_a_strangers_page_is_not_replaced_and_nothing_is_begun(cxr, leaky, tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "audit.html").write_text("precious")
+    (out / "thesis.txt").write_text("mine")
+    command = ["audit", leaky, "--labels", leaky / "labels.csv", "--out", out, *SIZE]
+    status, _, err = cxr(*command)
+    assert status == 1 and "was not written by cxr audit" in err and "--out" in err
+    assert sorted(path.name for path in out.iterdir()) == ["audit.html", "thesis.txt"]
+    (out / "audit.html").unlink()
+    assert cxr(*command)[0] == 2 and cxr(*command)[0] == 2  # its own page is replaced
+    assert (out / "thesis.txt").read_text() == "mine"
+
+
+def test_the_help_shows_how_a_known_finding_is_written(cxr):
+    assert "[[accepted]]" in cxr("audit", "--help")[1]
