@@ -235,7 +235,7 @@ def page(audit: Audit, cohort: Cohort | None, date: str | None = None) -> str:
     draws = audit.settings.get("permutations")
     asked = [(f.p_value, f.p_holm) for f in audit.findings], [
         pair for one in audit.attributes for pair in (
-            (one.visible and one.visible.p_value, one.p_visible),
+            (one.visible.p_value if one.visible else None, one.p_visible),
             *((use.told.p_value, use.p_holm) for use in one.uses.values()),
         )
     ]  # fmt: skip

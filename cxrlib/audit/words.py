@@ -56,7 +56,10 @@ def first(audit: Audit) -> list[str]:
     said = [f"Most likely at fault: {'; '.join(map(named, causes or others))}."]
     said.append(f"Do this first. {(causes or others)[0].probe.advice}")
     if causes and others:
-        said.append(f"Severe too, and not explained by that: {'; '.join(map(named, others))}.")
+        listed = "; ".join(map(named, others))
+        said.append(
+            f"Severe too, and not explained by that: {listed}. These say that something differs, not what."
+        )
     return said + _followed(audit, [one.probe.name for one in heads])
 
 

@@ -76,7 +76,10 @@ def test_the_page_begins_with_causes_strongest_first_and_what_to_do(audit):
         "show the same thing or part of it); Lead letters, AUC 0.700 (0.670–0.730)."
     )
     assert advice == f"Do this first. {PROBES['texture'].advice}"
-    assert views == "Severe too, and not explained by that: The outer tenth alone, AUC 0.950 (0.920–0.980)."
+    assert views == (
+        "Severe too, and not explained by that: The outer tenth alone, AUC 0.950 (0.920–0.980). These say "
+        "that something differs, not what."
+    )
     assert followed == (
         "The scores of net follow Noise, sharpness and resampling and were not shown to follow Lead letters."
     )
