@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 _LONGEST = 500  # characters of a message's part: a cell of a CSV can be a million long
 # Control characters, marks that turn the direction of text, halves of characters (undecodable file names).
+_COLOURS = re.compile(r"\x1b\[[\d;]*m")
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
@@ -18,6 +19,20 @@ def printable(text: object) -> str:
     retitle the terminal that it is shown on.
     """
     return _UNPRINTABLE.sub(lambda found: repr(found[0])[1:-1], str(text))
+
+
+def one_line(error: Exception) -> str:
+    """What a library's error says, with its kind, on one line of at most some 500 characters.
+
+    Of TorchScript's errors, which begin with a traceback, it is the last line alone.
+    """
+    lines = [line.strip() for line in _COLOURS.sub("", str(error)).splitlines() if line.strip()]
+    name = type(error).__name__
+    if not lines:
+        return name
+    said = lines[-1] if "TorchScript" in lines[0] else "; ".join(lines)
+    said = said if len(said) <= _LONGEST else f"{said[: _LONGEST // 2]} … {said[-_LONGEST // 2 :]}"
+    return said if said.startswith(f"{name}: ") else f"{name}: {said}"
 
 
 class CxrWarning(UserWarning):

@@ -15,16 +15,19 @@ another ``model.pt``                  TorchScript (``torch.jit``)
 from __future__ import annotations
 
 import importlib
+import pickle
+import re
 import zipfile
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
+from scipy.special import expit
 
-from cxrlib.errors import ConfigError, CxrError, DataError
+from cxrlib.errors import CheckpointError, ConfigError, CxrError, DataError, one_line
 from cxrlib.io.decode import resize
 
 #: How a grey of 0 to 255 becomes what a network was trained on.
@@ -38,6 +41,11 @@ RANGES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 _MEAN, _SPREAD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, as torchvision's models expect
 _PIXELS = 64 * 224 * 224  # of a batch
 _TORCH = 'Install it: pip install "cxrlib[course]". An ONNX file needs no torch.'
+_EXPORT = (
+    'Export the network where its class is at hand: torch.onnx.export(model.eval(), example, "model.onnx", '
+    'input_names=["x"], dynamic_axes={"x": {0: "n"}}, dynamo=False). Or give package.module:function, which '
+    "takes uint8 (N, H, W) and returns (N,) scores."
+)
 
 
 @dataclass(frozen=True)
@@ -47,7 +55,7 @@ class Feed:
     - ``size``: pixels a side; None for what the file says, or else the images' own.
     - ``value_range``: one of :data:`RANGES`.
     - ``channels``: 1 or 3 (the grey three times); None for what the file says, or else 1.
-    - ``output``: column of the answer that means ill; None for the only one, or the last of two.
+    - ``output``: column of the answer that means ill, from 0; None for the only one, or the last of two.
     """
 
     size: int | None = None
@@ -64,41 +72,101 @@ class Feed:
             raise ConfigError(f"{self.channels} channels make no sense.", remedy="Give 1 or 3.")
 
 
-@dataclass(frozen=True)
+@dataclass
 class Scorer:
     """A classifier as a function: uint8 (N, H, W) -> float64 (N,).
 
-    - ``run``: answers a batch; ``size``: pixels a side that it wants, None for any.
+    - ``run``: answers a batch; ``feed``: None for one that is given the greys as they are.
+    - ``output``: as of :class:`Feed`.
+    - ``taken``: of an answer of several columns: which ``column`` the score is, ``of`` how many, and ``how``:
+      "probability" where two columns sum to 1, "softmax" of two logits, or "as it is". The first call
+      settles it, by all its images; empty before, and for a single column.
     """
 
     name: str
     run: Callable[[np.ndarray], Any]
     feed: Feed | None = None
+    output: int | None = None
+    taken: dict[str, Any] = field(default_factory=dict)
 
     @property
     def size(self) -> int | None:
+        """Pixels a side that it wants, None for any."""
         return None if self.feed is None else self.feed.size
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
+        if not len(images):
+            return np.zeros(0)
         side = self.size or max(images.shape[1:])
         step = max(1, _PIXELS // side**2)
-        parts = [self._score(np.array(images[s : s + step])) for s in range(0, len(images), step)]
-        return np.concatenate(parts) if parts else np.zeros(0)
+        parts = [self._answer(np.array(images[s : s + step])) for s in range(0, len(images), step)]
+        return self._column(np.concatenate(parts))
 
-    def _score(self, batch: np.ndarray) -> np.ndarray:
+    def _answer(self, batch: np.ndarray) -> np.ndarray:
+        """What it says of a batch: float64, a row an image."""
         size, feed = self.size, self.feed
         if size and batch.shape[1:] != (size, size):
             batch = np.stack([resize(image, size, "stretch") for image in batch])
         try:
-            answer = self.run(batch if feed is None else _batch(batch, feed))
+            answer = np.asarray(self.run(batch if feed is None else _batch(batch, feed)), np.float64)
         except CxrError:
             raise
         except Exception as error:
+            if feed is None:
+                remedy = "It is given uint8 (N, H, W), and returns a number for each image."
+            elif size is None:
+                remedy = "Its file does not say what it wants: give --model-size, and --model-channels."
+            else:
+                remedy = "Check --model-size, --model-channels and --model-range."
+            side = f"{batch.shape[1]} × {batch.shape[2]} pixels"
             raise DataError(
-                f"{self.name} failed on images of {batch.shape[1]} × {batch.shape[2]} pixels: {_line(error)}",
-                remedy="Check --model-size, --model-channels and --model-range.",
+                f"{self.name} failed on images of {side}: {one_line(error)}",
+                remedy=remedy,
             ) from error
-        return _column(self.name, np.asarray(answer, np.float64), len(batch), feed)
+        if not answer.ndim or len(answer) != len(batch) or not answer.size:
+            raise DataError(
+                f"{self.name} answers with the shape {answer.shape} for {len(batch)} images.",
+                remedy="Give one score an image, or a row of them of which --model-output names one.",
+            )
+        return answer.reshape(len(batch), -1)
+
+    def _column(self, answer: np.ndarray) -> np.ndarray:
+        """The score in an answer (N, K), float64 (N,)."""
+        columns, output = answer.shape[1], self.output
+        if (columns > 2 and output is None) or not -columns <= (output or 0) < columns:
+            asked = "" if output is None else f", and --model-output is {output}"
+            raise DataError(
+                f"{self.name} answers with the shape {answer.shape} for {len(answer)} images{asked}.",
+                remedy=f"Say which column means ill: --model-output, from 0 to {columns - 1}.",
+            )
+        at = (columns - 1 if output is None else output) % columns
+        if columns > 1 and not self.taken:
+            self.taken = {"column": at, "of": columns, "how": self._how(answer)}
+        column = answer[:, at]
+        if self.taken.get("how") == "softmax":
+            with np.errstate(invalid="ignore"):  # of two infinite ones
+                column = expit(column - answer[:, 1 - at])
+        if not np.isfinite(column).all():
+            bad = int((~np.isfinite(column)).sum())
+            raise DataError(
+                f"{self.name} gives {bad} of {len(column)} images a score that is no number.",
+                remedy="Check --model-range: a network fed numbers of another size may overflow.",
+            )
+        return column
+
+    def _how(self, answer: np.ndarray) -> str:
+        if answer.shape[1] > 2:
+            return "as it is"
+        if not (answer.min() >= 0 and answer.max() <= 1):
+            return "softmax"
+        if (abs(answer.sum(1) - 1) <= 1e-3).all():
+            return "probability"
+        if self.output is None:
+            raise DataError(
+                f"{self.name} answers with two columns of numbers from 0 to 1 that do not sum to 1.",
+                remedy="Say which column means ill: --model-output 0 or --model-output 1.",
+            )
+        return "as it is"
 
 
 def load_classifier(spec: str, feed: Feed | None = None) -> Scorer:
@@ -111,10 +179,11 @@ def load_classifier(spec: str, feed: Feed | None = None) -> Scorer:
     """
     feed = feed or Feed()
     if spec.startswith("xrv:"):
-        return Scorer(spec, *_xrv(spec.removeprefix("xrv:"), feed))
+        run, fed = _xrv(spec.removeprefix("xrv:"), feed)
+        return Scorer(spec, run, fed, fed.output)
     path = Path(spec).expanduser()
     if not path.exists() and ":" in spec:
-        return Scorer(spec, _function(spec))
+        return Scorer(spec, _function(spec), output=feed.output)
     if not path.is_file():
         raise ConfigError(
             f"There is no file {spec}.",
@@ -124,10 +193,10 @@ def load_classifier(spec: str, feed: Feed | None = None) -> Scorer:
     if path.suffix.lower() not in kinds:
         raise ConfigError(
             f"{spec} is no kind of classifier that is known by its ending.",
-            remedy=f"Give one that ends in {', '.join(kinds)}; torch.onnx.export makes one of a network.",
+            remedy=f"Give one that ends in {', '.join(kinds)}. {_EXPORT}",
         )
     try:
-        return Scorer(spec, *kinds[path.suffix.lower()](path, feed))
+        return Scorer(spec, *kinds[path.suffix.lower()](path, feed), feed.output)
     except CxrError:
         raise
     except ImportError as error:
@@ -136,88 +205,9 @@ def load_classifier(spec: str, feed: Feed | None = None) -> Scorer:
         ) from None
     except Exception as error:  # the runtimes raise whatever a file makes them raise
         raise ConfigError(
-            f"{spec} cannot be read as a network: {_line(error)}",
+            f"{spec} cannot be read as a network: {one_line(error)}",
             remedy="Check that it was exported whole, by the version of the library that is installed.",
         ) from error
-
-
-def read_scores(path: str | Path, image_ids: np.ndarray) -> pd.DataFrame:
-    """Scores of classifiers from a CSV, in the order of ``image_ids``: float64, a column a classifier.
-
-    The first column called ``image``, ``image_id``, ``file`` or ``path`` names the image, by its id or by its
-    file's name; every other column is a classifier.
-
-    - Raises DataError: an image without a score, one with two, a score that is no number, or no column of
-      names.
-    """
-    try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False)
-    except (OSError, ValueError, UnicodeDecodeError) as error:
-        raise DataError(
-            f"{path} cannot be read: {_line(error)}", remedy="Give a CSV with a header."
-        ) from None
-    rows, classifiers = rows_by_name(table, image_ids, path, "score")
-    table = table.iloc[rows]
-    scores = {}
-    for column in classifiers:
-        numbers = pd.to_numeric(table[column], errors="coerce").to_numpy(float)
-        if (bad := ~np.isfinite(numbers)).any():
-            raise DataError(
-                f"{path}: column {column!r} has {int(bad.sum()):,} values that are no finite numbers.",
-                offenders=list(table[column][bad]), remedy="Give each image a number, or remove the column.",
-            )  # fmt: skip
-        scores[str(column)] = varied(numbers, f"{path}: column {column!r}")
-    return pd.DataFrame(scores)
-
-
-def rows_by_name(
-    table: pd.DataFrame, image_ids: np.ndarray, path: str | Path, what: str
-) -> tuple[np.ndarray, list[Any]]:
-    """The row of each image in a table with a column of names, int (N,), and the other columns.
-
-    Names are ids or the files' names. Raises a DataError where there is no such column, where an image is not
-    there, or twice; ``what`` is what the other columns hold.
-    """
-    called = ("image", "image_id", "file", "path")
-    key = next((c for c in table if str(c).strip().lower() in called), None)
-    if key is None or len(table.columns) < 2:
-        raise DataError(
-            f"{path} has the columns {', '.join(map(str, table.columns[:20]))}.",
-            remedy=f"Give a column image, and one of numbers for each {what}.",
-        )
-    wanted = pd.Series(image_ids, dtype=str)
-    names = table[key].astype(str).str.strip()
-    if not set(wanted) <= set(names):  # ids are paths here, and file names there, or the other way round
-        wanted, names = (one.str.replace("\\", "/").str.rsplit("/", n=1).str[-1] for one in (wanted, names))
-    twice = names[names.duplicated()].unique()
-    if wanted.duplicated().any():
-        raise DataError(
-            f"{path} names images by their files alone, and several are called so.",
-            offenders=list(wanted[wanted.duplicated()]),
-            remedy="Name them with their folders, as the labels do.",
-        )  # fmt: skip
-    if len(twice):
-        raise DataError(
-            f"{path} names images twice.", offenders=list(twice), remedy="Give each image one line."
-        )
-    rows = pd.Series(np.arange(len(names)), index=names.to_numpy())
-    missing = wanted[~wanted.isin(rows.index)]
-    if len(missing):
-        raise DataError(
-            f"{path} has no {what} for {len(missing):,} of {len(wanted):,} images.", offenders=list(missing),
-            remedy="Give one for every image that is audited, under the name that the labels' CSV uses.",
-        )  # fmt: skip
-    return rows[wanted.to_numpy()].to_numpy(), [c for c in table if c != key]
-
-
-def varied(scores: np.ndarray, what: str) -> np.ndarray:
-    """The scores, where they are not all alike; else a DataError that names ``what`` gave them."""
-    if len(scores) > 1 and np.ptp(scores) == 0:
-        raise DataError(
-            f"{what} gives every image the score {scores[0]:g}.",
-            remedy="Check size, range and channels (--model-size, --model-range, --model-channels).",
-        )
-    return scores
 
 
 def _batch(images: np.ndarray, feed: Feed) -> np.ndarray:
@@ -231,49 +221,55 @@ def _batch(images: np.ndarray, feed: Feed) -> np.ndarray:
     return np.repeat(grey, channels, axis=1)
 
 
-def _column(spec: str, answer: np.ndarray, images: int, feed: Feed | None) -> np.ndarray:
-    output = None if feed is None else feed.output
-    wide = answer.reshape(images, -1) if answer.ndim and len(answer) == images and answer.size else None
-    if wide is None or (wide.shape[1] > 2 and output is None) or (output or 0) >= wide.shape[1]:
-        raise DataError(
-            f"{spec} answers with the shape {answer.shape} for {images} images.",
-            remedy="Give one score an image, or say which column means ill (--model-output).",
-        )
-    column = wide[:, -1 if output is None else output]
-    if wide.shape[1] == 2 and output is None:
-        column = wide[:, 1] - wide[:, 0] if (wide.sum(1) - 1).any() else wide[:, 1]  # log odds of two logits
-    if not np.isfinite(column).all():
-        raise DataError(
-            f"{spec} gives {int((~np.isfinite(column)).sum())} of {images} images a score that is no number.",
-            remedy="Check --model-range: a network fed numbers of another size may overflow.",
-        )
-    return column
-
-
 def _onnx(path: Path, feed: Feed) -> tuple[Callable[[np.ndarray], Any], Feed]:
     import onnxruntime
 
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     given = session.get_inputs()
-    if len(given) != 1 or len(given[0].shape) != 4:
-        raise ConfigError(
-            f"{path} takes {len(given)} inputs of the shapes {[one.shape for one in given]}.",
-            remedy="Give a network that takes one batch (N, C, H, W) of float32.",
-        )
-    name, (_, channels, height, _) = given[0].name, given[0].shape
-    feed = replace(
-        feed,
-        size=feed.size or (height if isinstance(height, int) else None),
-        channels=feed.channels or (channels if channels in (1, 3) else None),
+    name = given[0].name if given else ""
+    return _shaped(
+        path, [one.shape for one in given], lambda batch: session.run(None, {name: batch})[0], feed
     )
-    return lambda batch: session.run(None, {name: batch})[0], feed
 
 
 def _exported(path: Path, feed: Feed) -> tuple[Callable[[np.ndarray], Any], Feed]:
     import torch
 
     program: Any = torch.export.load(str(path))
-    return _module(program.module()), feed
+    inputs = [one for one in program.graph.nodes if one.name in program.graph_signature.user_inputs]
+    shapes = [[d if isinstance(d, int) else str(d) for d in one.meta["val"].shape] for one in inputs]
+    return _shaped(path, shapes, _module(program.module()), feed)
+
+
+def _shaped(
+    path: Path, shapes: list[list[Any]], run: Callable[[np.ndarray], Any], feed: Feed
+) -> tuple[Callable[[np.ndarray], Any], Feed]:
+    """What a file runs and is fed, by the shapes of its inputs, in which an int is fixed."""
+    if len(shapes) != 1 or len(shapes[0]) != 4:
+        raise ConfigError(
+            f"{path} takes {len(shapes)} inputs of the shapes {shapes}.",
+            remedy="Give a network that takes one batch (N, C, H, W) of float32.",
+        )
+    images, channels, height, _ = shapes[0]
+    feed = replace(
+        feed,
+        size=feed.size or (height if isinstance(height, int) else None),
+        channels=feed.channels or (channels if channels in (1, 3) else None),
+    )
+    return (_so_many(run, images) if isinstance(images, int) else run), feed
+
+
+def _so_many(run: Callable[[np.ndarray], Any], images: int) -> Callable[[np.ndarray], Any]:
+    """``run`` on exactly so many images at a time: the last batch is filled up, and cut afterwards."""
+
+    def batched(batch: np.ndarray) -> np.ndarray:
+        filled = np.concatenate([batch, np.repeat(batch[-1:], -len(batch) % images, axis=0)])
+        answers = [np.asarray(run(filled[s : s + images])) for s in range(0, len(filled), images)]
+        # A network for one image may answer without an axis of images.
+        rows = [one.reshape(1, -1) if images == 1 else one for one in answers]
+        return np.concatenate(rows)[: len(batch)]
+
+    return batched
 
 
 def _torch_file(path: Path, feed: Feed) -> tuple[Callable[[np.ndarray], Any], Feed | None]:
@@ -286,15 +282,40 @@ def _torch_file(path: Path, feed: Feed) -> tuple[Callable[[np.ndarray], Any], Fe
         return _module(script.eval()), feed
     from cxrlib.training.inference import load_model, predict
 
-    model, facts = load_model(path)
+    try:
+        model, facts = load_model(path)
+    except CheckpointError as error:
+        raise _no_network(path, error) from error
     size = feed.size or facts["cohort"]["image_size"]
     return lambda batch: predict(model, batch[:, 0].astype(np.uint8)), Feed(size, "0-255", 1)
 
 
+def _no_network(path: Path, error: CheckpointError) -> CxrError:
+    """What a file of torch.save holds instead of a checkpoint of ours, or the error itself."""
+    from cxrlib.training.checkpoints import load_checkpoint, load_state_dict
+
+    if isinstance(error.__cause__, pickle.UnpicklingError) and "GLOBAL" in str(error.__cause__):
+        name = re.search(r"GLOBAL (\S+)", str(error.__cause__))
+        called = f" ({name[1]})" if name else ""
+        return ConfigError(
+            f"{path} holds pickled Python objects{called}, as torch.save(model) writes them. It is not "
+            "opened, as that would run code from the file.",
+            remedy=_EXPORT,
+        )
+    try:
+        load_state_dict(path)
+    except CheckpointError:
+        return error
+    with suppress(CheckpointError):
+        load_checkpoint(path)
+        return error  # one of ours, whose network cannot be made
+    return ConfigError(f"{path} is a state dict: weights without the network.", remedy=_EXPORT)
+
+
 def _no_zip(path: Path) -> zipfile.ZipFile:
     raise ConfigError(
-        f"{path} is no TorchScript file and no checkpoint of cxrlib.",
-        remedy="A file of weights alone has no network in it: export the network with torch.onnx.export.",
+        f"{path} is no TorchScript file and no checkpoint of cxrlib: weights alone are no network.",
+        remedy=_EXPORT,
     )
 
 
@@ -307,7 +328,7 @@ def _xrv(name: str, feed: Feed) -> tuple[Callable[[np.ndarray], Any], Feed]:
         model = xrv.models.get_model(name).eval()
     except Exception as error:
         raise ConfigError(
-            f"torchxrayvision cannot give the network {name!r}: {_line(error)}",
+            f"torchxrayvision cannot give the network {name!r}: {one_line(error)}",
             remedy="Its weights are fetched the first time: check the name and the network, or copy them to "
             "~/.torchxrayvision/models_data.",
         ) from error
@@ -332,14 +353,9 @@ def _function(spec: str) -> Callable[[np.ndarray], Any]:
         found = getattr(importlib.import_module(name), attribute)
     except (ImportError, AttributeError, ValueError) as error:
         raise ConfigError(
-            f"{spec} cannot be imported: {_line(error)}",
+            f"{spec} cannot be imported: {one_line(error)}",
             remedy="Name it as package.module:function; PYTHONPATH=. finds modules of the current folder.",
         ) from None
     if not callable(found):
         raise ConfigError(f"{spec} is no function.", remedy="Name one that takes uint8 (N, H, W).")
     return found
-
-
-def _line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from cxrlib.audit.classifiers import rows_by_name
+from cxrlib.audit.scores import rows_by_name
 from cxrlib.errors import ConfigError, DataError, MissingPackage
 
 KINDS = (".npy", ".csv", ".parquet")

@@ -13,9 +13,9 @@ from cxrlib.audit.classifiers import Feed, Scorer
 from cxrlib.audit.files import existing_paths
 from cxrlib.audit.interventions import Effect, Scene, intervene
 from cxrlib.audit.stats import sample_patients
-from cxrlib.cohort import Cohort
+from cxrlib.cohort import SPLITS, Cohort
 from cxrlib.errors import ConfigError
-from cxrlib.evaluation.metrics import bootstrap
+from cxrlib.evaluation.metrics import Estimate, auc, bootstrap
 from cxrlib.io.cache import decode_files
 from cxrlib.io.decode import resize
 from cxrlib.lungs.masks import segment
@@ -45,12 +45,15 @@ class Classifiers:
 
     @property
     def fed(self) -> dict[str, Any] | None:
-        """How the one that is run is fed: pixels a side, range and channels; None where none is run."""
+        """How the one that is run is fed: pixels a side, range and channels, and what is ``taken`` of several
+        columns that it answers with; None where none is run.
+        """
         if self.scorer is None or self.images is None:
             return None
         feed = self.scorer.feed or Feed(value_range="0-255")  # a function is given the greys as they are
         size = self.scorer.size or int(self.images.shape[1])
-        return {"size": size, "range": feed.value_range, "channels": feed.channels or 1}
+        taken = {"taken": self.scorer.taken} if self.scorer.taken else {}
+        return {"size": size, "range": feed.value_range, "channels": feed.channels or 1} | taken
 
     def take(self, order: np.ndarray) -> Classifiers:
         """The same with its rows in another order."""
@@ -76,14 +79,18 @@ def thresholds(scores: pd.DataFrame, given: float | None) -> dict[str, float]:
     if given is None and len(scores.columns) and (scores.min().min() < 0 or scores.max().max() > 1):
         raise ConfigError(
             "The scores are no probabilities, and no threshold is given.",
-            remedy="Give the score from which on the classifier calls ill, as --threshold.",
+            remedy="Give the score from which on the classifier calls ill, as --threshold: 0 for logits. "
+            "Where another column that --model answers with holds a probability, name it: --model-output.",
         )
     return {str(name): 0.5 if given is None else given for name in scores}
 
 
-def performance(classifiers: Classifiers, cohort: Cohort) -> dict[str, dict]:
-    """Of each classifier the threshold, and AUC, sensitivity and specificity with intervals by patient; and
-    how it was ``fed``, if it was run.
+def performance(
+    classifiers: Classifiers, cohort: Cohort, *, has_split: bool = False
+) -> dict[str, dict[str, Any]]:
+    """Of each classifier the threshold, and AUC, sensitivity and specificity with intervals by patient; how
+    it was ``fed``, if it was run; and ``by_split`` the images and the AUC (None where one class only is
+    there, without an interval where fewer than 10 patients of a class are), where splits are known.
     """
     found: dict[str, dict] = {}
     for name, scores in classifiers.scores.items():
@@ -94,7 +101,61 @@ def performance(classifiers: Classifiers, cohort: Cohort) -> dict[str, dict]:
         found[str(name)] = {"threshold": threshold} | {key: one.as_dict() for key, one in numbers.items()}
         if str(name) == classifiers.name and (fed := classifiers.fed):
             found[classifiers.name]["fed"] = fed
+        if has_split:
+            split = cohort.table["split"].to_numpy(str)
+            found[str(name)]["by_split"] = {
+                part: {"n": int((split == part).sum()), "auc": _auc(cohort, scores.to_numpy(), split == part)}
+                for part in SPLITS
+                if (split == part).any()
+            }
     return found
+
+
+def _auc(cohort: Cohort, scores: np.ndarray, rows: np.ndarray) -> dict[str, Any] | None:
+    labels, patients = cohort.labels[rows], cohort.patients[rows]
+    fewest = min(len(set(patients[labels == one])) for one in (0, 1))
+    if fewest < 10:
+        return Estimate(auc(labels, scores[rows]), n=len(labels)).as_dict() if fewest else None
+    return bootstrap(labels, scores[rows], patients, ("auc",), replicates=1000)["auc"].as_dict()
+
+
+def doubtful(measured: Mapping[str, dict]) -> dict[str, str]:
+    """Classifiers that were not shown to tell the label, by :func:`performance`: name -> what to do."""
+    said = {}
+    for name, one in measured.items():
+        found = Estimate(**one["auc"])
+        taken = one.get("fed", {}).get("taken", {})
+        if found.low is None or found.high is None or found.low > 0.5:
+            continue
+        if found.high < 0.5:
+            remedy = "give 1 − score (for logits, −score) in --scores"
+            if taken:
+                another = 1 - taken["column"] if taken["of"] == 2 else "of another column"
+                remedy = f"give --model-output {another}"
+            said[name] = (
+                f"{name} is very probably reversed: its AUC on these images is {found}, below one half, so "
+                "that high scores go with the healthy. What is said of it here is not to be used. To mend "
+                f"it, {remedy}; and see that the right label counts as ill (--set positive=…)."
+            )
+        else:
+            check = "the file of --scores"
+            if "fed" in one:
+                check = "--model-size, --model-range, --model-channels and --model-output"
+            said[name] = (
+                f"{name} was not shown to tell the label on these images: its AUC is {found}, and the "
+                f"interval holds one half. What it is said to use means little. Check {check}."
+            )
+    return said
+
+
+def learnt_from(cohort: Cohort) -> list[str]:
+    """A warning where images of an audit of classifiers are marked as training images."""
+    train = int((cohort.table["split"] == "train").sum())
+    others = "the others alone, by a CSV of their lines" if train < len(cohort) else "others"
+    return [
+        f"{train:,} of the {len(cohort):,} images are marked as training images. If the classifier learnt "
+        f"from them, its AUC here is too good and what it uses may differ: audit {others}."
+    ][: bool(train)]
 
 
 def tried(

@@ -30,7 +30,7 @@ from cxrlib.audit.features import VERSION as FEATURES
 from cxrlib.audit.features import Rows, describe
 from cxrlib.audit.files import duplicates, existing_paths, file_facts
 from cxrlib.audit.interventions import Effect
-from cxrlib.audit.models import Classifiers, performance, tried
+from cxrlib.audit.models import Classifiers, doubtful, learnt_from, performance, tried
 from cxrlib.audit.probes import TELLING, Finding, Probes, ask_all, signs_of
 from cxrlib.audit.rules import IN_PIXELS, PROBES, SEVERITIES, judged_count
 from cxrlib.audit.splits import between
@@ -204,7 +204,9 @@ def steps(
     limits += _labels_and_columns(cohort)
     splits: Mapping = cohort.table["split"].value_counts().to_dict() if has_split else {}
     known = _facts(cohort, features["lungs_found"]) | {"splits": {str(k): int(v) for k, v in splits.items()}}
-    measured = performance(classifiers, cohort)
+    measured = performance(classifiers, cohort, has_split=has_split)
+    weak = [*doubtful(measured).values(), *(learnt_from(cohort) if measured and has_split else ())]
+    limits = [*weak, *limits]
     return Audit(tuple(findings), known, tuple(limits), settings, attributes, measured, effects, doubted)
 
 

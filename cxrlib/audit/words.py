@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from cxrlib.audit.interventions import Effect
+from cxrlib.audit.models import doubtful
 from cxrlib.audit.naming import ECHO
 from cxrlib.audit.probes import Finding
 from cxrlib.audit.rules import PROBES, SEVERE_AUC, SEVERE_SHARE
@@ -24,6 +25,11 @@ _STILL = {
     "healthy by something other than what is in the lungs (their outline is left).",
     "frame_only": "Shown nothing but the outer tenth, its AUC is {auc}, still above chance: it tells ill "
     "from healthy by what lies around the chest.",
+}
+_TAKEN = {
+    "probability": "its two columns are probabilities, of which the {which} was taken",
+    "softmax": "its two columns are logits, and the probability of the {which} was taken",
+    "as it is": "of its {of} columns number {column}, counted from 0, was taken",
 }
 
 
@@ -174,9 +180,26 @@ def p(value: float | None) -> str:
 
 
 def fed(one: Mapping[str, Any]) -> str:
-    """How a classifier was fed (:attr:`cxrlib.audit.models.Classifiers.fed`): size, range, channels."""
+    """How a classifier was fed (:attr:`cxrlib.audit.models.Classifiers.fed`): size, range, channels; and
+    which of its answer's columns was taken.
+    """
     channels = "one channel" if one["channels"] == 1 else f"{one['channels']} channels, all alike"
-    return f"{one['size']} × {one['size']} pixels, greys {_GREYS[one['range']]} ({one['range']}), {channels}"
+    said = f"{one['size']} × {one['size']} pixels, greys {_GREYS[one['range']]} ({one['range']}), {channels}"
+    taken = one.get("taken")
+    if not taken:
+        return said
+    which = ("first", "second")[taken["column"]] if taken["of"] == 2 else ""
+    return f"{said}; {_TAKEN[taken['how']].format(which=which, **taken)} (--model-output {taken['column']})"
+
+
+def good_at(one: Mapping[str, Any]) -> str:
+    """How good a classifier is here (:func:`cxrlib.audit.models.performance`), and in each split."""
+    parts = [
+        f"{part} {'one class only' if its['auc'] is None else Estimate(**its['auc'])} ({its['n']:,} images)"
+        for part, its in one.get("by_split", {}).items()
+    ]
+    said = f"AUC {Estimate(**one['auc'])}"
+    return f"{said}; {', '.join(parts)}" if len(parts) > 1 else said
 
 
 def shown(estimate: Estimate) -> str:
@@ -221,4 +244,5 @@ def verdict_on(audit: Audit, name: str) -> list[str]:
         if answered:
             said.append(f"More of its calls turn than by the control after {', '.join(answered)}.")
         said += [_STILL[one.name].format(auc=one.auc) for one, word in words.items() if word == "still tells"]
-    return said
+    weak = doubtful(audit.classifiers).get(name)
+    return said if weak is None else [weak, *said]

@@ -102,7 +102,10 @@ def audit(
         ),
     ] = "0-1",
     model_channels: Annotated[int | None, typer.Option(help="1 or 3, if its file does not say.")] = None,
-    model_output: Annotated[int | None, typer.Option(help="Column of its answer that means ill.")] = None,
+    model_output: Annotated[
+        int | None,
+        typer.Option(help="Column of its answer that means ill, from 0; if not given, the last of two."),
+    ] = None,
     threshold: Annotated[
         float | None, typer.Option(help="Score from which on ill is called; 0.5 for probabilities.")
     ] = None,
@@ -242,6 +245,7 @@ def audit(
         audit_text.print_several(several, html)
     else:
         audit_text.print_audit(found, html)
+    audit_text.print_doubtful(several)
     if several.severe:
         raise typer.Exit(2)
 
@@ -310,8 +314,9 @@ def _classifiers(
     """The classifiers that are audited: those of the CSV, and the one that is run."""
     import pandas as pd
 
-    from cxrlib.audit.classifiers import load_classifier, read_scores, varied
+    from cxrlib.audit.classifiers import load_classifier
     from cxrlib.audit.models import Classifiers, model_images, thresholds
+    from cxrlib.audit.scores import read_scores, varied
 
     ids = cohort.table["image_id"].to_numpy(str)
     table = pd.DataFrame(index=range(len(cohort))) if scores is None else read_scores(scores, ids)

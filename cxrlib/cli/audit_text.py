@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,7 @@ def print_audit(found: Audit, html: Path) -> None:
     from rich.markup import escape as escaped
     from rich.table import Table
 
+    from cxrlib.audit.models import doubtful
     from cxrlib.audit.page import sentence, share_of
     from cxrlib.audit.words import shown
     from cxrlib.datasets.columns import told as columns_told
@@ -60,30 +62,42 @@ def print_audit(found: Audit, html: Path) -> None:
         elif one.accepted and one.standing == "accepted":
             console.print(f"\n[green]accepted[/] [bold]{escape(one.probe.title)}[/]")
             console.print(escape(f"{one.accepted.reason} (Up to {one.accepted.ceiling:g}.)"))
-    _print_attributes(found, console)
+    _print_attributes(found, console, weak := doubtful(found.classifiers))
     for judge, doubted in (found.doubts.judges or {}).items():
         console.print(
             escape(f"Labels to look at again: {judge} contradicts {doubted:,}; the page lists them.")
         )
     for limit in found.limits:
-        console.print(f"[dim]Not checked: {escape(limit)}[/]")
+        if limit not in weak.values():
+            console.print(f"[dim]Not checked: {escape(limit)}[/]")
     typer.echo(f"\nVerdict: {found.verdict}. The evidence: {html}")
 
 
-def _print_attributes(found: Audit, console: Console) -> None:
+def print_doubtful(several: Several) -> None:
+    """Warnings, after all else, of classifiers that are reversed or were not shown to tell the label."""
+    from cxrlib.audit.models import doubtful
+
+    for name, found in several.audits.items():
+        for said in doubtful(found.classifiers).values():
+            echo(f"cxr: warning: {f'{name}: ' if len(several.audits) > 1 else ''}{said}", err=True)
+
+
+def _print_attributes(found: Audit, console: Console, weak: Mapping[str, str]) -> None:
     """What could be learnt, what is used, and what changing the pictures does."""
     from rich.markup import escape
     from rich.table import Table
 
-    from cxrlib.audit.words import effect_word, fed, verdict_on
+    from cxrlib.audit.words import effect_word, fed, good_at, verdict_on
 
     names = [escape(printable(name)) for name in found.classifiers]
     for name, measured in found.classifiers.items():
         console.print(f"\n[bold]{escape(printable(name))}[/]", highlight=False)
+        console.print(f"{good_at(measured)}.", highlight=False)
         if "fed" in measured:
             console.print(f"It was fed {fed(measured['fed'])}.", highlight=False)
         for said in verdict_on(found, name):
-            console.print(escape(printable(said)), highlight=False)
+            style = _COLOURS["severe"] if said == weak.get(name) else ""
+            console.print(escape(printable(said)), style=style, highlight=False)
     if found.classifiers:
         console.print("“severe” and “warning” above are about the data, and not about a classifier.")
     table = Table(

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from cxrlib.errors import CheckpointError
+from cxrlib.errors import CheckpointError, one_line
 from cxrlib.io.cache import atomic_path
 
 FORMAT = 1
@@ -99,8 +99,7 @@ def _read(path: Path) -> object:
     except CheckpointError:
         raise
     except Exception as error:  # the unpickler raises nearly anything on damaged input
-        reason = str(error).strip().splitlines()[0][:160] if str(error).strip() else type(error).__name__
         raise CheckpointError(
-            f"{path} is damaged or holds more than weights: {reason}",
+            f"{path} is damaged or holds more than weights: {one_line(error)[:160]}",
             remedy="Use another checkpoint, such as best.pt beside last.pt, or train again.",
         ) from error

@@ -147,6 +147,8 @@ def corner_reader(tmp_path, monkeypatch):
     """A classifier that sees nothing but the upper left corner, as ``module:function``."""
     (tmp_path / "reader.py").write_text(
         "def corner(images):\n    return images[:, :5, :5].mean((1, 2)) / 255\n"
+        "def two(images):\n    import numpy as np\n    one = corner(images)\n"
+        "    return np.stack([one, 1 - one], 1)\n"
         "def nothing(images):\n    return images[:, 0, 0] * 0.0\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
@@ -195,6 +197,38 @@ def test_scores_of_several_classifiers_are_compared(cxr, leaky, tmp_path):
     verdicts = page[page.index("Is the classifier safe?") : page.index("<table")]
     assert verdicts.count("Column ward 1.000 (1.000–1.000). The others are not ruled out.") == 1
     assert verdicts.count("Its scores were not shown to follow any of the") == 1
+
+
+def test_a_reversed_classifier_is_warned_of_in_terminal_json_and_page(cxr, leaky, tmp_path, corner_reader):
+    command = ["audit", leaky, "--labels", leaky / "labels.csv", "--out", tmp_path / "out", *SIZE]
+    _, text, err = cxr(*command, "--model", "reader:two")
+    words = " ".join(text.split())
+    said = "reader:two is very probably reversed: its AUC on these images is 0.000 (0.000–0.000)"
+    assert "AUC 0.000 (0.000–0.000)." in words and said in words and f"cxr: warning: {said}" in err
+    taken = "its two columns are probabilities, of which the second was taken (--model-output 1)"
+    stored = json.loads((tmp_path / "out" / "audit.json").read_text(encoding="utf-8"))
+    page = (tmp_path / "out" / "audit.html").read_text(encoding="utf-8")
+    assert taken in words and taken in page and said in page
+    assert stored["limits"][0].startswith(said) and "give --model-output 0" in stored["limits"][0]
+    _, text, err = cxr(*command, "--model", "reader:two", "--model-output", "0")
+    assert "probably reversed" not in text + err and "AUC 1.000 (1.000–1.000)." in text
+
+
+def test_training_images_among_those_audited_are_told_by_split(cxr, leaky, tmp_path, schema):
+    table = pd.read_csv(leaky / "labels.csv").assign(part=["train"] * 60 + ["test"] * 30)
+    table.to_csv(leaky / "parts.csv", index=False)
+    score = np.where(table["part"] == "train", table["label"], np.random.default_rng(2).random(len(table)))
+    pd.DataFrame({"image": table["image"], "net": score}).to_csv(tmp_path / "s.csv", index=False)
+    command = ["audit", leaky, "--labels", leaky / "parts.csv", "--scores", tmp_path / "s.csv", *SIZE]
+    _, text, _ = cxr(*command, "--out", tmp_path / "out", "--set", "split_column=part")
+    stored = json.loads((tmp_path / "out" / "audit.json").read_text(encoding="utf-8"))
+    schema.validate(stored)
+    found = stored["classifiers"]["net"]["by_split"]
+    assert found["train"]["auc"]["value"] == 1 and found["test"]["n"] == 30
+    assert "60 of the 90 images are marked as training images" in stored["limits"][0]
+    assert "train 1.000" in " ".join(text.split()) and "60 of the 90 images" in " ".join(text.split())
+    _, text, _ = cxr(*command, "--out", tmp_path / "out")  # without the split it is not asked
+    assert "marked as training" not in text
 
 
 @pytest.mark.parametrize(

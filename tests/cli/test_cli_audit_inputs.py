@@ -1,24 +1,14 @@
 """``cxr audit`` for pipelines: several findings, embeddings, accepted findings, JUnit XML, the schema."""
 
 import json
-from importlib import resources
 from xml.etree import ElementTree as ET
 
-import jsonschema
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
 
 SIZE = ["--image-size", "32", "--workers", "1"]
-
-
-@pytest.fixture(scope="module")
-def schema():
-    text = resources.files("cxrlib.audit").joinpath("data/audit.schema.json").read_text(encoding="utf-8")
-    checker = jsonschema.Draft202012Validator(json.loads(text))
-    checker.check_schema(checker.schema)
-    return checker
 
 
 @pytest.fixture(scope="module")

@@ -245,7 +245,8 @@ def _attributes(part: str, asked: Iterable[Asked]) -> dict[str, Estimate]:
 def _performance(part: str, classifiers: Mapping[str, dict]) -> dict[str, Any]:
     return {
         f"{part}.{name}.{measure}": Estimate(value) if measure == "threshold" else Estimate(**value)
-        for name, measures in classifiers.items() for measure, value in measures.items() if measure != "fed"
+        for name, measures in classifiers.items() for measure, value in measures.items()
+        if measure not in ("fed", "by_split")
     }  # fmt: skip
 
 
