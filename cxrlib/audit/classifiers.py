@@ -15,7 +15,6 @@ another ``model.pt``                  TorchScript (``torch.jit``)
 from __future__ import annotations
 
 import importlib
-import pickle
 import re
 import zipfile
 from collections.abc import Callable
@@ -294,11 +293,10 @@ def _no_network(path: Path, error: CheckpointError) -> CxrError:
     """What a file of torch.save holds instead of a checkpoint of ours, or the error itself."""
     from cxrlib.training.checkpoints import load_checkpoint, load_state_dict
 
-    if isinstance(error.__cause__, pickle.UnpicklingError) and "GLOBAL" in str(error.__cause__):
-        name = re.search(r"GLOBAL (\S+)", str(error.__cause__))
-        called = f" ({name[1]})" if name else ""
+    # torch's word for what a pickle would import, which weights_only refuses
+    if name := re.search(r"GLOBAL (\S+)", str(error.__cause__)):
         return ConfigError(
-            f"{path} holds pickled Python objects{called}, as torch.save(model) writes them. It is not "
+            f"{path} holds pickled Python objects ({name[1]}), as torch.save(model) writes them. It is not "
             "opened, as that would run code from the file.",
             remedy=_EXPORT,
         )
