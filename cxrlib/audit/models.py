@@ -119,13 +119,25 @@ def _auc(cohort: Cohort, scores: np.ndarray, rows: np.ndarray) -> dict[str, Any]
     return bootstrap(labels, scores[rows], patients, ("auc",), replicates=1000)["auc"].as_dict()
 
 
-def doubtful(measured: Mapping[str, dict]) -> dict[str, str]:
-    """Classifiers that were not shown to tell the label, by :func:`performance`: name -> what to do."""
+def doubtful(measured: Mapping[str, dict], whole: Estimate | None = None) -> dict[str, str]:
+    """Classifiers that tell the label less than they should, by :func:`performance`: name -> what to do.
+
+    ``whole``: the AUC of the audit's light probe of the whole image.
+    """
     said = {}
     for name, one in measured.items():
         found = Estimate(**one["auc"])
         taken = one.get("fed", {}).get("taken", {})
-        if found.low is None or found.high is None or found.low > 0.5:
+        if found.low is None or found.high is None:
+            continue
+        if found.low > 0.5:
+            if whole is not None and whole.low is not None and found.high < whole.low:
+                said[name] = (
+                    f"{name} tells the label less well, with an AUC of {found}, than this audit's light "
+                    f"probe of the whole image, {whole}. That may be so where it was trained elsewhere, or "
+                    "leaves a shortcut alone. Else check "
+                    + ("--model-size, --model-range and --model-channels." if "fed" in one else "its scores.")
+                )
             continue
         if found.high < 0.5:
             remedy = "give 1 − score (for logits, −score) in --scores"

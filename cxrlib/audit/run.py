@@ -205,7 +205,9 @@ def steps(
     splits: Mapping = cohort.table["split"].value_counts().to_dict() if has_split else {}
     known = _facts(cohort, features["lungs_found"]) | {"splits": {str(k): int(v) for k, v in splits.items()}}
     measured = performance(classifiers, cohort, has_split=has_split)
-    weak = [*doubtful(measured).values(), *(learnt_from(cohort) if measured and has_split else ())]
+    weak = list(doubtful(measured, by_name["whole"].auc).values())
+    if measured and has_split:
+        weak += learnt_from(cohort)
     limits = [*weak, *limits]
     return Audit(tuple(findings), known, tuple(limits), settings, attributes, measured, effects, doubted)
 

@@ -244,5 +244,6 @@ def verdict_on(audit: Audit, name: str) -> list[str]:
         if answered:
             said.append(f"More of its calls turn than by the control after {', '.join(answered)}.")
         said += [_STILL[one.name].format(auc=one.auc) for one, word in words.items() if word == "still tells"]
-    weak = doubtful(audit.classifiers).get(name)
+    whole = next((one.auc for one in audit.findings if one.probe.name == "whole"), None)
+    weak = doubtful(audit.classifiers, whole).get(name)
     return said if weak is None else [weak, *said]

@@ -28,8 +28,7 @@ def print_audit(found: Audit, html: Path) -> None:
 
     from cxrlib.audit.models import doubtful
     from cxrlib.audit.page import sentence, share_of
-    from cxrlib.audit.words import shown
-    from cxrlib.datasets.columns import told as columns_told
+    from cxrlib.audit.words import first, read, shown, why_warning
 
     def escape(text: str) -> str:
         return escaped(printable(text))
@@ -40,8 +39,10 @@ def print_audit(found: Audit, html: Path) -> None:
         f"{escape(facts['name'])}: {facts['images']:,} images of {facts['patients']:,} patients, "
         f"{facts['ill']:,} ill"
     )
-    if facts["columns"]:
-        console.print(f"[dim]{escape(columns_told(facts['columns']))}[/]")
+    for said in (table_read := read(facts)):
+        console.print(f"[dim]{escape(said)}[/]")
+    for number, said in enumerate(first(found)):
+        console.print(escape(said), style="" if number else "bold", highlight=False)
     table = Table("", "shown", "AUC (95%)", "of the whole", "p", box=None, pad_edge=False)
     for one in found.findings:
         style = _COLOURS.get(one.standing, "green")
@@ -55,20 +56,18 @@ def print_audit(found: Audit, html: Path) -> None:
     for one in found.findings:
         if one.standing in ("severe", "warning"):
             console.print(f"\n[{_COLOURS[one.standing]}]{one.standing}[/] [bold]{escape(one.probe.title)}[/]")
-            console.print(escape(sentence(one)))
+            console.print(escape(f"{sentence(one)} {why_warning(one)}"))
             if one.accepted:
                 console.print(f"Accepted up to {one.accepted.ceiling:g}, and worse since.")
             console.print(f"What to do: {escape(one.probe.advice)}")
         elif one.accepted and one.standing == "accepted":
             console.print(f"\n[green]accepted[/] [bold]{escape(one.probe.title)}[/]")
             console.print(escape(f"{one.accepted.reason} (Up to {one.accepted.ceiling:g}.)"))
-    _print_attributes(found, console, weak := doubtful(found.classifiers))
+    _print_attributes(found, console, weak := doubtful(found.classifiers, found["whole"].auc))
     for judge, doubted in (found.doubts.judges or {}).items():
-        console.print(
-            escape(f"Labels to look at again: {judge} contradicts {doubted:,}; the page lists them.")
-        )
+        console.print(escape(f"Labels to look at again: {judge} doubts {doubted:,}; the page lists them."))
     for limit in found.limits:
-        if limit not in weak.values():
+        if limit not in (*weak.values(), *table_read):
             console.print(f"[dim]Not checked: {escape(limit)}[/]")
     typer.echo(f"\nVerdict: {found.verdict}. The evidence: {html}")
 
@@ -78,7 +77,7 @@ def print_doubtful(several: Several) -> None:
     from cxrlib.audit.models import doubtful
 
     for name, found in several.audits.items():
-        for said in doubtful(found.classifiers).values():
+        for said in doubtful(found.classifiers, found["whole"].auc).values():
             echo(f"cxr: warning: {f'{name}: ' if len(several.audits) > 1 else ''}{said}", err=True)
 
 

@@ -7,7 +7,7 @@ import pytest
 from cxrlib.audit.models import Classifiers, doubtful, learnt_from, performance, thresholds
 from cxrlib.cohort import Cohort
 from cxrlib.errors import ConfigError
-from cxrlib.evaluation.metrics import auc
+from cxrlib.evaluation.metrics import Estimate, auc
 
 N = 200
 
@@ -59,6 +59,14 @@ def test_a_reversed_classifier_and_one_that_tells_nothing_are_named(cohort):
     run = found["turned"] | {"fed": size | {"taken": {"column": 1, "of": 2, "how": "probability"}}}
     assert "give --model-output 0;" in doubtful({"turned": run})["turned"]
     assert "--model-size, --model-range" in doubtful({"blind": found["blind"] | {"fed": size}})["blind"]
+
+
+def test_one_that_a_light_probe_outdoes_is_named_and_one_that_it_does_not_is_not(cohort):
+    rng = np.random.default_rng(0)
+    found = measured(cohort, {"weak": 0.2 * cohort.labels + 0.8 * rng.random(N)})
+    assert doubtful(found) == doubtful(found, Estimate(0.6, 0.5, 0.7)) == {}
+    said = doubtful(found, Estimate(0.98, 0.96, 0.99))["weak"]
+    assert "light probe of the whole image, 0.980 (0.960–0.990)" in said and "its scores." in said
 
 
 def test_training_images_are_counted(cohort):
