@@ -178,10 +178,12 @@ def load_classifier(spec: str, feed: Feed | None = None) -> Scorer:
     """
     feed = feed or Feed()
     if spec.startswith("xrv:"):
+        _unheeded(feed, spec, "torchxrayvision's networks have greys and channels of their own", size=True)
         run, fed = _xrv(spec.removeprefix("xrv:"), feed)
         return Scorer(spec, run, fed, fed.output)
     path = Path(spec).expanduser()
     if not path.exists() and ":" in spec:
+        _unheeded(feed, spec, "a function is given the images as they are, uint8 (N, H, W)")
         return Scorer(spec, _function(spec), output=feed.output)
     if not path.is_file():
         raise ConfigError(
@@ -207,6 +209,19 @@ def load_classifier(spec: str, feed: Feed | None = None) -> Scorer:
             f"{spec} cannot be read as a network: {one_line(error)}",
             remedy="Check that it was exported whole, by the version of the library that is installed.",
         ) from error
+
+
+def _unheeded(feed: Feed, spec: str, why: str, *, size: bool = False) -> None:
+    """Refuse settings that would change nothing; ``size``: that of pixels is heeded."""
+    given = {
+        "--model-size": feed.size is not None and not size,
+        "--model-channels": feed.channels is not None,
+        "--model-range": feed.value_range != Feed.value_range,
+    }
+    if names := [name for name, is_given in given.items() if is_given]:
+        raise ConfigError(
+            f"{', '.join(names)} would change nothing for {spec}: {why}.", remedy="Leave it out."
+        )
 
 
 def _batch(images: np.ndarray, feed: Feed) -> np.ndarray:

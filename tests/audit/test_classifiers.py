@@ -178,6 +178,19 @@ def test_our_own_checkpoint_gives_what_predict_gives(tmp_path, blob_cohort):
     assert load_classifier(str(tmp_path / "best.pt"))(images) == pytest.approx(wanted, abs=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("spec", "feed", "option"),
+    [
+        ("some:function", Feed(size=96), "--model-size"),
+        ("some:function", Feed(value_range="imagenet"), "--model-range"),
+        ("xrv:densenet121-res224-all", Feed(channels=3), "--model-channels"),
+    ],
+)
+def test_a_setting_that_would_change_nothing_is_refused(spec, feed, option):
+    with pytest.raises(ConfigError, match=f"{option} would change nothing for {spec}"):
+        load_classifier(spec, feed)
+
+
 def test_a_function_is_imported(tmp_path, monkeypatch, images):
     (tmp_path / "of_mine.py").write_text("def score(images):\n    return images.mean((1, 2))\n")
     monkeypatch.syspath_prepend(tmp_path)
