@@ -1,6 +1,6 @@
 """The audit, audited: false alarms on clean phantoms, and shortcuts planted at known strength.
 
-    python benchmarks/audit.py              # writes benchmarks/audit.json; some 40 minutes on two cores
+    python benchmarks/audit.py              # writes benchmarks/audit.json; 25 minutes on two cores
     python benchmarks/audit.py --summary    # from the cohorts that are finished
 
 Every cohort has 600 images of 128 pixels, and the audit is given image, label and patient, nothing else: no
