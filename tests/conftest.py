@@ -4,8 +4,10 @@ import json
 import os
 import shutil
 import sys
+from importlib import resources
 from pathlib import Path
 
+import jsonschema
 import pytest
 from filelock import FileLock
 from real_files import links
@@ -112,6 +114,15 @@ def some_of_nih(data_root, once) -> Path:
         links(folder, root, wanted)
 
     return once("nih", make)
+
+
+@pytest.fixture(scope="session")
+def schema():
+    """What checks an ``audit.json``."""
+    text = resources.files("cxrlib.audit").joinpath("data/audit.schema.json").read_text(encoding="utf-8")
+    checker = jsonschema.Draft202012Validator(json.loads(text))
+    checker.check_schema(checker.schema)
+    return checker
 
 
 @pytest.fixture
