@@ -3,8 +3,9 @@
     python -m benchmarks.speed --only audit --out benchmarks/results.json
     python -m benchmarks.speed.audits --files 112120    # adds the row audit.112120 to benchmarks/scale.json
 
-The second writes so many files (links to 300 different ones), audits them, kills the audit half-way, has it
-go on, and removes them. Beside cleanvision and imagededup where CXRLIB_PEERS names a Python that has both.
+The second writes so many files (links to 300 different ones, or to --distinct), audits them, kills the audit
+half-way, has it go on, and removes them. Beside cleanvision and imagededup where CXRLIB_PEERS names a Python
+that has both.
 """
 
 from __future__ import annotations
@@ -193,10 +194,10 @@ def rows(setting: Setting, count: int) -> Iterator[dict]:
         )  # fmt: skip
 
 
-def large(count: int, side: int, data: Path | None, work: Path) -> dict:
+def large(count: int, side: int, data: Path | None, work: Path, distinct: int = DISTINCT) -> dict:
     """The row of an audit of so many files that is killed half-way and goes on."""
     folder, out = work / "films", work / "audit"
-    labels = films(folder, data, count, side=side)
+    labels = films(folder, data, count, distinct, side)
     command = [sys.executable, "-m", "cxrlib.cli", "audit", str(folder), "--labels", str(labels), "--resume",
                "--set", "patient_column=patient", "--out", str(out), "--json"]  # fmt: skip
     environment = os.environ | {"CXRLIB_CACHE": str(work / "cache"), "OMP_NUM_THREADS": "1"}
@@ -221,8 +222,9 @@ def large(count: int, side: int, data: Path | None, work: Path) -> dict:
     made = provenance()
     return {
         "name": f"audit.{count}",
-        "what": f"an audit of {count:,} PNG files of {side} pixels ({min(DISTINCT, count)} different ones), "
-        "killed when half of the features were there, and resumed; highest memory of all its processes",
+        "what": f"an audit of {count:,} PNG files of {side} pixels ({min(distinct, count):,} different "
+        "ones), killed when half of the features were there, and resumed; highest memory of all its "
+        "processes",
         "ours": round(watch.most / 1e9, 3), "target": GIGABYTES_ALLOWED, "unit": "GB",
         "without_mapped_files": round(watch.own / 1e9, 3),
         "hours": round(sum(seconds) / 3600, 3), "hours_until_killed": round(seconds[0] / 3600, 3),
@@ -273,11 +275,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--files", type=int, default=112_120)
     parser.add_argument("--side", type=int, default=SIDE, help="pixels of the files' longer side")
+    parser.add_argument("--distinct", type=int, default=DISTINCT, help="different ones; the rest are copies")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/scale.json"))
     given = parser.parse_args()
     data = os.environ.get("CXRLIB_DATA")
     with tempfile.TemporaryDirectory() as work:
-        made = large(given.files, given.side, Path(data) if data else None, Path(work))
+        made = large(given.files, given.side, Path(data) if data else None, Path(work), given.distinct)
     print(f"{made['name']}: {made['ours']} GB, {made['hours']} hours, {made['images_per_second']} images/s")
     record = json.loads(given.out.read_text("utf-8"))
     others = [one for one in record["rows"] if one["name"] != made["name"]]
