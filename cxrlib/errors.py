@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 _LONGEST = 500  # characters of a message's part: a cell of a CSV can be a million long
+_COLOURS = re.compile(r"\x1b\[[\d;]*m")  # of a terminal
 # Control characters, marks that turn the direction of text, halves of characters (undecodable file names).
-_COLOURS = re.compile(r"\x1b\[[\d;]*m")
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 

@@ -1,7 +1,7 @@
 """What an audit costs: its stages, duplicates beside other tools, and a large one that is killed and resumed.
 
     python -m benchmarks.speed --only audit --out benchmarks/results.json
-    python -m benchmarks.speed.audits --files 112120    # adds the row audit.112120 to benchmarks/scale.json
+    python -m benchmarks.speed.audits --files 112120 --side 256 --distinct 3000    # a row of scale.json
 
 The second writes so many files (links to 300 different ones, or to --distinct), audits them, kills the audit
 half-way, has it go on, and removes them. Beside cleanvision and imagededup where CXRLIB_PEERS names a Python

@@ -76,7 +76,7 @@ class Finding:
         return (self.left - 0.5) / (self.auc.value - 0.5)
 
     @property
-    def explained(self) -> bool:
+    def shown_by_another(self) -> bool:
         """Whether another finding shows at least part of the same thing, by the estimate alone."""
         return self.remains is not None and self.remains <= GOES_ALONG
 

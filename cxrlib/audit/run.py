@@ -216,7 +216,7 @@ def _rank(found: Finding) -> tuple:
     """Worst first: counts before the rest, by strength, and what another finding explains behind it."""
     counted = 0.0 if found.probe.group == "split" else 1.0
     strength = counted if found.auc is None else abs(found.auc.value - 0.5)
-    return SEVERITIES.index(found.severity), found.explained, -strength
+    return SEVERITIES.index(found.severity), found.shown_by_another, -strength
 
 
 def _of_embeddings(found: Finding) -> Finding:

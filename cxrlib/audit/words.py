@@ -38,7 +38,7 @@ def first(audit: Audit) -> list[str]:
     by_name = {one.probe.name: one for one in audit.findings}
 
     def root(found: Finding) -> Finding:
-        cause = by_name.get(found.explained_by or "") if found.explained else None
+        cause = by_name.get(found.explained_by or "") if found.shown_by_another else None
         return root(cause) if cause is not None and cause.standing == "severe" else found
 
     followers = Counter(root(one).probe.name for one in audit.findings)
@@ -98,7 +98,7 @@ def left(found: Finding) -> str:
     said = f" Among images alike in “{PROBES[found.explained_by].title}” an AUC of {found.left:.2f} is left: "
     if found.remains < ECHO:
         return said + "it shows the same thing."
-    if found.explained:
+    if found.shown_by_another:
         return said + "part of it is the same thing."
     return said + (
         "that is most of it, so it may be a thing of its own; whether part of it is the same thing cannot be "

@@ -65,7 +65,7 @@ def test_findings_are_in_order_of_strength_and_explained_ones_come_behind(audit)
 def test_what_is_left_is_worded_by_how_much_it_is(left, said):
     one = found("marker", 0.75, explained_by="texture", left=left)
     assert said in sentence(one) and f"an AUC of {left:.2f} is left" in sentence(one)
-    assert one.explained == (left < 0.65)
+    assert one.shown_by_another == (left < 0.65)
     assert ("cannot be told apart from chance" in sentence(one)) == (left == 0.65)
 
 
