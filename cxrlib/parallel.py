@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import ctypes
 import os
 import re
 import shutil
@@ -46,6 +47,18 @@ def one_thread(function: Callable[P, T]) -> Callable[P, T]:
     from threadpoolctl import threadpool_limits
 
     return threadpool_limits.wrap(limits=1)(function)
+
+
+def keep_freed_memory(most: int = 2**26, largest: int = 2**25) -> None:
+    """Have glibc keep up to ``most`` bytes of what is freed, for arrays of up to ``largest``.
+
+    Work that makes and frees the same arrays again and again has their pages made anew each time if they are
+    given back to the system: 6 to 15% of a training step, a third of looking at how a picture was made.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is not None:
+        mallopt(-1, most)  # M_TRIM_THRESHOLD
+        mallopt(-3, largest)  # M_MMAP_THRESHOLD
 
 
 def is_main_process() -> bool:
@@ -186,6 +199,7 @@ def worker_deaths(workers: int) -> Iterator[None]:
 
 def _watch(parent: int) -> None:
     """Have a worker end with its parent from the start: one that waits for a first job would stay."""
+    keep_freed_memory()
     if os.name != "nt":
         threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
 

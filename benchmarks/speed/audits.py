@@ -107,8 +107,9 @@ def stages(labels: Path, work: Path, workers: int = 1) -> dict[str, float]:
     from cxrlib.audit import run
     from cxrlib.audit.features import describe
     from cxrlib.audit.files import file_facts
+    from cxrlib.audit.looking import Look
     from cxrlib.datasets import load
-    from cxrlib.lungs.masks import segment
+    from cxrlib.datasets._files import beside
 
     seconds: dict[str, float] = {}
 
@@ -122,14 +123,14 @@ def stages(labels: Path, work: Path, workers: int = 1) -> dict[str, float]:
     with tempfile.TemporaryDirectory(dir=work) as made:
         cache = {"cache_dir": made}
         source = {"data_dir": labels.parent, "labels": labels, "patient_column": "patient"}
-        cohort = timed(
-            "load", lambda: load("folder", **source, allow_shared_patients=True, **options, **cache)
-        )
-        masked = timed("lungs", lambda: segment(cohort, **options, **cache))
-        features = timed("features", lambda: describe(masked, Path(made) / "features", **options))
+        with beside(Look):  # the files are decoded once, for all that is asked of them
+            cohort = timed(
+                "files", lambda: load("folder", **source, allow_shared_patients=True, **options, **cache)
+            )
+        features = timed("features", lambda: describe(cohort, Path(made) / "features", **options))
         paths = cohort.table["path"].tolist()
         timed("headers", lambda: file_facts(paths, **options))
-        without = masked.with_columns(path="")  # what is left: probes, permutations, duplicates
+        without = cohort.with_columns(path="")  # what is left: probes, permutations, duplicates
         timed("probes", lambda: run.audit_cohort(without, features=features, **options))
     return seconds
 

@@ -14,18 +14,16 @@ import numpy as np
 
 from cxrlib.audit import signs
 from cxrlib.audit.files import existing_paths
-from cxrlib.audit.made import MADE, made
+from cxrlib.audit.looking import VERSION as VERSION
+from cxrlib.audit.looking import found_before, look_at
+from cxrlib.audit.made import MADE
 from cxrlib.cohort import Cohort
-from cxrlib.errors import CacheError, DataError, DecodeError
-from cxrlib.images.burned_in import SMALLEST, printed
+from cxrlib.errors import CacheError, DataError
 from cxrlib.images.regions import VIEWS, shown
-from cxrlib.io.decode import decode, placed
+from cxrlib.io.decode import placed
 from cxrlib.io.pixels import quantiles
 from cxrlib.io.storage import atomic_path, read_arrays
 from cxrlib.parallel import progress_bar, run_jobs
-
-VERSION = 4
-"""Raised by one whenever the same images may give other features: kept chunks are keyed by it."""
 
 CHUNK = 200
 CELLS = 24
@@ -33,9 +31,6 @@ CELLS = 24
 #: Probes that look at the image through a part of it (:data:`cxrlib.images.regions.VIEWS`), and for a sign.
 LOOKS = tuple(VIEWS)
 SIGNS = ("marker", "text", "border", "exposure", "devices", "projection", "polarity", "mirrored")
-
-#: The features of :func:`cxrlib.audit.made.made` of what is too small, or cannot be read any more: NaN.
-_BLANK = made(np.zeros((64, 64), np.uint8))
 
 
 def describe(
@@ -62,6 +57,7 @@ def describe(
         )
     folder.mkdir(parents=True, exist_ok=True)
     fields, paths = _fields(cohort), existing_paths(cohort.table)
+    before = None if paths is None or _moved(cohort) else found_before(cohort)
     typical = _typical(masks)
     starts = range(0, len(cohort), CHUNK)
     missing = [start for start in starts if read_arrays(_file(folder, start)) is None]
@@ -72,7 +68,7 @@ def describe(
             jobs = [
                 (np.array(cohort.images[s : s + CHUNK]), np.array(masks[s : s + CHUNK]), typical,
                  fields[s : s + CHUNK], paths and paths[s : s + CHUNK], not _moved(cohort),
-                 str(_file(folder, s)))
+                 before and before.of(range(s, min(s + CHUNK, len(cohort)))), str(_file(folder, s)))
                 for s in missing[first : first + batch]
             ]  # fmt: skip
             for done in run_jobs(_describe_chunk, jobs, workers, small=len(cohort) < 2 * CHUNK):
@@ -206,28 +202,6 @@ def _moved(cohort: Cohort) -> bool:
     return "preprocess" in cohort.info or "window_top" in cohort.table
 
 
-def _made(
-    image: np.ndarray, mask: np.ndarray, field: tuple[int, int, int, int], path: str | None, whole: bool
-) -> tuple[dict[str, np.ndarray], int]:
-    """How a picture was made, by its file if there is one, and whether print is in it.
-
-    ``whole``: the field of the image is all of the file, so that the mask says where lungs are in it.
-    """
-    top, left, height, width = field
-    lungs, text = mask[top : top + height, left : left + width], -2
-    pixels = image[top : top + height, left : left + width]
-    if path is not None:
-        try:
-            pixels = decode(path)
-        except DecodeError:
-            return dict(_BLANK), -1
-        text = printed(pixels)
-    # In a smaller picture a letter fills a tile, and would pass for how the picture was made.
-    if min(pixels.shape) < SMALLEST:
-        return dict(_BLANK), text
-    return made(pixels, lungs if whole or path is None else None), text
-
-
 def _typical(masks: np.ndarray) -> np.ndarray:
     """The mean lung field, uint8 (H, W); an ellipse in the middle where no image has a mask."""
     rows = np.linspace(0, len(masks) - 1, min(2000, len(masks))).astype(int)
@@ -245,12 +219,14 @@ def _describe_chunk(
     fields: Sequence[tuple[int, int, int, int]],
     paths: Sequence[str] | None,
     whole: bool,
+    before: Sequence[np.void | None] | None,
     target: str,
 ) -> int:
     """Write the features of uint8 images and 0/1 masks (N, S, S) to a file; how many images they are.
 
     ``typical``: the mask for images without one. ``fields``: top, left, height and width of what is image and
-    not padding, one a row. ``paths``, ``whole``: the files, and whether the fields are theirs.
+    not padding, one a row. ``paths``, ``whole``: the files, and whether the fields are theirs. ``before``:
+    what was found in the files when they were decoded, where it was.
     """
     import pandas as pd
 
@@ -267,9 +243,13 @@ def _describe_chunk(
     rows = [_signs(*one) for one in zip(images, filled, there, fields, strict=True)]
     found |= {name: np.stack([row[name] for row in rows]) for name in (*SIGNS, "strokes")}
     files: Sequence[str | None] = paths or [None] * len(images)
-    seen = [_made(*one, whole) for one in zip(images, filled, fields, files, strict=True)]
-    found |= {name: np.stack([values[name] for values, _ in seen]) for name in MADE}
-    found["printed"] = np.array([text for _, text in seen], np.int8)
+    seen = [
+        look_at(image, mask, field, path, whole) if known is None else known
+        for image, mask, field, path, known in zip(
+            images, filled, fields, files, before or [None] * len(images), strict=True
+        )
+    ]
+    found |= {name: np.stack([one[name] for one in seen]) for name in (*MADE, "printed")}
     found["lungs_found"] = there
     found["thumbnail"] = _blocks(images, 64).round().astype(np.uint8)
     with atomic_path(target) as temporary, open(temporary, "wb") as file:

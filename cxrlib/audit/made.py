@@ -193,11 +193,13 @@ def _grid(tiles: np.ndarray, image: np.ndarray) -> np.ndarray:
         # By band, of the block in the middle: a letter is in few blocks.
         energy.append(np.log(np.median((found**2 @ shares).T, axis=1) + 0.02))
         none.append(np.log(np.median(((np.abs(found) < 0.499).astype(np.float32) @ shares).T, axis=1) + 0.02))
-    steps = []
-    for turned in (image[:1024, :1024], image[:1024, :1024].T):
-        last = (turned.shape[1] - 1) // 8 * 8
+    steps, part = [], image[:1024, :1024]
+    for axis in (1, 0):
+        last, before = (part.shape[axis] - 1) // 8 * 8, (slice(None),) * axis
         # Enlarging by two or four leaves steps of that period: phase 3 has them too.
-        jumps = [_step(turned[:, phase:last:8], turned[:, phase + 1 : last + 1 : 8]) for phase in (7, 3)]
+        jumps = [
+            _step(part[*before, phase:last:8], part[*before, phase + 1 : last + 1 : 8]) for phase in (7, 3)
+        ]
         steps.append(np.log((jumps[0] + 0.05) / (jumps[1] + 0.05)))
     return np.array([*np.subtract(*energy), *np.subtract(*none), *steps])
 

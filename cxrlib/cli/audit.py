@@ -8,7 +8,7 @@ import sys
 import time
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
@@ -264,9 +264,10 @@ def _cohort(
     """The cohort, the images that it is a sample of, whether its patients and splits are known, and the CSV's
     images in its order.
     """
+    from cxrlib.audit.looking import Look
     from cxrlib.audit.stats import sample_patients
     from cxrlib.datasets import folder, load
-    from cxrlib.datasets._files import cohort_from_files
+    from cxrlib.datasets._files import beside, cohort_from_files
 
     given: dict[str, Any] = named(options)
     seed = loading["seed"]
@@ -282,7 +283,8 @@ def _cohort(
                 remedy="Give IMAGES and --labels.",
             )
         where: dict[str, Any] = {} if data_dir is None else {"data_dir": data_dir}
-        cohort = load(dataset, **where, **loading, **given)
+        with nullcontext() if dataset == "lung_masks" else beside(Look):  # that one has masks of its own
+            cohort = load(dataset, **where, **loading, **given)
         rows = sample_patients(cohort.patients, sample, seed)
         return (cohort if rows.all() else cohort.take(rows)), len(rows), {}, None
     root = images or data_dir
@@ -303,7 +305,8 @@ def _cohort(
         table, info = folder.files(root, allow_shared_patients=True, **reading, **given)
     total, info = len(table), {**info, "called": ", ".join(filter(None, (root.resolve().name, labels.name)))}
     table = table[sample_patients(table["patient_id"].to_numpy(), sample, seed)]
-    cohort = cohort_from_files("folder", table, info=info, fit=fit, allow_shared_patients=True, **loading)
+    with beside(Look):
+        cohort = cohort_from_files("folder", table, info=info, fit=fit, allow_shared_patients=True, **loading)
     known = {"has_patients": "patient_column" in given, "has_split": "split_column" in given}
     return cohort, total - len(cohort.info.get("skipped", ())), known, listed
 

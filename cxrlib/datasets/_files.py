@@ -7,7 +7,9 @@ import os
 import unicodedata
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +18,13 @@ import pandas as pd
 
 from cxrlib.cohort import Cohort, split_by_patient
 from cxrlib.errors import ConfigError, CxrWarning, DataError
-from cxrlib.io.cache import decode_files
+from cxrlib.io.cache import Process, decode_files
 from cxrlib.io.decode import EXTENSIONS, FORMATS, kind_of
 from cxrlib.io.masks import MaskReader
 
 VALIDATION_SHARE = 0.1
+
+_BESIDE: ContextVar[Callable[[int, str], Process] | None] = ContextVar("beside", default=None)
 
 
 def existing_folder(data_dir: str | Path | None, source: str, wanted: str) -> Path:
@@ -157,15 +161,33 @@ def cohort_from_files(
     - ``decoding``: skip_bad, workers, progress, cache_dir: see :func:`cxrlib.io.cache.decode_files`.
     """
     table = limited(table, limit, seed)
-    decoded = decode_files(table["path"].tolist(), image_size, fit=fit, **decoding)
+    process, masks = (made := _BESIDE.get()) and made(image_size, fit), None
+    decoded = decode_files(table["path"].tolist(), image_size, fit=fit, process=process, **decoding)
     table = table[decoded.kept]
+    if process:
+        masks, info = decoded.beside["lungs"], {**info, "looked": str(decoded.folder)}
+        problems = decoded.beside["looked"]["problem"].astype(str)
+        table = table.assign(lungs_plausible=problems == "", lungs_problem=problems)
     if "original_height" not in table:
         table = table.assign(original_height=decoded.shapes[:, 0], original_width=decoded.shapes[:, 1])
     skipped = [f"{path}: {reason}" for path, reason in decoded.skipped]
     info = {**info, "image_size": image_size, "fit": fit, "seed": seed, "limit": limit, "skipped": skipped}
     if skipped:
         info["skipped_csv"] = str(decoded.folder / "skipped.csv")
-    return Cohort(decoded.images, table, name=name, info=info, allow_shared_patients=allow_shared_patients)
+    shared = allow_shared_patients
+    return Cohort(decoded.images, table, masks, name=name, info=info, allow_shared_patients=shared)
+
+
+@contextmanager
+def beside(made: Callable[[int, str], Process]) -> Iterator[None]:
+    """Within it, cohorts that are loaded from files are made by ``made(image_size, fit)``, which finds their
+    lungs while it is at it (``lungs``) and notes what else it finds: :class:`cxrlib.audit.looking.Look`.
+    """
+    token = _BESIDE.set(made)
+    try:
+        yield
+    finally:
+        _BESIDE.reset(token)
 
 
 def masks_from_files(

@@ -37,7 +37,7 @@ class _Pipeline:
 
     config: PreprocessConfig
     size: int
-    values: ClassVar[int] = 9
+    beside: ClassVar[dict[str, np.dtype]] = {"values": np.dtype((np.float64, 9))}
 
     @property
     def key(self) -> str:
@@ -45,7 +45,7 @@ class _Pipeline:
         return "preprocess:" + json.dumps(facts, sort_keys=True)
 
     def __call__(
-        self, image: np.ndarray, row: int, shape: tuple[int, int], size: int
+        self, image: np.ndarray, row: int, shape: tuple[int, int], size: int, path: str = ""
     ) -> tuple[np.ndarray, Sequence[float]]:
         made = preprocess_image(image, size, self.config)
         down, across = shape[0] / image.shape[0], shape[1] / image.shape[1]
@@ -60,20 +60,20 @@ class _Masks:
     """The hook that takes mask files through the geometries of their images."""
 
     geometries: list[Geometry]
-    values: ClassVar[int] = 0
+    beside: ClassVar[dict[str, np.dtype]] = {}
 
     @property
     def key(self) -> str:
         return "masks:" + hashlib.sha256(repr(self.geometries).encode()).hexdigest()
 
     def __call__(
-        self, image: np.ndarray, row: int, shape: tuple[int, int], size: int
-    ) -> tuple[np.ndarray, Sequence[float]]:
+        self, image: np.ndarray, row: int, shape: tuple[int, int], size: int, path: str = ""
+    ) -> tuple[np.ndarray]:
         g = self.geometries[row]
         down, across = image.shape[0] / g.height, image.shape[1] / g.width
         crop = (g.top * down, g.left * across, g.crop_height * down, g.crop_width * across)
         own = Geometry(image.shape[0], image.shape[1], *crop, size, g.fit)
-        return own.to_processed_mask((image >= 128).astype(np.uint8)), ()
+        return (own.to_processed_mask((image >= 128).astype(np.uint8)),)
 
 
 def preprocess(
@@ -105,8 +105,7 @@ def preprocess(
     from_files = "path" in cohort.table and cohort.table["path"].map(lambda p: os.path.isfile(str(p))).all()
     if from_files:
         made = decode_files(cohort.table["path"].tolist(), size, fit=config.fit, process=pipeline, **options)
-        assert made.values is not None  # the pipeline gives nine an image
-        images, values = made.images, made.values
+        images, values = made.images, made.beside["values"]
     else:
         root = cache_root() if cache_dir is None else Path(cache_dir)
         images, values = _from_images(cohort.images, pipeline, root, workers, progress)

@@ -19,10 +19,10 @@ import json
 import logging
 import os
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -66,7 +66,7 @@ class Decoded:
     - ``skipped``: (path, reason) of the others.
     - ``shapes``: int32, shape (K, 2): height and width of the files themselves.
     - ``folder``: where it lies on disk.
-    - ``values``: the numbers that a :class:`Process` made beside the image: float64 (K, V).
+    - ``beside``: what a :class:`Process` made beside the images: name -> read-only memory map, (K, …).
     """
 
     images: np.ndarray
@@ -74,29 +74,29 @@ class Decoded:
     skipped: list[tuple[str, str]]
     shapes: np.ndarray
     folder: Path
-    values: np.ndarray | None = None
+    beside: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
 class Process(Protocol):
     """What to do with a decoded image instead of resizing it. Must be picklable, and deterministic.
 
-    ``key`` goes into the cache's key: everything that the result depends on. ``values``: how many numbers are
-    made beside each image.
+    ``key`` goes into the cache's key: everything that the result depends on. ``beside``: what is made beside
+    each image, by name, as the type of one: ``np.dtype((float, 9))``.
     """
 
     @property
     def key(self) -> str: ...
 
     @property
-    def values(self) -> int: ...
+    def beside(self) -> Mapping[str, np.dtype]: ...
 
     def __call__(
-        self, image: np.ndarray, row: int, shape: tuple[int, int], size: int
-    ) -> tuple[np.ndarray, Sequence[float]]:
-        """Give the uint8 (size, size) image, and the values.
+        self, image: np.ndarray, row: int, shape: tuple[int, int], size: int, path: str
+    ) -> tuple[Any, ...]:
+        """Give the uint8 (size, size) image, and what is beside it in the order of ``beside``.
 
-        ``image`` may be a reduced decode; ``row`` is its place among the files asked for, and ``shape`` the
-        file's own height and width.
+        ``image`` may be a reduced decode; ``row`` is its place among the files asked for, ``path`` its file,
+        and ``shape`` the file's own height and width.
         """
         ...
 
@@ -152,68 +152,65 @@ def _build(
 ) -> None:
     started = time.perf_counter()
     count = len(paths)
-    work, offset = _work_file(partial, (count, size, size))
-    state, reasons, shapes, values = _resumed(partial, count, process.values if process else 0)
+    kinds = {"images": np.dtype((np.uint8, (size, size))), **(process.beside if process else {})}
+    works = [_work_file(partial, name, row, count) for name, row in kinds.items()]
+    state, reasons, shapes = _resumed(partial, count)
     before = int((state != _TODO).sum())
     if before:
         log.info("Going on with %s: %d of %d images are done.", partial, before, count)
     todo = np.flatnonzero(state == _TODO)
     chunks = [todo[start : start + CHUNK] for start in range(0, len(todo), CHUNK)]
-    jobs = [([paths[row] for row in rows], rows, size, fit, work, offset, process) for rows in chunks]
+    jobs = [([paths[row] for row in rows], rows, size, fit, works, process) for rows in chunks]
     flushed = time.monotonic()
-    label = "Preprocessing" if process else "Decoding"
+    label = getattr(process, "label", "Preprocessing") if process else "Decoding"
     with progress_bar(count, label, progress, initial=before) as bar:
-        for rows, bad, found, numbers in run_jobs(_decode_chunk, jobs, workers, small=len(todo) < 4 * CHUNK):
+        for rows, bad, found in run_jobs(_decode_chunk, jobs, workers, small=len(todo) < 4 * CHUNK):
             state[rows] = _DONE
             shapes[rows] = found
-            values[rows] = numbers
             for row, reason in bad:
                 state[row] = _BAD
                 reasons[row] = reason
             bar.update(len(rows))
             if time.monotonic() - flushed > FLUSH_SECONDS:
-                _checkpoint(partial, work, state, reasons, shapes, values)
+                _checkpoint(partial, works, state, reasons, shapes)
                 flushed = time.monotonic()
-    _checkpoint(partial, work, state, reasons, shapes, values)
+    _checkpoint(partial, works, state, reasons, shapes)
     facts = {"image_size": size, "fit": fit, "seconds": round(time.perf_counter() - started, 3)}
-    _finish(partial, work, paths, state, reasons, shapes, values, facts)
+    _finish(partial, works, paths, state, reasons, shapes, facts)
 
 
-def _work_file(partial: Path, shape: tuple[int, ...]) -> tuple[Path, int]:
-    """The array that workers write into, made in one step so that it is whole or not there."""
-    work = partial / "work_images.npy"
+_Work = tuple[Path, int, np.dtype]  # a file, where its rows begin, and what one is
+
+
+def _work_file(partial: Path, name: str, row: np.dtype, count: int) -> _Work:
+    """An array that workers write into, made in one step so that it is whole or not there."""
+    work = partial / f"work_{name}.npy"
     if not work.is_file():
-        fresh = partial / "allocating_images.npy"
-        allocate(fresh, shape)
+        fresh = partial / f"allocating_{name}.npy"
+        allocate(fresh, (count, *row.shape), row.base)
         (partial / "state.npz").unlink(missing_ok=True)
         os.replace(fresh, work)
-    return work, data_offset(work)
+    return work, data_offset(work), row
 
 
-def _resumed(
-    partial: Path, count: int, numbers: int
-) -> tuple[np.ndarray, dict[int, str], np.ndarray, np.ndarray]:
+def _resumed(partial: Path, count: int) -> tuple[np.ndarray, dict[int, str], np.ndarray]:
     saved = read_arrays(partial / "state.npz") or {}
     try:
         reasons = dict(zip(saved["rows"].tolist(), saved["reasons"].tolist(), strict=True))
-        return saved["state"], reasons, saved["shapes"], saved["values"]
+        return saved["state"], reasons, saved["shapes"]
     except (ValueError, KeyError, TypeError):  # not there, or damaged: begin at the start
-        return np.zeros(count, np.uint8), {}, np.zeros((count, 2), np.int32), np.zeros((count, numbers))
+        return np.zeros(count, np.uint8), {}, np.zeros((count, 2), np.int32)
 
 
 def _checkpoint(
-    partial: Path,
-    work: Path,
-    state: np.ndarray,
-    reasons: dict[int, str],
-    shapes: np.ndarray,
-    values: np.ndarray,
+    partial: Path, works: list[_Work], state: np.ndarray, reasons: dict[int, str], shapes: np.ndarray
 ) -> None:
     # The pixels first: what the state calls done must be on the disk, even if the power fails.
-    sync(work)
+    for work, _, _ in works:
+        sync(work)
     with atomic_path(partial / "state.npz") as file, open(file, "wb") as handle:
         rows, texts = np.array(list(reasons), np.int64), np.array(list(reasons.values()), str)
-        np.savez(handle, state=state, shapes=shapes, values=values, rows=rows, reasons=texts)
+        np.savez(handle, state=state, shapes=shapes, rows=rows, reasons=texts)
 
 
 def _decode_chunk(
@@ -221,58 +218,57 @@ def _decode_chunk(
     rows: np.ndarray,
     size: int,
     fit: str,
-    work: Path,
-    offset: int,
+    works: list[_Work],
     process: Process | None,
-) -> tuple[np.ndarray, list[tuple[int, str]], np.ndarray, np.ndarray]:
-    """Decode files into their rows of the work file, whose values begin at ``offset``.
-
-    Returns (rows, [(row, reason)], heights and widths, values).
-    """
-    block = np.zeros((len(paths), size, size), np.uint8)
+) -> tuple[np.ndarray, list[tuple[int, str]], np.ndarray]:
+    """Decode files into their rows of the work files; returns (rows, [(row, reason)], heights and widths)."""
+    blocks = [np.zeros(len(paths), row) for *_, row in works]
     shapes = np.zeros((len(paths), 2), np.int32)
-    values = np.zeros((len(paths), process.values if process else 0))
     bad = []
     read = getattr(process, "read", decode_with_shape)  # masks are read in their own way
     for position, path in enumerate(paths):
         try:
             # Four times the size: a reduced JPEG decode is then within one grey level of a full one.
             image, shapes[position] = read(path, minimum=4 * size)
+            made: tuple[Any, ...]
             if process is None:
-                block[position] = resize(image, size, fit)
-                continue
-            shape = tuple(shapes[position].tolist())
-            block[position], values[position] = process(image, int(rows[position]), shape, size)
+                made = (resize(image, size, fit),)
+            else:
+                shape = tuple(shapes[position].tolist())
+                made = process(image, int(rows[position]), shape, size, path)
+            for block, one in zip(blocks, made, strict=True):
+                block[position] = one
         except DecodeError as error:
             bad.append((int(rows[position]), _reason(error, path)))
-    write_rows(work, offset, rows, block)
-    return rows, bad, shapes, values
+    for (work, offset, _), block in zip(works, blocks, strict=True):
+        write_rows(work, offset, rows, block)
+    return rows, bad, shapes
 
 
 def _finish(
     partial: Path,
-    work: Path,
+    works: list[_Work],
     paths: list[str],
     state: np.ndarray,
     reasons: dict[int, str],
     shapes: np.ndarray,
-    values: np.ndarray,
     facts: dict[str, object],
 ) -> None:
     kept = state == _DONE
-    if kept.all():
-        os.replace(work, partial / "images.npy")
-    else:
-        copy_rows(work, partial / "images.npy", kept)
-        work.unlink()
+    for work, _, _ in works:
+        target = partial / work.name.removeprefix("work_")
+        if kept.all():
+            os.replace(work, target)
+        else:
+            copy_rows(work, target, kept)
+            work.unlink()
+    if not kept.all():
         with open(
             partial / "skipped.csv", "w", newline="", encoding="utf-8", errors="surrogateescape"
         ) as file:
             writer = csv.writer(file)
             writer.writerow(("path", "reason"))
             writer.writerows((paths[row], reasons[row]) for row in sorted(reasons))
-    if values.shape[1]:
-        np.save(partial / "values.npy", values[kept])
     np.save(partial / "kept.npy", kept)
     np.save(partial / "shapes.npy", shapes[kept])
     (partial / "state.npz").unlink()
@@ -295,8 +291,10 @@ def _served(entry: Path, paths: list[str], skip_bad: bool, process: Process | No
             read_array(entry / "images.npy", mmap_mode="r") if kept.any() else np.zeros((0, 1, 1), np.uint8)
         )
         shapes = read_array(entry / "shapes.npy")
-        values = read_array(entry / "values.npy") if kept.any() and process and process.values else None
-        fit = kept.shape == (len(paths),) and len(images) == len(shapes) == kept.sum()
+        names = process.beside if process and kept.any() else ()
+        beside = {name: read_array(entry / f"{name}.npy", mmap_mode="r") for name in names}
+        counts = {len(one) for one in (images, shapes, *beside.values())}
+        fit = kept.shape == (len(paths),) and counts == {kept.sum()}
         if not fit or images.ndim != 3 or images.dtype != np.uint8:
             raise ValueError("its arrays do not fit together")
     except (OSError, ValueError, TypeError) as error:
@@ -309,7 +307,7 @@ def _served(entry: Path, paths: list[str], skip_bad: bool, process: Process | No
             if kept.any()
             else "Mend or replace them, or check that these are radiographs: none of them could be read.",
         )
-    return Decoded(images, kept, skipped, shapes, entry, values)
+    return Decoded(images, kept, skipped, shapes, entry, beside)
 
 
 def _read_skipped(entry: Path) -> list[tuple[str, str]]:

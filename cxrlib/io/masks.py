@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -57,7 +56,7 @@ class MaskReader:
 
     fit: str = "letterbox"
     key: ClassVar[str] = "masks 1"
-    values: ClassVar[int] = 0
+    beside: ClassVar[dict[str, np.dtype]] = {}
 
     @staticmethod
     def read(path: str | Path, *, minimum: int | None = None) -> tuple[np.ndarray, tuple[int, int]]:
@@ -65,6 +64,6 @@ class MaskReader:
         return np.where(mask, np.uint8(255), np.uint8(0)), mask.shape
 
     def __call__(
-        self, image: np.ndarray, row: int, shape: tuple[int, int], size: int
-    ) -> tuple[np.ndarray, Sequence[float]]:
-        return resize(image, size, self.fit), ()
+        self, image: np.ndarray, row: int, shape: tuple[int, int], size: int, path: str
+    ) -> tuple[np.ndarray]:
+        return (resize(image, size, self.fit),)

@@ -226,14 +226,14 @@ def write_rows(path: Path, offset: int, rows: np.ndarray, values: np.ndarray) ->
     with open(path, "r+b") as file:
         for start, stop in pairwise(edges):
             if stop > start:
-                file.seek(offset + int(rows[start]) * values[0].size)
-                file.write(values[start:stop].data)
+                file.seek(offset + int(rows[start]) * values[:1].nbytes)
+                file.write(values[start:stop].view(np.uint8).data)
 
 
 def copy_rows(source: Path, target: Path, kept: np.ndarray) -> None:
-    """Copy the rows that are kept, bool (N,), of one ``.npy`` file of bytes into a new one."""
+    """Copy the rows that are kept, bool (N,), of one ``.npy`` file into a new one."""
     rows = read_array(source, mmap_mode="r")
-    offset = allocate(target, (int(kept.sum()), *rows.shape[1:]))
+    offset = allocate(target, (int(kept.sum()), *rows.shape[1:]), rows.dtype)
     with open(target, "r+b") as file:
         file.seek(offset)
         for start in range(0, len(kept), 1024):

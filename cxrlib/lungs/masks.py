@@ -60,7 +60,7 @@ def segment(
         raise DataError(f"The cohort {cohort.name!r} is empty.", remedy="Give at least one image.")
     predictor(weights)  # an error now and not in a worker
     root = cache_root() if cache_dir is None else Path(cache_dir)
-    facts = f"{VERSION} cxrlib {_weights_hash(weights)} {cohort.content_hash()}"
+    facts = f"{made_by(weights)} {cohort.content_hash()}"
     entry = root / "lungs" / hashlib.sha256(facts.encode()).hexdigest()[:20]
     stored(
         entry,
@@ -209,10 +209,11 @@ def predictor(weights: str | Path | None = None) -> Predictor:
     return lambda images: lung_probabilities(network, images)
 
 
-def _weights_hash(weights: str | Path | None) -> str:
+def made_by(weights: str | Path | None = None) -> str:
+    """What masks are made by: other words where the same image may have another mask."""
     path = SHIPPED_ONNX if weights is None else Path(weights)
     try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
+        return f"{VERSION} cxrlib {hashlib.sha256(path.read_bytes()).hexdigest()}"
     except OSError as error:
         raise CheckpointError(
             f"The weights {path} cannot be read: {error.strerror}.", remedy="Check the path."

@@ -12,9 +12,7 @@ by several processes (:mod:`cxrlib.training.distributed`) with those of one.
 
 from __future__ import annotations
 
-import ctypes
 import math
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -29,6 +27,7 @@ from torch import Tensor
 from cxrlib.cohort import Cohort, Rows
 from cxrlib.errors import CheckpointError, DataError, TrainingError
 from cxrlib.evaluation.metrics import auc
+from cxrlib.parallel import keep_freed_memory
 from cxrlib.training.callbacks import Callback, Checkpoint, NonFiniteRecovery, ProgressBar, TensorBoard
 from cxrlib.training.checkpoints import load_checkpoint
 from cxrlib.training.config import FIXED_ON_RESUME, TrainConfig
@@ -87,7 +86,7 @@ class Trainer:
         - Raises TrainingError, CheckpointError: the loss is not finite and no callback mends it; ``last.pt``
           is damaged or of another training.
         """
-        _keep_freed_memory()
+        keep_freed_memory(most=2**30, largest=2**28)
         self._set_up(cohort)
         try:
             self._call("on_fit_start")
@@ -354,18 +353,6 @@ def default_callbacks(
         callbacks += [TensorBoard()] if tensorboard else []
         callbacks.append(Checkpoint())
     return callbacks
-
-
-def _keep_freed_memory() -> None:
-    """Have glibc keep up to 1 GB of what is freed, for arrays up to 256 MB.
-
-    A step makes and frees the same large arrays again. Given back to the system after each, their pages are
-    made anew by the next: 6 to 15% of a step of the residual network.
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
-    if mallopt is not None:
-        mallopt(-1, 1 << 30)  # M_TRIM_THRESHOLD
-        mallopt(-3, 1 << 28)  # M_MMAP_THRESHOLD
 
 
 def _seed(*parts: int) -> int:

@@ -10,6 +10,7 @@ import sys
 import textwrap
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -184,9 +185,9 @@ class Framed:
     """Cuts an image to its corner, and notes the row and the file's height."""
 
     key: str = "framed"
-    values: int = 2
+    beside: ClassVar = {"values": np.dtype((np.float64, 2))}
 
-    def __call__(self, image, row, shape, size):
+    def __call__(self, image, row, shape, size, path):
         corner = image[:size, :size]
         return corner, (row, shape[0])
 
@@ -197,7 +198,7 @@ def test_what_a_process_makes_of_each_file_stays_with_it(some_bad, tmp_path, wor
         some_bad, SIZE, skip_bad=True, workers=workers, process=Framed(), cache_dir=tmp_path
     )
     good = np.flatnonzero(decoded.kept)
-    assert len(good) == 286 and decoded.values.tolist() == [[row, 24] for row in good]
+    assert len(good) == 286 and decoded.beside["values"].tolist() == [[row, 24] for row in good]
     for place, row in enumerate(good):
         corner = decode(some_bad[row])[:SIZE, :SIZE]
         assert np.array_equal(decoded.images[place], corner)
