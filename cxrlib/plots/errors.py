@@ -8,6 +8,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator, PercentFormatter
@@ -289,7 +291,8 @@ def heat_maps(
     outlines: np.ndarray | None = None,
     titles: Sequence[str] | None = None,
 ) -> Figure:
-    """Images above their positive attributions, one row a method; outlines of lesions where given.
+    """Images above their positive attributions, one row a method, the colours' scale beside them; outlines of
+    lesions where given.
 
     ``images``: uint8 (N, H, W); ``maps``: method -> float (N, H, W); ``outlines``: 0/1 (N, H, W).
     """
@@ -308,6 +311,10 @@ def heat_maps(
                 ax.imshow(heat, cmap="inferno", vmin=0, vmax=1, alpha=0.25 + 0.6 * heat)
             if outlines is not None and outlines[column].any():
                 ax.contour(outlines[column], levels=[0.5], colors=[SKY], linewidths=1.3)
+    colours = ScalarMappable(Normalize(0, 1), "inferno")
+    bar = figure.colorbar(colours, ax=axes[1:], ticks=[0, 0.5, 1], aspect=12 * len(maps), pad=0.01)
+    bar.set_label("share of a map's\nhighest values", fontsize=9)
+    bar.ax.tick_params(labelsize=9)
     for row, name in enumerate(["image", *(TITLES.get(name, name) for name in maps)]):
         axes[row, 0].set_ylabel(name.replace(" ", "\n"), fontsize=10)
     for ax, text in zip(axes[0], titles or [], strict=False):
