@@ -1,7 +1,8 @@
 """What of the label could be told without the disease: probes, rules and a page.
 
 ``audit_cohort`` asks every probe of ``probes`` about features made in one pass (``features``, ``signs``,
-``files``, ``tables``); ``stats`` holds patients out, ``rules`` judges, ``page`` writes.
+``files``, ``tables``; with ``looking``, while files are decoded); ``stats`` holds patients out, ``rules``
+judges, ``page`` writes.
 """
 
 import lazy_loader

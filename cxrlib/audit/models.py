@@ -163,7 +163,7 @@ def doubtful(measured: Mapping[str, dict], whole: Estimate | None = None) -> dic
 def learnt_from(cohort: Cohort) -> list[str]:
     """A warning where images of an audit of classifiers are marked as training images."""
     train = int((cohort.table["split"] == "train").sum())
-    others = "the others alone, by a CSV of their lines" if train < len(cohort) else "others"
+    others = "the others alone (--split, or a CSV of their lines)" if train < len(cohort) else "others"
     return [
         f"{train:,} of the {len(cohort):,} images are marked as training images. If the classifier learnt "
         f"from them, its AUC here is too good and what it uses may differ: audit {others}."

@@ -135,6 +135,7 @@ def steps(
     - Raises DataError: one class only, or fewer than 20 images of either.
     """
     _check(cohort, seed)
+    parted = has_split and cohort.table["split"].nunique() > 1
     # The order of the rows must not matter to folds, permutations and chunks.
     order = np.argsort(cohort.table["image_id"].to_numpy(dtype=str), kind="stable")
     moved = bool((order != np.arange(len(order))).any())
@@ -168,7 +169,7 @@ def steps(
         findings, left_out = yield from ask_all(probes, features, facts, source)
         if embeddings is not None:
             findings = [_of_embeddings(one) if one.probe.name == "whole" else one for one in findings]
-        apart, unasked = between(probes, {name: features[name] for name in ("whole", "frame")}, has_split)
+        apart, unasked = between(probes, {name: features[name] for name in ("whole", "frame")}, parted)
         by_name = {found.probe.name: found for found in findings}
         questions = [
             Question(by_name[name], made, column, in_pixels=by_name[name].probe.group in IN_PIXELS)
@@ -185,7 +186,7 @@ def steps(
         doubted = doubts(cohort, judges, seed)
         effects = tried(classifiers, cohort, seed=seed, progress=progress)
         features = {name: features[name] for name in ("thumbnail", "lungs_found")}  # the folder may go
-    leaks, unknown = _leaks(cohort, features["thumbnail"], facts, has_patients, has_split)
+    leaks, unknown = _leaks(cohort, features["thumbnail"], facts, has_patients, parted)
     if "burned_in" in facts:
         marked, unsaid = _burned_in(cohort, facts["burned_in"])
         leaks.append(marked)
@@ -255,10 +256,10 @@ def _weaknesses(cohort: Cohort, lungs_found: np.ndarray) -> list[str]:
 
 
 def _labels_and_columns(cohort: Cohort) -> list[str]:
-    """Where labels have more values than two, and which columns lost values when they were read."""
+    """Where labels have more values than two, and which columns lost values, or have some spelt two ways."""
     counts = cohort.info.get("classes") or {}
     said = [told(counts)] if sum(map(len, counts.values())) > 2 else []
-    return said + lost_much(cohort.info.get("readings", {}))
+    return [*said, *lost_much(cohort.info.get("readings", {})), *cohort.info.get("spelt_alike", ())]
 
 
 def _leaks(
@@ -275,7 +276,7 @@ def _leaks(
             "two splits cannot be checked, and intervals are too narrow if patients have several images."
         )
     if not has_split:
-        limits.append("No split was given: nothing can be said of leaks between training and test.")
+        limits.append("No split was given, or only one: nothing can be said of leaks between splits.")
     tested = max(int((split != "train").sum()), 1)
     if has_patients and has_split:
         parts = table.groupby("patient_id")["split"].transform("nunique").to_numpy()

@@ -134,6 +134,9 @@ def audit(
         Path | None, typer.Option(help="Also write JUnit XML here: a test case for each check.")
     ] = None,
     image_size: Annotated[int, typer.Option("--image-size", min=32, help="Pixels a side.")] = 128,
+    split: Annotated[
+        str | None, typer.Option(help="Only the images of this split: train, val or test.")
+    ] = None,
     sample: Annotated[
         int | None, typer.Option(min=1, help="A quick look: whole patients, about so many images.")
     ] = None,
@@ -183,7 +186,7 @@ def audit(
     with warnings.catch_warnings(record=True) as heard:
         warnings.simplefilter("always", CxrWarning)
         cohort, total, known, listed = _cohort(
-            images, labels, dataset, data_dir, options, asked,
+            images, labels, dataset, data_dir, options, asked, split,
             image_size=image_size, sample=sample, seed=seed, skip_bad=skip_bad, workers=workers,
             progress=progress,
         )  # fmt: skip
@@ -223,6 +226,10 @@ def audit(
             )
             sampled = found.settings | {"sample_of": total}
             found = replace(found, limits=(limit, *found.limits), settings=sampled)
+        if split is not None:
+            limit = f"Only the images of the split {split!r} were looked at; the others are in no number."
+            chosen = found.settings | {"only_split": split}
+            found = replace(found, limits=(limit, *found.limits), settings=chosen)
         audits[name] = accepting(found, entries, name if asked else None)
     several = replace(several, audits=audits)
     seconds = time.perf_counter() - started
@@ -257,6 +264,7 @@ def _cohort(
     data_dir: Path | None,
     options: list[str] | None,
     findings: list[str],
+    split: str | None,
     *,
     sample: int | None,
     **loading: Any,
@@ -285,6 +293,8 @@ def _cohort(
         where: dict[str, Any] = {} if data_dir is None else {"data_dir": data_dir}
         with nullcontext() if dataset == "lung_masks" else beside(Look):  # that one has masks of its own
             cohort = load(dataset, **where, **loading, **given)
+        if split is not None:
+            cohort = cohort.take(inputs.of_split(cohort.table["split"], split))
         rows = sample_patients(cohort.patients, sample, seed)
         return (cohort if rows.all() else cohort.take(rows)), len(rows), {}, None
     root = images or data_dir
@@ -303,11 +313,13 @@ def _cohort(
         table, info = inputs.finding_files(root, findings, header, given, **reading)
     else:
         table, info = folder.files(root, allow_shared_patients=True, **reading, **given)
+    known = {"has_patients": "patient_column" in given, "has_split": "split_column" in given}
+    if split is not None:
+        table = table[inputs.of_split(table["split"], split, known["has_split"])]
     total, info = len(table), {**info, "called": ", ".join(filter(None, (root.resolve().name, labels.name)))}
     table = table[sample_patients(table["patient_id"].to_numpy(), sample, seed)]
     with beside(Look):
         cohort = cohort_from_files("folder", table, info=info, fit=fit, allow_shared_patients=True, **loading)
-    known = {"has_patients": "patient_column" in given, "has_split": "split_column" in given}
     return cohort, total - len(cohort.info.get("skipped", ())), known, listed
 
 

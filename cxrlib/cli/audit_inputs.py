@@ -51,6 +51,18 @@ def header_and_images(root: Path, labels: Path, image_column: str) -> tuple[list
     return [], None
 
 
+def of_split(splits: pd.Series, split: str, given: bool = True) -> np.ndarray:
+    """Which images are of a split, bool (N,); a ConfigError where none is, or the CSV has no splits."""
+    rows = splits.to_numpy(str) == split
+    if not given or not rows.any():
+        there = ", ".join(dict.fromkeys(splits.astype(str))) if given else "none, since no column is named"
+        raise ConfigError(
+            f"There are no images of the split {split!r} for --split; there are: {there}.",
+            remedy="Name train, val or test, and with a CSV the column of splits: --set split_column=….",
+        )
+    return rows
+
+
 def finding_files(
     root: Path, findings: Sequence[str], header: Sequence[str], given: Mapping[str, Any], **reading: Any
 ) -> tuple[pd.DataFrame, dict[str, Any]]:

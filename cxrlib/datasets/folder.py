@@ -147,7 +147,8 @@ def files(
     spelt = {
         roles.get(name, name): table[name] for name in dict.fromkeys((*text, "patient_id")) if name in table
     }
-    for note in [*notes, *typing_of.lost_much(readings), *typing_of.spelt_alike(spelt)]:
+    alike = typing_of.spelt_alike(spelt)
+    for note in [*notes, *typing_of.lost_much(readings), *alike]:
         warnings.warn(note, CxrWarning, stacklevel=3)
     if "patient_id" not in roles:
         warnings.warn(
@@ -166,7 +167,7 @@ def files(
         table["split"] = split_by_patient(table["patient_id"], seed=seed)
     table["path"] = _paths(table["image_id"], root, csv, allow_missing=allow_missing)
     return table, {"data_dir": str(data_dir), "labels": str(csv), "columns": roles, "positive": positive,
-                   "classes": counts, "readings": readings}  # fmt: skip
+                   "classes": counts, "readings": readings, "spelt_alike": alike}  # fmt: skip
 
 
 def _find_csv(labels: str | Path | None, root: Path) -> Path:

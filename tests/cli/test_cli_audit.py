@@ -67,6 +67,40 @@ def test_a_sample_is_of_whole_patients(cxr, leaky, tmp_path):
     assert facts["images"] == 62 and facts["patients"] == 31
 
 
+def test_one_split_is_audited_alone(cxr, leaky, tmp_path):
+    table = pd.read_csv(leaky / "labels.csv")
+    patients = table["patient_id"].factorize()[0]
+    table.assign(split=np.where(patients % 3 == 0, "train", "test")).to_csv(
+        tmp_path / "labels.csv", index=False
+    )
+    command = ["audit", leaky, "--labels", tmp_path / "labels.csv", "--out", tmp_path / "out", *SIZE]
+    found = json.loads(cxr(*command, "--split", "test", "--json")[1])
+    assert found["cohort"]["images"] == int((patients % 3 != 0).sum())
+    limits = " ".join(found["limits"])
+    assert (
+        "Only the images of the split 'test'" in limits and "nothing can be said of leaks between" in limits
+    )
+    assert not {"patients", "duplicate_splits"} & {one["name"] for one in found["findings"]}
+    assert found["settings"]["only_split"] == "test"
+    status, _, err = cxr(*command, "--split", "val")
+    assert status == 1 and "no images of the split 'val'" in err and "there are: train, test" in err
+    status, _, err = cxr("audit", leaky, "--labels", "labels.csv", "--split", "test", *SIZE)
+    assert status == 1 and "no column is named" in err and "split_column=" in err
+    phantom = ["audit", "--dataset", "phantom", "--set", "n=400", "--image-size", 64, "--json"]
+    part = json.loads(cxr(*phantom, "--split", "train", "--out", tmp_path / "p", "--no-pictures")[1])
+    assert 200 < part["cohort"]["images"] < 320
+
+
+def test_values_spelt_in_two_ways_are_on_the_page(cxr, leaky, tmp_path):
+    table = pd.read_csv(leaky / "labels.csv")
+    scanner = np.where(np.arange(len(table)) % 2, "GE", "ge")
+    table.assign(scanner=scanner).to_csv(tmp_path / "labels.csv", index=False)
+    command = ["audit", leaky, "--labels", tmp_path / "labels.csv", "--out", tmp_path / "out", *SIZE]
+    assert cxr(*command)[0] == 2
+    page = (tmp_path / "out" / "audit.html").read_text(encoding="utf-8")
+    assert "differ in capitals or spaces alone" in page
+
+
 def test_a_bad_file_is_named_and_left_out_when_told(cxr, tmp_path):
     folder = _folder(tmp_path, True)
     (folder / "film03.png").write_bytes(b"no image")
