@@ -21,7 +21,7 @@ import numpy as np
 
 from cxrlib.audit.doubts import doubts
 from cxrlib.audit.features import _looked
-from cxrlib.audit.stats import aucs, cross_validated, reduced
+from cxrlib.audit.stats import Ridge, aucs, reduced
 from cxrlib.evaluation.label_errors import agreement, plant
 from cxrlib.evaluation.metrics import Estimate
 from cxrlib.evaluation.results import provenance
@@ -49,7 +49,7 @@ def measured(severity: float, first: int = FIRST_SEED, count: int = COHORTS) -> 
         for rate in RATES:
             given, wrong = plant(cohort.labels, rate, cohort.patients, seed=int(1000 * rate))
             part = cohort.with_columns(label=given)
-            score = cross_validated(seen, given, cohort.patients, 0)(given[:, None].astype(np.float32))[:, 0]
+            score = Ridge(seen, given, cohort.patients, 0).predicted(given)
             listed = [one.image for one in doubts(part, {"whole": score}).found]
             ids = cohort.table["image_id"].to_numpy(str)
             suspected, top = np.isin(ids, listed), np.isin(ids, listed[:FIRST])

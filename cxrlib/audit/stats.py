@@ -8,7 +8,7 @@ matrices: the p-value is that of the fitted procedure, not of scores taken as gi
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,7 +23,9 @@ from cxrlib.studies.shortcuts import patient_folds
 FOLDS = 5
 PERMUTATIONS = 1999
 _SHRINKAGE = 0.1  # the ridge's penalty, as a share of the images that it is trained on
-_BATCH = 250
+_BATCH, _STEP = 250, 50  # permutations drawn, and asked, at a time
+_ROWS = 2048  # gone through at a time
+COMPONENTS = 150
 _ENOUGH = 20  # exceedances after which more permutations would not change the verdict
 
 
@@ -34,7 +36,7 @@ class Held:
     - ``auc``: over all held-out scores; interval from resampling patients, for this division into folds.
     - ``p_value``: one-sided, when labels are permuted over patients and all is refitted: of an AUC this
       large; where patients differ in their number of images, of a correlation this large of scores and
-      labels when the sign of each patient's labels less their mean is turned (:func:`turned`).
+      labels when the sign of each patient's labels less their mean is turned (:class:`Turned`).
     - ``scores``: float64, (N,): held-out scores; comparable within the probe, not between probes.
     """
 
@@ -44,67 +46,170 @@ class Held:
 
 
 def held_out(
-    features: np.ndarray,
+    features: np.ndarray | Iterable[np.ndarray],
     labels: np.ndarray,
     patients: np.ndarray,
     *,
     seed: int = 0,
     permutations: int = PERMUTATIONS,
     replicates: int = 1000,
+    components: int | None = COMPONENTS,
 ) -> Held:
     """Score every patient by a classifier trained on the others, and test it by permutation.
 
-    - ``features``: float, (N, D). NaN becomes the column's median; constant columns are ignored.
+    - ``features``, ``components``: as for :func:`reduced`; None: they are reduced already.
     - ``labels``, ``patients``: 0/1 and ids, (N,).
     - ``permutations``: at most so many; fewer where 20 have been as good (Besag and Clifford 1991,
       doi:10.1093/biomet/78.2.301).
     - Raises DataError: a class has too few patients for the folds.
     """
-    labels = np.asarray(labels, dtype=np.int64)
-    score = cross_validated(reduced(features), labels, patients, seed)
-    scores = score(labels[:, None].astype(np.float32))[:, 0].astype(float)
-    found = aucs(labels[:, None], scores[:, None])[0]
-    if len(np.unique(np.unique(np.asarray(patients).astype(str), return_counts=True)[1])) == 1:
-        shuffled = permuted(labels.astype(np.int8), patients, permutations, [seed, 77])
-        p_value = sequential_p(found, (aucs(block, score(block.astype(np.float32))) for block in shuffled))
+    labels, patients = np.asarray(labels, dtype=np.int64), np.asarray(patients).astype(str)
+    known = np.asarray(features) if components is None else reduced(features, components)
+    ridge = Ridge(known, labels, patients, seed)
+    del features, known
+    scores = ridge.predicted(labels)
+    if len(np.unique(np.bincount(ridge.codes))) == 1:
+        found = aucs(labels[:, None], scores[:, None])[0]
+        dealt = labels[ridge.rows].astype(np.int8), patients[ridge.rows]
+        shuffled = permuted(*dealt, permutations, [seed, 77], _STEP)
+        p_value = sequential_p(found, (aucs(block, ridge.by_fold(block.T).T) for block in shuffled))
     else:  # the number of images may itself go with label and feature, which permuting would keep
-        centred = labels - labels.mean()
-        drawn = turned(centred, patients, permutations, [seed, 77])
-        r = float(_correlations(score, centred[:, None])[0])
-        p_value = sequential_p(r, (_correlations(score, block) for block in drawn))
+        turn = Turned(labels - labels.mean(), [ridge])
+        p_value = sequential_p(float(turn.found.max()), turn.drawn(permutations, [seed, 77]))
     auc = bootstrap(labels, scores, patients, metrics=("auc",), replicates=replicates, seed=seed)["auc"]
     return Held(auc, p_value, scores)
 
 
-def _correlations(score: Callable[[np.ndarray], np.ndarray], targets: np.ndarray) -> np.ndarray:
-    """Of each column of targets, (N, P), with what is predicted of it."""
-    scored = score(targets.astype(np.float32)).astype(float)
-    scored, targets = scored - scored.mean(axis=0), targets - targets.mean(axis=0)
-    size = np.sqrt((scored**2).sum(axis=0) * (targets**2).sum(axis=0))
-    return np.asarray((scored * targets).sum(axis=0) / np.where(size > 0, size, 1.0))
+class Ridge:
+    """Ridge regression of any target on features, cross-validated by patient.
 
+    Products of each fold's features with themselves and with a target say all that is asked: those of the
+    other folds give the coefficients, and no training row is gone through again.
 
-def cross_validated(
-    features: np.ndarray, labels: np.ndarray, patients: np.ndarray, seed: int, *, centred: bool = True
-) -> Callable[[np.ndarray], np.ndarray]:
-    """A function of targets, (N, P), that gives what ridge predicts of them on held-out patients, float32.
-
-    ``centred``: take the training part's mean off the targets first. It is not added again: it is lower where
-    the held-out part holds more positives, and would pull the AUC over pooled folds below one half.
+    - ``features``: float, (N, D), as :func:`reduced` gives them; ``labels``, ``patients``: (N,), for the
+      folds; ``groups``: int, (N,): within which :class:`Turned` centres a target and what is predicted of it.
+    - ``rows``: int, (N,): the rows fold by fold, and in these by patient; ``codes``: the patient of each.
     """
-    held = balanced_folds(labels, patients, FOLDS, seed)
-    parts = [_fold(features, held == fold) for fold in range(int(held.max()) + 1)]
 
-    def predicted(many: np.ndarray) -> np.ndarray:
-        out = np.empty(many.shape, np.float32)
-        for test, train, steps in parts:
-            found = many[train] - many[train].mean(axis=0) if centred else many[train]
-            for step in steps:
-                found = step @ found
-            out[test] = found
+    def __init__(
+        self,
+        features: np.ndarray,
+        labels: np.ndarray,
+        patients: np.ndarray,
+        seed: int,
+        groups: np.ndarray | None = None,
+    ):
+        held = balanced_folds(labels, patients, FOLDS, seed)
+        codes = np.unique(np.asarray(patients).astype(str), return_inverse=True)[1]
+        groups = np.zeros(len(held), np.int64) if groups is None else groups
+        self.rows, ends = np.lexsort((codes, held)), np.cumsum(np.bincount(held)).tolist()
+        self.codes = codes[self.rows]
+        self.folds = [slice(start, end) for start, end in zip([0, *ends[:-1]], ends, strict=True)]
+        self.width, self.sizes = features.shape[1], np.bincount(groups)[:, None]
+        # Behind the features stands to which group a row belongs: sums over groups are products too.
+        self.known = np.empty((len(held), self.width + len(self.sizes)), np.float32)
+        products, ranges = [], []
+        for fold in self.folds:
+            rows = self.rows[fold]
+            part = np.concatenate([features[rows], np.eye(len(self.sizes))[groups[rows]]], axis=1, dtype=float)
+            self.known[fold] = part
+            products.append(part.T @ part)
+            ranges.append((part.min(axis=0), part.max(axis=0)))
+        self.products = np.array(products)
+        self.weights = np.array([self._weights(fold, np.array(ranges)) for fold in range(len(products))])
+
+    def _weights(self, fold: int, ranges: np.ndarray) -> np.ndarray:
+        """What takes the other folds' products with a target to the coefficients for this one."""
+        width, others = self.width, np.arange(len(ranges)) != fold
+        products, ranges = self.products[others].sum(axis=0), ranges[others, :, :width]
+        count = products[width:, width:].sum()
+        centre = products[:width, width:].sum(axis=1) / count
+        varying = ranges[:, 1].max(axis=0) - ranges[:, 0].min(axis=0) > 1e-9
+        gram = (products[:width, :width] - count * np.outer(centre, centre)) * np.outer(varying, varying)
+        gram[np.diag_indices_from(gram)] += _SHRINKAGE * count + 1e-9
+        centred = np.concatenate([np.eye(width), np.tile(-centre[:, None], len(self.sizes))], axis=1)
+        weights = cho_solve(cho_factor(gram, lower=True), centred * varying[:, None])
+        return np.concatenate([weights, np.tile(-centre @ weights, (len(self.sizes), 1))])
+
+    def by_fold(self, targets: np.ndarray) -> np.ndarray:
+        """What is predicted of targets on held-out patients: (P, N) -> float32, (P, N), both by ``rows``.
+
+        Less the training part's mean, which is lower where the held-out part holds more positives, and would
+        pull the AUC over pooled folds below one half.
+        """
+        sums = np.array([targets[:, fold].astype(np.float32) @ self.known[fold] for fold in self.folds])
+        out = np.empty(targets.shape, np.float32)
+        for number, fold in enumerate(self.folds):
+            found = (sums.sum(axis=0) - sums[number]) @ self.weights[number].T
+            out[:, fold] = found.astype(np.float32) @ self.known[fold].T
         return out
 
-    return predicted
+    def predicted(self, target: np.ndarray) -> np.ndarray:
+        """The same of one target, (N,) -> float64, (N,), in the order of the features' rows."""
+        out = np.empty(len(target))
+        out[self.rows] = self.by_fold(target[None, self.rows])[0]
+        return out
+
+    def correlations(self, sums: np.ndarray, squares: float) -> np.ndarray:
+        """Of targets with what is predicted of them, both less their groups' means: float, (P,).
+
+        ``sums``: (folds, D + groups, P), ``known`` times the targets; ``squares``: of a target, their sum.
+        """
+        means = sums[:, self.width :].sum(axis=0) / self.sizes
+        own = sums - self.products[:, :, self.width :] @ means
+        found = self.weights @ (own.sum(axis=0) - own)
+        along = self.products @ found
+        mean = along[:, self.width :].sum(axis=0) / self.sizes
+        predicted = (found * along).sum(axis=(0, 1)) - (self.sizes * mean**2).sum(axis=0)
+        size = np.sqrt(np.maximum(predicted * (squares - (self.sizes * means**2).sum(axis=0)), 0))
+        return np.asarray((found * own).sum(axis=(0, 1)) / np.where(size > 0, size, 1.0))
+
+
+class Turned:
+    """Correlations of a target with what is predicted of it when the signs of patients' values are turned.
+
+    The wild bootstrap by cluster (Cameron, Gelbach and Miller 2008, doi:10.1162/rest.90.3.414): what the
+    images of a patient have in common stays. Exchanging patients with as many images of each class would
+    not do: how many images a patient has goes with what is asked (bedside films come in series), and who
+    has as many as nobody else would exchange with nobody.
+
+    - ``values``: float, (N,), with mean 0 in each group; ``ridges``: of the same rows and folds.
+    - ``found``: float, (ridges,): with no sign turned.
+    """
+
+    def __init__(self, values: np.ndarray, ridges: Sequence[Ridge]):
+        first = ridges[0]
+        self.ridges, self.squares = ridges, float(values @ values)
+        starts = np.flatnonzero(np.diff(first.codes, prepend=-1))
+        ends = [*starts[1:].tolist(), len(values)]
+        self.patients = first.codes[starts]
+        self.folds = [slice(*np.searchsorted(starts, (fold.start, fold.stop))) for fold in first.folds]
+        #: For each ridge its features times the values, summed over each patient.
+        self.sums = [np.empty((len(starts), one.known.shape[1]), np.float32) for one in ridges]
+        values = values[first.rows].astype(np.float32)[:, None]
+        for one, sums in zip(ridges, self.sums, strict=True):
+            for fold in self.folds:
+                rows = slice(starts[fold.start], ends[fold.stop - 1])
+                at = starts[fold] - rows.start
+                sums[fold] = np.add.reduceat(one.known[rows] * values[rows], at, axis=0)
+        self.found = self._with(np.ones((len(starts), 1), np.int8))[:, 0]
+
+    def drawn(self, count: int, seed: list[int]) -> Iterator[np.ndarray]:
+        """The best of the ridges for each of so many draws, in blocks."""
+        for signs in turned(len(self.patients), count, seed):
+            for start in range(0, signs.shape[1], _STEP):
+                yield self._with(signs[:, start : start + _STEP]).max(axis=0)
+
+    def _with(self, signs: np.ndarray) -> np.ndarray:
+        """Of each ridge: signs (patients, P) -> (ridges, P)."""
+        parts = [signs[self.patients[fold]].astype(np.float32) for fold in self.folds]
+        return np.array([
+            one.correlations(
+                np.array([sums[fold].T @ part for fold, part in zip(self.folds, parts, strict=True)]),
+                self.squares,
+            )
+            for one, sums in zip(self.ridges, self.sums, strict=True)
+        ])  # fmt: skip
 
 
 def aucs(labels: np.ndarray, scores: np.ndarray) -> np.ndarray:
@@ -132,11 +237,13 @@ def sequential_p(found: float, blocks: Iterable[np.ndarray]) -> float:
     return (better + 1) / (seen + 1)
 
 
-def permuted(values: np.ndarray, patients: np.ndarray, count: int, seed: list[int]) -> Iterator[np.ndarray]:
-    """Blocks (N, P ≤ 250) of values (N,) dealt anew: patients with equally many images swap all of theirs.
+def permuted(
+    values: np.ndarray, patients: np.ndarray, count: int, seed: list[int], batch: int = _BATCH
+) -> Iterator[np.ndarray]:
+    """Blocks (N, P) of values (N,) dealt anew: patients with equally many images swap all of theirs.
 
     What is exchangeable without an effect is patients, not images: those of one patient resemble each other
-    and so do their labels.
+    and so do their labels. Where all patients have as many, ``batch``, the largest P, changes no deal.
     """
     rng = np.random.default_rng(seed)
     codes = np.unique(np.asarray(patients).astype(str), return_inverse=True)[1]
@@ -144,27 +251,24 @@ def permuted(values: np.ndarray, patients: np.ndarray, count: int, seed: list[in
     starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
     # For each number of images: a table of rows, one line a patient.
     tables = [rows[starts[sizes == size][:, None] + np.arange(size)] for size in np.unique(sizes)]
-    for start in range(0, count, _BATCH):
-        block = np.empty((len(values), min(_BATCH, count - start)), values.dtype)
+    for start in range(0, count, batch):
+        block = np.empty((min(batch, count - start), len(values)), values.dtype)
         for table in tables:
-            deals = np.argsort(rng.random((block.shape[1], len(table))), axis=1)
-            block[table] = values[table][deals].transpose(1, 2, 0)
-        yield block
+            given = values[table]
+            for deal in block:
+                deal[table] = given[np.argsort(rng.random(len(table)))]
+        yield block.T
 
 
-def turned(values: np.ndarray, patients: np.ndarray, count: int, seed: list[int]) -> Iterator[np.ndarray]:
-    """Blocks (N, P ≤ 250) of values (N,), with mean 0 in each class, whose sign is drawn anew by patient.
-
-    The wild bootstrap by cluster (Cameron, Gelbach and Miller 2008, doi:10.1162/rest.90.3.414): what the
-    images of a patient have in common stays. Exchanging patients with as many images of each class would
-    not do: how many images a patient has goes with what is asked (bedside films come in series), and who
-    has as many as nobody else would exchange with nobody.
-    """
+def turned(patients: int, count: int, seed: list[int]) -> Iterator[np.ndarray]:
+    """A sign for each patient, drawn anew so many times: int8, (patients, P ≤ 250), -1 or 1."""
     rng = np.random.default_rng(seed)
-    codes = np.unique(np.asarray(patients).astype(str), return_inverse=True)[1]
     for start in range(0, count, _BATCH):
-        signs = rng.integers(0, 2, (codes.max() + 1, min(_BATCH, count - start))) * 2 - 1
-        yield values[:, None] * signs[codes]
+        signs = np.empty((patients, min(_BATCH, count - start)), np.int8)
+        for first in range(0, patients, _ROWS):
+            part = signs[first : first + _ROWS]
+            part[:] = rng.integers(0, 2, part.shape) * 2 - 1
+        yield signs
 
 
 def balanced_folds(labels: np.ndarray, patients: np.ndarray, folds: int, seed: int) -> np.ndarray:
@@ -184,44 +288,70 @@ def balanced_folds(labels: np.ndarray, patients: np.ndarray, folds: int, seed: i
     )
 
 
-def reduced(features: np.ndarray, components: int = 150) -> np.ndarray:
-    """Unit variance, no NaN, no constant columns, and at most so many (principal) components; float64."""
-    features = np.array(features, dtype=np.float64)
-    if features.ndim == 1:
-        features = features[:, None]
-    known = np.isfinite(features)
-    if not known.all():
-        features[~known] = np.nan
-        middle = np.nan_to_num(np.nanmedian(np.where(known.any(0), features, 0.0), axis=0))
-        features = np.where(known, features, middle)
-    spread = _spread(features)
-    if not (spread > 1e-9).all():
-        features = features[:, spread > 1e-9]
-    features -= features.mean(axis=0)
-    features /= _spread(features)
-    if not features.shape[1]:
-        return np.zeros((len(features), 1))
-    if features.shape[1] <= components:
-        return features
-    tall = len(features) > features.shape[1]
-    gram = features.T @ features if tall else features @ features.T
-    last = len(gram) - 1
-    values, vectors = eigh(gram, subset_by_index=[max(0, last - components + 1), last])
-    kept = features @ vectors if tall else vectors * np.sqrt(np.maximum(values, 0))
+def reduced(features: np.ndarray | Iterable[np.ndarray], components: int = COMPONENTS) -> np.ndarray:
+    """Unit variance, no NaN, no constant columns, and at most so many (principal) components; float64.
+
+    ``features``: float, (N, D), or their rows in blocks, which can be gone through twice: then they are not
+    in memory all at once. NaN becomes the column's median.
+    """
+    parts: Iterable[np.ndarray]
+    if isinstance(features, np.ndarray):
+        whole = features if features.ndim > 1 else features[:, None]
+        if not (known := np.isfinite(whole)).all():
+            whole = np.where(known, whole, np.nan).astype(float)
+            middle = np.nan_to_num(np.nanmedian(np.where(known.any(0), whole, 0.0), axis=0))
+            whole = np.where(known, whole, middle)
+        parts = [whole[start : start + _ROWS] for start in range(0, len(whole), _ROWS)]
+    else:
+        parts = features
+    count, shift, total, gram = 0, None, 0.0, 0.0
+    for part in parts:
+        part = part.astype(float)
+        if shift is None:  # near the mean, so that little is lost when the rest of it is taken off
+            shift = part.mean(axis=0)
+        part -= shift
+        count, total, gram = count + len(part), total + part.sum(axis=0), gram + part.T @ part
+    if not np.isfinite(total).all():
+        return reduced(np.concatenate(list(parts)), components)
+    shift, gram = shift + total / count, gram - np.outer(total, total / count)
+    spread = np.sqrt(np.maximum(np.diagonal(gram), 0) / count)
+    varying = spread > 1e-9
+    if not varying.any():
+        return np.zeros((count, 1))
+    shift, spread = shift[varying], spread[varying]
+    width = len(spread)
+    standard = ((part[:, varying] - shift) / spread for part in parts)
+    if width <= components:
+        return np.concatenate(list(standard))
+    if count <= width:
+        whole = np.concatenate(list(standard))
+        values, vectors = _largest(whole @ whole.T, components)
+        kept = vectors * np.sqrt(np.maximum(values, 0))
+    else:
+        vectors = _largest(gram[np.ix_(varying, varying)] / np.outer(spread, spread), components)[1]
+        kept, row = np.empty((count, components)), 0
+        for part in standard:
+            kept[row : row + len(part)] = part @ vectors
+            row += len(part)
     # Scaled together, not each: a component that varies more is worth more until the labels say otherwise.
-    return kept / kept.std()
+    kept /= np.sqrt(np.vdot(kept, kept) / kept.size - kept.mean() ** 2)
+    return kept
 
 
-def _spread(values: np.ndarray) -> np.ndarray:
-    """Each column's standard deviation, a few at a time: numpy copies what it is asked for."""
-    parts = [values[:, start : start + 64].std(axis=0) for start in range(0, values.shape[1], 64)]
-    return np.concatenate(parts) if parts else np.zeros(0)
+def _largest(gram: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """The largest eigenvalues, and their vectors."""
+    values, vectors = eigh(gram, subset_by_index=[max(0, len(gram) - count), len(gram) - 1])
+    return values, vectors
 
 
 def normal_scores(values: np.ndarray) -> np.ndarray:
     """Each column's ranks as normal quantiles: (N, D), for features with long tails. Ties share theirs."""
-    ranks = rankdata(values, axis=0, nan_policy="omit")
-    return ndtri((ranks - 0.5) / len(values))
+    ranks = np.empty(values.shape)
+    for column, own in zip(values.T, ranks.T, strict=True):  # all at once take five times their memory
+        own[:] = rankdata(column, nan_policy="omit")
+    ranks -= 0.5
+    ranks /= len(values)
+    return np.asarray(ndtri(ranks, out=ranks))
 
 
 def within(labels: np.ndarray, scores: np.ndarray, other: np.ndarray, bins: int | None = 10) -> float:
@@ -250,23 +380,6 @@ def within_and_error(
             pairs += weight
             squares += weight * (int(mine.sum()) + 1) / 12  # Mann and Whitney 1947
     return (right / pairs, squares**0.5 / pairs) if pairs else (0.5, 0.0)
-
-
-def _fold(features: np.ndarray, test: np.ndarray) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
-    """Held-out rows, training rows, and the matrices that take the ones' centred labels to the others'
-    scores.
-    """
-    train = ~test
-    centre, spread = features[train].mean(axis=0), features[train].std(axis=0)
-    varying = spread > 1e-9
-    known, tested = ((features[rows] - centre)[:, varying] for rows in (train, test))
-    gram = known.T @ known
-    gram[np.diag_indices_from(gram)] += _SHRINKAGE * len(known) + 1e-9
-    weights = cho_solve(cho_factor(gram, lower=True), known.T)
-    # Whichever order needs fewer multiplications for many permutations.
-    direct = len(tested) * len(known) <= weights.size + tested.size
-    steps = [tested @ weights] if direct else [weights, tested]
-    return test, train, [step.astype(np.float32) for step in steps]
 
 
 def sample_patients(patients: np.ndarray, images: int | None, seed: int = 0) -> np.ndarray:

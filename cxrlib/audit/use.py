@@ -2,7 +2,7 @@
 
 An attribute (a column, a sign, a fact of the file, the source) can tell the label without being a shortcut
 of a network: no pixel may show it. And a network need not use what pixels show. Both are asked within the ill
-and within the healthy, on patients held out, and tested by patient (:func:`cxrlib.audit.stats.turned`).
+and within the healthy, on patients held out, and tested by patient (:class:`cxrlib.audit.stats.Turned`).
 Detectability is after G-AUDIT (Drenkow et al., npj Digital Medicine 2026), here given the label: a column
 that merely goes with the label could else be predicted from the disease. Pixels are asked as blocks and as
 the signs that are measured in them, since blocks do not show a letter.
@@ -10,26 +10,20 @@ the signs that are measured in them, since blocks do not show a letter.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 from scipy.stats import rankdata
 
-from cxrlib.audit.stats import (
-    aucs,
-    cross_validated,
-    normal_scores,
-    reduced,
-    sequential_p,
-    turned,
-    within,
-)
+from cxrlib.audit.stats import Ridge, Turned, aucs, normal_scores, reduced, sequential_p, within
 from cxrlib.evaluation.metrics import Estimate, proportion
+from cxrlib.evaluation.resampling import Ranked
 
 SHRINKAGE, REPLICATES = 0.1, 300
 LEVELS = 6  # that are shown
+_ROWS = 2048  # gone through at a time
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,7 +146,7 @@ def worst_group(levels: Mapping[str, list[dict]], fewest: int = 20) -> dict | No
 
 
 def told(
-    features: np.ndarray | Sequence[np.ndarray],
+    features: np.ndarray | Sequence[np.ndarray | Ridge],
     target: np.ndarray,
     labels: np.ndarray,
     patients: np.ndarray,
@@ -163,37 +157,22 @@ def told(
 
     By ridge, both centred within class, on held-out patients. Of several arrays of features the one counts
     that tells the target best, and best of all in every permutation too, so that p pays for the choice.
+    Each may be given as :func:`eye` makes it, where several targets are asked of it.
     """
     labels = np.asarray(labels, np.int64)
     binary = len(np.unique(target)) == 2
-    wanted = target.astype(float) if binary else normal_scores(np.asarray(target, float))
-    wanted = _within_class(wanted[:, None], labels)[:, 0]
-    eyes = [features] if isinstance(features, np.ndarray) else features
-    known = [_within_class(reduced(one), labels) for one in eyes]
-    scores = [cross_validated(one, labels, patients, seed, centred=False) for one in known]
-
-    def predicted(many: np.ndarray) -> Iterator[np.ndarray]:
-        return (_within_class(one(many.astype(np.float32)), labels).astype(float) for one in scores)
-
-    def correlation(scored: np.ndarray, many: np.ndarray) -> np.ndarray:
-        size = np.sqrt((scored**2).sum(0) * (many**2).sum(0))
-        return np.asarray((scored * many).sum(0) / np.where(size > 0, size, 1.0))
-
-    def best(many: np.ndarray) -> np.ndarray:
-        return np.max([correlation(one, many) for one in predicted(many)], axis=0)
-
-    r, scored = max(
-        ((float(correlation(one[:, 0], wanted)), one[:, 0]) for one in predicted(wanted[:, None])),
-        key=lambda found: found[0],
-    )
-    drawn_anew = turned(wanted, patients, permutations, [seed, 78])
-    p_value = sequential_p(r, (best(_within_class(block, labels)) for block in drawn_anew))
-    whole = _concordance(target, scored, labels)
-    rows = _drawn(patients, seed)
-    draws = [_concordance(target[drawn], scored[drawn], labels[drawn]) for drawn in rows]
-    low, high = np.percentile(draws, [2.5, 97.5])
+    wanted = target.astype(float)[:, None]
+    wanted = _within_class(wanted if binary else normal_scores(wanted), labels)[:, 0]
+    given = [features] if isinstance(features, np.ndarray) else features
+    eyes = [one if isinstance(one, Ridge) else eye(one, labels, patients, seed) for one in given]
+    turn = Turned(wanted, eyes)
+    best = int(np.argmax(turn.found))
+    r = float(turn.found[best])
+    p_value = sequential_p(r, turn.drawn(permutations, [seed, 78]))
+    scored = _within_class(eyes[best].predicted(wanted)[:, None], labels)[:, 0]
+    low, high = np.percentile(_drawn(target, scored, labels, patients, seed), [2.5, 97.5])
     apart = [_concordance(target[labels == c], scored[labels == c], labels[labels == c]) for c in (0, 1)]
-    estimate = Estimate(whole, float(low), float(high), n=len(labels))
+    estimate = Estimate(_concordance(target, scored, labels), float(low), float(high), n=len(labels))
     return Told(estimate, p_value, apart[0], apart[1], max(r, 0.0) ** 2)
 
 
@@ -201,24 +180,29 @@ def _concordance(value: np.ndarray, scored: np.ndarray, labels: np.ndarray) -> f
     """Over pairs of images of one class; for a continuous value from the rank correlation (Kendall 1949)."""
     if len(np.unique(value)) == 2:
         return within((value == value.max()).astype(int), scored, labels.astype(float), bins=None)
-    total = weight = 0.0
-    for label in np.unique(labels):
-        mine = labels == label
-        if mine.sum() > 2:
-            a, b = rankdata(value[mine]), rankdata(scored[mine])
-            if a.std() > 0 and b.std() > 0:
-                total += mine.sum() * float(np.corrcoef(a, b)[0, 1])
-                weight += mine.sum()
-    return 0.5 + float(np.arcsin(np.clip(total / weight, -1, 1))) / np.pi if weight else 0.5
+    rows = [np.flatnonzero(labels == label) for label in np.unique(labels)]
+    return _alike([(np.ones(len(mine), int), _Ranks(value[mine]), _Ranks(scored[mine])) for mine in rows])
+
+
+def eye(
+    features: np.ndarray | Iterable[np.ndarray], labels: np.ndarray, patients: np.ndarray, seed: int = 0
+) -> Ridge:
+    """Features (N, D), or blocks of their rows, ready to be asked for targets with the label held fixed."""
+    labels = np.asarray(labels, np.int64)
+    return Ridge(_within_class(reduced(features), labels), labels, patients, seed, labels)
 
 
 def _within_class(values: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Values (N, D) less their class's mean."""
-    out = np.array(values)
-    for label in np.unique(labels):
-        mine = labels == label
-        out[mine] -= out[mine].mean(axis=0)
-    return out
+    """Values (N, D), which are changed, less their class's mean."""
+    classes = np.eye(labels.max() + 1)
+    means = np.zeros((len(classes), values.shape[1]))
+    parts = [slice(start, start + _ROWS) for start in range(0, len(values), _ROWS)]
+    for part in parts:
+        means += classes[labels[part]].T @ values[part]
+    means /= np.maximum(np.bincount(labels), 1)[:, None]
+    for part in parts:
+        values[part] -= means[labels[part]]
+    return values
 
 
 def _cut(order: np.ndarray, labels: np.ndarray) -> float:
@@ -237,13 +221,51 @@ def _label_order(features: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return known @ np.linalg.solve(gram, known.T @ (labels - labels.mean()))
 
 
-def _drawn(patients: np.ndarray, seed: int) -> Iterator[np.ndarray]:
-    """Rows of patients drawn with replacement, once a replicate."""
+def _drawn(
+    value: np.ndarray, scored: np.ndarray, labels: np.ndarray, patients: np.ndarray, seed: int
+) -> np.ndarray:
+    """:func:`_concordance` of patients drawn with replacement, once a replicate: float, (replicates,)."""
     codes = np.unique(np.asarray(patients).astype(str), return_inverse=True)[1]
-    order, counts = np.argsort(codes, kind="stable"), np.bincount(codes)
-    starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
-    rng = np.random.default_rng([seed, 79])
-    for _ in range(REPLICATES):
-        chosen = rng.integers(0, len(counts), len(counts))
-        many = counts[chosen]
-        yield order[np.arange(many.sum()) + np.repeat(starts[chosen] - np.cumsum(many) + many, many)]
+    people, rng = codes.max() + 1, np.random.default_rng([seed, 79])
+    draws = (np.bincount(rng.integers(0, people, people), minlength=people) for _ in range(REPLICATES))
+    rows = [np.flatnonzero(labels == label) for label in np.unique(labels)]
+    if len(np.unique(value)) == 2:
+        more = value == value.max()
+        ranked = [Ranked.of(more[mine], scored[mine], codes[mine], 0.0) for mine in rows]
+        sizes = [np.bincount(codes[mine[more[mine] == one]], minlength=people) for mine in rows for one in (0, 1)]
+        found = []
+        for counts in draws:
+            pairs = np.prod((np.array(sizes) @ counts).reshape(-1, 2), axis=1)
+            each = [one.measure(counts[None], ("auc",))[0, 0] for one in ranked]
+            right = np.where(pairs > 0, each, 0.0) @ pairs
+            found.append(right / pairs.sum() if pairs.any() else 0.5)
+        return np.array(found)
+    classes = [(codes[mine], _Ranks(value[mine]), _Ranks(scored[mine])) for mine in rows]
+    return np.array([_alike([(counts[who], a, b) for who, a, b in classes]) for counts in draws])
+
+
+class _Ranks:
+    """Mid-ranks of values (N,) of which each occurs so many times, sorted once."""
+
+    def __init__(self, values: np.ndarray):
+        self.order = np.argsort(values, kind="stable")
+        self.level = np.unique(values, return_inverse=True)[1]
+        self.ends = np.cumsum(np.bincount(self.level)) - 1
+
+    def less_mean(self, times: np.ndarray) -> np.ndarray:
+        upto = np.cumsum(times[self.order])[self.ends]
+        below = np.concatenate([[0], upto[:-1]])
+        return np.asarray(((below + upto - times.sum()) / 2)[self.level])
+
+
+def _alike(classes: list[tuple[np.ndarray, _Ranks, _Ranks]]) -> float:
+    """The concordance from the rank correlation in each class, by how many there are."""
+    total = weight = 0.0
+    for times, first, second in classes:
+        count = int(times.sum())
+        a, b = first.less_mean(times), second.less_mean(times)
+        size = np.sqrt((times * a) @ a * ((times * b) @ b))
+        if count > 2 and size > 0:
+            total += count * float((times * a) @ b / size)
+            weight += count
+    return 0.5 + float(np.arcsin(np.clip(total / weight, -1, 1))) / np.pi if weight else 0.5

@@ -7,8 +7,8 @@ import pytest
 from cxrlib.audit.interventions import INTERVENTIONS, Scene, intervene
 from cxrlib.audit.probes import Finding
 from cxrlib.audit.rules import PROBES
-from cxrlib.audit.stats import turned
-from cxrlib.audit.use import Told, attribute, auc_within, by_level, told, use, worst_group
+from cxrlib.audit.stats import Turned, turned
+from cxrlib.audit.use import Told, attribute, auc_within, by_level, eye, told, use, worst_group
 from cxrlib.audit.verdicts import Asked, Use
 from cxrlib.evaluation.metrics import Estimate
 
@@ -74,13 +74,28 @@ def test_a_number_is_followed_over_its_whole_range(cases):
 
 
 def test_a_patients_differences_are_turned_together(cases):
-    _, _, letter, patients = cases
-    values = letter - letter.mean()
-    (block,) = turned(values, patients, 50, [0, 78])
-    signs = block / values[:, None]
-    assert set(np.unique(signs)) == {-1.0, 1.0}
-    assert all(len(set(row)) == 1 for column in signs.T for row in column.reshape(-1, 2))
+    rng, labels, letter, patients = cases
+    (signs,) = turned(len(np.unique(patients)), 50, [0, 78])
+    assert set(np.unique(signs)) == {-1, 1}
     assert abs(signs.mean()) < 0.05
+    eyes = [eye(rng.normal(size=(N, 4)) + letter[:, None], labels, patients) for _ in range(2)]
+    values = rng.normal(size=N)
+    for label in (0, 1):
+        values[labels == label] -= values[labels == label].mean()
+    (found,) = Turned(values, eyes).drawn(50, [0, 78])
+    # The same, image by image.
+    block = values[:, None] * signs[np.unique(patients, return_inverse=True)[1]]
+    best = np.full(50, -1.0)
+    for one in eyes:
+        for column in range(50):
+            target = block[:, column].copy()
+            for label in (0, 1):
+                target[labels == label] -= target[labels == label].mean()
+            predicted = one.predicted(target)
+            for label in (0, 1):
+                predicted[labels == label] -= predicted[labels == label].mean()
+            best[column] = max(best[column], np.corrcoef(target, predicted)[0, 1])
+    np.testing.assert_allclose(found, best, atol=1e-5)
 
 
 def test_patients_with_as_many_images_as_nobody_else_count_too():
