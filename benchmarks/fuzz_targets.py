@@ -779,10 +779,10 @@ def read_config(path: Path) -> None:
 
 def read_cache(path: Path) -> None:
     """A damaged file of a cache is made anew, or named."""
-    from cxrlib.audit.probes import _kept
+    from cxrlib.audit.asked import read_held
     from cxrlib.io.cache import _resumed, _served
 
-    _kept(path)
+    read_held(path)
     partial = path.parent / f"{path.name}.d"
     partial.mkdir(exist_ok=True)
     data = path.read_bytes()

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.cluster.vq import kmeans2
 
+from cxrlib.audit.asked import blocks
 from cxrlib.audit.made import MADE
 from cxrlib.audit.rules import SIGNIFICANCE
 from cxrlib.audit.stats import normal_scores, permuted, reduced
@@ -44,14 +45,16 @@ def grouped(features: Mapping[str, np.ndarray], seed: int = 0) -> tuple[np.ndarr
     """
     parts = []
     for name, members in _BLOCKS.items():
-        values = np.concatenate([features[one] for one in members], axis=1).astype(float)
-        values = values if name == "strokes" else normal_scores(values)
-        part = reduced(values, _WIDTH[name])
+        if name == "strokes":
+            part = reduced(blocks(features, name), _WIDTH[name])
+        else:
+            values = np.concatenate([features[one] for one in members], axis=1)
+            part = reduced(normal_scores(values), _WIDTH[name])
         size = np.sqrt((part**2).sum(axis=1).mean())
         if size > 0:  # else all images are alike in this, and it tells no group
             parts.append(part * (_WEIGHT[name] / size))
     if not parts:
-        return np.zeros(len(values), int), np.zeros(len(values))
+        return np.zeros(len(part), int), np.zeros(len(part))
     known = np.concatenate(parts, axis=1)
     count = int(np.clip(len(known) // _EACH, 2, _MOST))
     best: tuple[float, np.ndarray, np.ndarray] | None = None

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -13,18 +12,19 @@ import pandas as pd
 
 from cxrlib.audit import kinds
 from cxrlib.audit.accepted import Accepted
+from cxrlib.audit.asked import Asking, Look, Made, ask
 from cxrlib.audit.features import LOOKS, SIGNS
 from cxrlib.audit.files import DIMENSIONS, ENCODING, SIZE
 from cxrlib.audit.made import MADE
 from cxrlib.audit.naming import GOES_ALONG, explained, jpeg_traces
 from cxrlib.audit.rules import PROBES, Probe, column_probe, judged
-from cxrlib.audit.stats import Held, held_out, normal_scores, within
+from cxrlib.audit.stats import Held, normal_scores, reduced, within
 from cxrlib.audit.tables import asked_columns, column_features, levels_by_label
 from cxrlib.audit.together import Steps
 from cxrlib.cohort import Cohort
+from cxrlib.errors import DataError
 from cxrlib.evaluation.metrics import Estimate
 from cxrlib.images.burned_in import SMALLEST
-from cxrlib.io.storage import atomic_path, read_arrays
 from cxrlib.parallel import progress_bar
 
 TELLING = 8  # images kept as evidence, half from each end
@@ -97,53 +97,51 @@ class Finding:
 
 
 class Probes:
-    """The probes of one cohort, each kept on disk when it is finished."""
+    """The probes of one cohort, each kept on disk when it is finished; ``work`` None: nowhere."""
 
     def __init__(
         self,
         cohort: Cohort,
-        work: Path,
+        work: Path | None,
         permutations: int,
         seed: int,
         progress: bool | None = None,
         together: int = 1,
+        workers: int | None = 1,
     ):
-        self.cohort, self.work, self.permutations, self.seed = cohort, work, permutations, seed
+        self.cohort, self.permutations, self.seed, self.work = cohort, permutations, seed, work
         self.progress, self.together = progress, together  # labels whose p-values are corrected together
+        self.workers = workers
+        self.labels, self.patients = cohort.labels, cohort.patients  # made anew whenever they are asked for
         self.held: dict[str, tuple[Probe, Held, bool, dict]] = {}
         #: How an attribute's features are made, and its column if it is one; views are no attributes.
-        self.attributes: dict[str, tuple[Callable[[], np.ndarray], pd.Series | None]] = {}
+        self.attributes: dict[str, tuple[Made, pd.Series | None]] = {}
 
-    def ask(self, probe: Probe, features: Callable[[], np.ndarray], **detail: object) -> Held:
+    def ask(self, probe: Probe, features: Made, **detail: object) -> Held:
         """Have the label predicted for held-out patients, or take what was found before."""
-        held, reused = self.hold(probe.name, features, self.cohort.labels)
-        self.held[probe.name] = (probe, held, reused, detail)
-        return held
+        self.ask_each([(probe, features, detail)])
+        return self.held[probe.name][1]
 
-    def hold(
+    def ask_each(
+        self, probes: Sequence[tuple[Probe, Made, dict]], done: Callable[[int], object] = lambda _: None
+    ) -> None:
+        """The same of many, in several processes where that pays."""
+        asked = [(made, [Asking(one.name, self.labels, self.permutations)]) for one, made, _ in probes]
+        found = self.found(asked, done)
+        for probe, _, detail in probes:
+            held, reused = found[probe.name]
+            if isinstance(held, DataError):
+                raise held
+            self.held[probe.name] = (probe, held, reused, detail)
+
+    def found(
         self,
-        name: str,
-        features: Callable[[], np.ndarray],
-        target: np.ndarray,
-        rows: np.ndarray | slice = slice(None),
-        permutations: int | None = None,
-    ) -> tuple[Held, bool]:
-        """Have ``target`` (0/1, of these rows) told from the features of all, or take what was found before;
-        and whether it was. What is no label is not judged with the probes.
-        """
-        digest = hashlib.sha256(name.encode()).hexdigest()[:16]  # a column's name may be no file's
-        file = self.work / f"probe-{digest}.npz"
-        if (kept := _kept(file)) is not None:
-            return kept, True
-        held = held_out(
-            features()[rows], target, self.cohort.patients[rows],
-            seed=self.seed, permutations=permutations or self.permutations,
-        )  # fmt: skip
-        auc = held.auc
-        numbers = np.asarray([auc.value, auc.low, auc.high, auc.n, held.p_value])
-        with atomic_path(file) as temporary, open(temporary, "wb") as stream:
-            np.savez(stream, numbers=numbers, scores=held.scores)
-        return held, False
+        questions: Sequence[tuple[Made, Sequence[Asking]]],
+        done: Callable[[int], object] = lambda _: None,
+    ) -> dict[str, tuple[Held | DataError, bool]]:
+        """The answers to any questions, which are not judged with the probes."""
+        options = {"work": self.work, "seed": self.seed, "workers": self.workers}
+        return ask(questions, self.patients, done=done, **options)  # type: ignore[arg-type]
 
 
 def ask_all(
@@ -165,21 +163,21 @@ def ask_all(
         for name, group in (("dimensions", DIMENSIONS), ("encoding", ENCODING), ("file_size", SIZE))
     }
     codes, away = kinds.grouped(features, probes.seed)
-    jobs: list[tuple[Probe, Callable[[], np.ndarray], dict]] = []
+    jobs: list[tuple[Probe, Made, dict]] = [(PROBES[name], Look(features, name), {}) for name in LOOKS]
     large = [name for name in MADE if np.isfinite(features[name]).any()]
-    for name in (*LOOKS, *SIGNS, *large):
-        jobs.append((PROBES[name], lambda name=name: shaped(name, features[name]), {}))  # type: ignore[misc]
-    jobs.append((PROBES["kinds"], lambda: np.eye(codes.max() + 1)[codes], {}))
+    jobs += [(PROBES[name], Look(features, name, shaped), {}) for name in (*SIGNS, *large)]
+    jobs.append((PROBES["kinds"], partial(_indicators, codes), {}))
     for name, group in groups.items():
         if group:
             levels = {column: levels_by_label(facts[column], labels) for column in group}
-            jobs.append((PROBES[name], partial(column_features, facts, group), {"levels": levels}))
+            jobs.append((PROBES[name], partial(column_features, facts[group], group), {"levels": levels}))
     for column in columns:
         levels = {column: levels_by_label(table[column], labels)}
-        jobs.append((column_probe(column), partial(column_features, table, [column]), {"levels": levels}))
+        made = partial(column_features, table[[column]], [column])  # which another process is given a copy of
+        jobs.append((column_probe(column), made, {"levels": levels}))
     if source:
         detail = {"levels": {source: levels_by_label(table[source], labels, _SOURCES)}}
-        jobs.append((PROBES["source"], lambda: column_features(table, [source]), detail))
+        jobs.append((PROBES["source"], partial(column_features, table[[source]], [source]), detail))
     named = {column_probe(column).name: column for column in columns} | ({"source": source} if source else {})
     for probe, made, _ in jobs:
         if probe.group != "view":
@@ -188,20 +186,18 @@ def ask_all(
     # The smallest p-value that there can be must stay below 0.05 after correction for so many probes.
     probes.permutations = max(probes.permutations, 40 * (len(jobs) + 1) * probes.together)
     with progress_bar(len(jobs) + 1, "Probing", probes.progress, unit="probe") as bar:
-        for probe, made, detail in jobs:
-            probes.ask(probe, made, **detail)
-            bar.update(1)
+        probes.ask_each(jobs, bar.update)
         aucs = {column: probes.held[column_probe(column).name][1].auc.value for column in columns}
         together = [column for column, auc in aucs.items() if auc < DISGUISE]
         if len(together) > 1:
-            probes.ask(PROBES["metadata"], lambda: column_features(table, together))
+            probes.ask(PROBES["metadata"], partial(column_features, table[together], together))
         probe, held, reused, _ = probes.held["kinds"]
-        uneven = kinds.uneven(codes, away, labels, probes.cohort.patients, probes.permutations, probes.seed)
+        uneven = kinds.uneven(codes, away, labels, probes.patients, probes.permutations, probes.seed)
         detail, shown = kinds.told(uneven, table["image_id"].to_numpy(str), labels.mean())
         least = min((one.p for one in uneven), default=1.0)  # few images of a kind move no AUC
         probes.held["kinds"] = (probe, replace(held, p_value=least), reused, detail)
         if source:
-            probes.held["source"][3].update(_told_apart(probes, features["whole"], source))
+            probes.held["source"][3].update(_told_apart(probes, features, source))
         bar.update(1)
     findings = judged_all(probes, (yield [held.p_value for _, held, _, _ in probes.held.values()]))
     alike = replace(findings["kinds"], telling=shown)
@@ -221,9 +217,8 @@ def ask_all(
     return list(explained(findings, scores, labels, jpeg_traces(features)).values()), limits
 
 
-def telling(cohort: Cohort, scores: np.ndarray) -> tuple[str, ...]:
+def telling(ids: np.ndarray, patients: np.ndarray, scores: np.ndarray) -> tuple[str, ...]:
     """The ids of the images with the highest scores, then of those with the lowest; one a patient."""
-    ids, patients = cohort.table["image_id"].to_numpy(str), cohort.patients
     chosen = []
     for order in (np.argsort(-scores, kind="stable"), np.argsort(scores, kind="stable")):
         first: dict[str, str] = {}
@@ -231,6 +226,10 @@ def telling(cohort: Cohort, scores: np.ndarray) -> tuple[str, ...]:
             first.setdefault(patients[row], ids[row])
         chosen.append(list(first.values())[: TELLING // 2])
     return (*chosen[0], *chosen[1][::-1])
+
+
+def _indicators(codes: np.ndarray) -> np.ndarray:
+    return np.eye(codes.max() + 1)[codes]
 
 
 def shaped(name: str, values: np.ndarray) -> np.ndarray:
@@ -266,30 +265,44 @@ def judged_all(probes: Probes, corrected: np.ndarray) -> dict[str, Finding]:
     """A finding for each probe, by its corrected p-value."""
     whole = probes.held["whole"][1].auc
     room = whole.value - 0.5 if whole.low is not None and whole.low > 0.5 else None
+    ids = probes.cohort.table["image_id"].to_numpy(str)
     findings = {}
     for (name, (probe, held, reused, detail)), p_holm in zip(probes.held.items(), corrected, strict=True):
         share = None if room is None else (held.auc.value - 0.5) / room
         severity = judged(probe, held.auc, float(p_holm), share)
         found = Finding(probe, severity, held.auc, held.p_value, float(p_holm), share, detail=detail)
-        findings[name] = replace(found, telling=telling(probes.cohort, held.scores), reused=reused)
+        findings[name] = replace(found, telling=telling(ids, probes.patients, held.scores), reused=reused)
     return findings
 
 
-def _told_apart(probes: Probes, whole: np.ndarray, source: str) -> dict[str, object]:
+def _told_apart(probes: Probes, features: Mapping[str, np.ndarray], source: str) -> dict[str, object]:
     """How well each source is told from the others by pixels, and the whole image's AUC within sources."""
     column = probes.cohort.table[source].astype(object)
     values = column.where(column.notna(), "missing").astype(str)
-    told = {}
+    asked: dict[str, Asking] = {}
     for number, name in enumerate(values.value_counts().index[:_SOURCES]):
         mine = (values == name).to_numpy().astype(np.int64)
         if 20 <= mine.sum() <= len(mine) - 20:
-            told[name] = probes.hold(f"source {number}", lambda: whole, mine)[0].auc.as_dict()
+            # Not judged, so that no permutation is asked.
+            asked[name] = Asking(f"source {number}", mine, 0, components=None)
+    whole = partial(_reduced, Look(features, "whole"))
+    found = probes.found([(whole, list(asked.values()))])
+    told = {}
+    for name, one in asked.items():
+        held, _ = found[one.name]
+        if isinstance(held, DataError):
+            raise held
+        told[name] = held.auc.as_dict()
     codes = np.unique(values, return_inverse=True)[1]
     scores = probes.held["whole"][1].scores
-    labels = probes.cohort.labels
+    labels = probes.labels
     mixed = any(0 < labels[codes == code].mean() < 1 for code in np.unique(codes))
     inside = within(labels, scores, codes.astype(float), bins=None) if mixed else None
     return {"told_from_pixels": told, "whole_within_sources": inside}
+
+
+def _reduced(made: Made) -> np.ndarray:
+    return reduced(made())
 
 
 def _seen(found: Finding) -> Finding:
@@ -304,13 +317,3 @@ def _seen(found: Finding) -> Finding:
     if found.severity == "fine" and visible:
         return replace(found, severity="note")
     return found
-
-
-def _kept(file: Path) -> Held | None:
-    if (stored := read_arrays(file)) is None:
-        return None
-    try:
-        value, low, high, n, p = stored["numbers"].tolist()
-        return Held(Estimate(value, low, high, int(n)), p, stored["scores"])
-    except (ValueError, KeyError, TypeError, OverflowError):  # whole, but of something else
-        return None

@@ -19,12 +19,14 @@ from collections import ChainMap
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from cxrlib.audit.asked import Look
 from cxrlib.audit.doubts import NO_DOUBTS, Doubts, doubts
 from cxrlib.audit.features import VERSION as FEATURES
 from cxrlib.audit.features import Rows, describe
@@ -165,11 +167,13 @@ def steps(
         else:
             facts, limits = headers[0].iloc[order].reset_index(drop=True), list(headers[1])
         lines = None if paths is None else features["printed"]
-        probes = Probes(cohort, work, permutations, seed, progress, together)
+        kept = None if out is None else work
+        probes = Probes(cohort, kept, permutations, seed, progress, together, workers)
         findings, left_out = yield from ask_all(probes, features, facts, source)
         if embeddings is not None:
             findings = [_of_embeddings(one) if one.probe.name == "whole" else one for one in findings]
-        apart, unasked = between(probes, {name: features[name] for name in ("whole", "frame")}, parted)
+        views = {name: Look(features, name) for name in ("whole", "frame")}
+        apart, unasked = between(probes, views, parted)
         by_name = {found.probe.name: found for found in findings}
         questions = [
             Question(by_name[name], made, column, in_pixels=by_name[name].probe.group in IN_PIXELS)
@@ -177,9 +181,9 @@ def steps(
             if not by_name[name].detail.get("disguise")
         ]
         attributes = yield from asking(
-            cohort, questions, [features["whole"], signs_of(features)], classifiers.scores,
+            cohort, questions, [Look(features, "whole"), partial(signs_of, features)], classifiers.scores,
             classifiers.thresholds, seed=seed, permutations=permutations, progress=progress,
-            together=together,
+            together=together, workers=workers,
         )  # fmt: skip
         judges = {"the whole image": probes.held["whole"][1].scores}
         judges |= {str(name): values.to_numpy(float) for name, values in classifiers.scores.items()}

@@ -7,11 +7,11 @@ test from elsewhere may be what was wanted, and then has to be called one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Mapping
 
 import numpy as np
 
+from cxrlib.audit.asked import Asking, Made
 from cxrlib.audit.probes import DISGUISE, Finding, Probes, telling
 from cxrlib.audit.rules import PROBES, SEVERITIES, judged_apart
 from cxrlib.audit.stats import Held, sample_patients
@@ -25,21 +25,19 @@ _CLASSES = {1: "ill", 0: "healthy"}
 
 
 def between(
-    probes: Probes, views: Mapping[str, np.ndarray], has_split: bool = True
+    probes: Probes, views: Mapping[str, Made], has_split: bool = True
 ) -> tuple[list[Finding], list[str]]:
     """A finding for each of validation and test that the cohort has, and what could not be asked.
 
-    ``views``: the features of views that are asked beside the probes' attributes, (N, D) each. A finding's
-    AUC is that of its first question; ``detail["rows"]`` has all, established ones first, then by AUC.
+    ``views``: how features of views are made, (N, D) each, that are asked beside the probes' attributes. A
+    finding's AUC is that of its first question; ``detail["rows"]`` has all, established ones first, then by
+    AUC.
     """
     if not has_split:
         return [], []
-    table, labels, patients = probes.cohort.table, probes.cohort.labels, probes.cohort.patients
-    split = table["split"].to_numpy(str)
-    made: dict[str, Callable[[], np.ndarray]] = {
-        name: partial(np.asarray, values) for name, values in views.items()
-    }
-    made |= {name: function for name, (function, _) in probes.attributes.items()}
+    table, labels, patients = probes.cohort.table, probes.labels, probes.patients
+    split, ids = table["split"].to_numpy(str), table["image_id"].to_numpy(str)
+    made = {**views, **{name: function for name, (function, _) in probes.attributes.items()}}
     parts, limits = {}, []
     for other in ("val", "test"):
         for label, kind in _CLASSES.items():
@@ -50,27 +48,32 @@ def between(
             elif other in split:
                 few = min(map(len, sides))
                 limits.append(f"{other} was not compared with train, {kind}: only {few} images.")
-    questions = len(parts) * len(made)
-    permutations = max(probes.permutations, 40 * (questions + 1))
+    targets = {one: (split[rows] == one[0]).astype(np.int64) for one, rows in parts.items()}
+    permutations = max(probes.permutations, 40 * (len(parts) * len(made) + 1))
+    questions = [
+        (function, [
+            Asking(f"{name} {other} {kind}", targets[other, kind], permutations, rows)
+            for (other, kind), rows in parts.items()
+        ])
+        for name, function in made.items()
+    ]  # fmt: skip
+    with progress_bar(len(parts) * len(made), "Comparing splits", probes.progress, unit="question") as bar:
+        answers = probes.found(questions if parts else [], bar.update)
     asked: list[tuple[str, str, str, np.ndarray, Held]] = []
-    with progress_bar(questions, "Comparing splits", probes.progress, unit="question") as bar:
-        for name, function in made.items():
-            for (other, kind), rows in parts.items():
-                target = (split[rows] == other).astype(np.int64)
-                try:
-                    held, _ = probes.hold(f"{name} {other} {kind}", function, target, rows, permutations)
-                except DataError:  # too few patients to hold any out
-                    limits.append(f"{other} against train, {kind}, {name}: too few patients.")
-                else:
-                    asked.append((name, other, kind, rows, held))
-                bar.update(1)
+    for name in made:
+        for (other, kind), rows in parts.items():
+            held, _ = answers[f"{name} {other} {kind}"]
+            if isinstance(held, DataError):
+                limits.append(f"{other} against train, {kind}, {name}: too few patients.")
+            else:
+                asked.append((name, other, kind, rows, held))
     corrected = holm([held.p_value for *_, held in asked]).tolist() if asked else []
     found: dict[str, list[tuple[dict, Held]]] = {}
     for (name, other, kind, rows, held), p_holm in zip(asked, corrected, strict=True):
         row = {
             "probe": name, "title": probes.held[name][0].title, "class": kind, "auc": held.auc.as_dict(),
             "p": held.p_value, "p_holm": p_holm, "severity": judged_apart(held.auc, p_holm),
-            "telling": list(telling(probes.cohort.take(rows), held.scores)),
+            "telling": list(telling(ids[rows], patients[rows], held.scores)),
         }  # fmt: skip
         if probes.held[name][0].group == "table" and held.auc.value >= DISGUISE:
             row["severity"] = "note"  # the split in other words, as a column of the archive's own parts is

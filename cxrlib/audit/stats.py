@@ -24,7 +24,7 @@ FOLDS = 5
 PERMUTATIONS = 1999
 _SHRINKAGE = 0.1  # the ridge's penalty, as a share of the images that it is trained on
 _BATCH, _STEP = 250, 50  # permutations drawn, and asked, at a time
-_ROWS = 2048  # gone through at a time
+ROWS = 2048  # gone through at a time
 COMPONENTS = 150
 _ENOUGH = 20  # exceedances after which more permutations would not change the verdict
 
@@ -111,7 +111,9 @@ class Ridge:
         products, ranges = [], []
         for fold in self.folds:
             rows = self.rows[fold]
-            part = np.concatenate([features[rows], np.eye(len(self.sizes))[groups[rows]]], axis=1, dtype=float)
+            part = np.concatenate(
+                [features[rows], np.eye(len(self.sizes))[groups[rows]]], axis=1, dtype=float
+            )
             self.known[fold] = part
             products.append(part.T @ part)
             ranges.append((part.min(axis=0), part.max(axis=0)))
@@ -265,8 +267,8 @@ def turned(patients: int, count: int, seed: list[int]) -> Iterator[np.ndarray]:
     rng = np.random.default_rng(seed)
     for start in range(0, count, _BATCH):
         signs = np.empty((patients, min(_BATCH, count - start)), np.int8)
-        for first in range(0, patients, _ROWS):
-            part = signs[first : first + _ROWS]
+        for first in range(0, patients, ROWS):
+            part = signs[first : first + ROWS]
             part[:] = rng.integers(0, 2, part.shape) * 2 - 1
         yield signs
 
@@ -301,7 +303,7 @@ def reduced(features: np.ndarray | Iterable[np.ndarray], components: int = COMPO
             whole = np.where(known, whole, np.nan).astype(float)
             middle = np.nan_to_num(np.nanmedian(np.where(known.any(0), whole, 0.0), axis=0))
             whole = np.where(known, whole, middle)
-        parts = [whole[start : start + _ROWS] for start in range(0, len(whole), _ROWS)]
+        parts = [whole[start : start + ROWS] for start in range(0, len(whole), ROWS)]
     else:
         parts = features
     count, shift, total, gram = 0, None, 0.0, 0.0

@@ -17,13 +17,12 @@ import numpy as np
 import pandas as pd
 from scipy.stats import rankdata
 
-from cxrlib.audit.stats import Ridge, Turned, aucs, normal_scores, reduced, sequential_p, within
+from cxrlib.audit.stats import ROWS, Ridge, Turned, aucs, normal_scores, reduced, sequential_p, within
 from cxrlib.evaluation.metrics import Estimate, proportion
 from cxrlib.evaluation.resampling import Ranked
 
 SHRINKAGE, REPLICATES = 0.1, 300
 LEVELS = 6  # that are shown
-_ROWS = 2048  # gone through at a time
 
 
 @dataclass(frozen=True, eq=False)
@@ -196,7 +195,7 @@ def _within_class(values: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Values (N, D), which are changed, less their class's mean."""
     classes = np.eye(labels.max() + 1)
     means = np.zeros((len(classes), values.shape[1]))
-    parts = [slice(start, start + _ROWS) for start in range(0, len(values), _ROWS)]
+    parts = [slice(start, start + ROWS) for start in range(0, len(values), ROWS)]
     for part in parts:
         means += classes[labels[part]].T @ values[part]
     means /= np.maximum(np.bincount(labels), 1)[:, None]
@@ -232,10 +231,11 @@ def _drawn(
     if len(np.unique(value)) == 2:
         more = value == value.max()
         ranked = [Ranked.of(more[mine], scored[mine], codes[mine], 0.0) for mine in rows]
-        sizes = [np.bincount(codes[mine[more[mine] == one]], minlength=people) for mine in rows for one in (0, 1)]
+        sides = [mine[more[mine] == one] for mine in rows for one in (False, True)]
+        sizes = np.array([np.bincount(codes[side], minlength=people) for side in sides])
         found = []
         for counts in draws:
-            pairs = np.prod((np.array(sizes) @ counts).reshape(-1, 2), axis=1)
+            pairs = np.prod((sizes @ counts).reshape(-1, 2), axis=1)
             each = [one.measure(counts[None], ("auc",))[0, 0] for one in ranked]
             right = np.where(pairs > 0, each, 0.0) @ pairs
             found.append(right / pairs.sum() if pairs.any() else 0.5)

@@ -18,17 +18,19 @@ Without a classifier nothing is called used.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from cxrlib.audit import use
+from cxrlib.audit.asked import Made, each
 from cxrlib.audit.probes import Finding
 from cxrlib.audit.rules import SIGNIFICANCE, WARNING_AUC, Probe
-from cxrlib.audit.together import Steps, alone
+from cxrlib.audit.stats import Ridge
+from cxrlib.audit.together import Steps
 from cxrlib.audit.use import Attribute, Told
 from cxrlib.cohort import Cohort
 from cxrlib.parallel import progress_bar
@@ -108,20 +110,15 @@ class Question:
     """An attribute to ask about: its finding, how its features are made, and its column if it is one."""
 
     finding: Finding
-    features: Callable[[], np.ndarray]
+    features: Made
     column: pd.Series | None
     in_pixels: bool
-
-
-def ask(cohort: Cohort, *about: Any, **options: Any) -> tuple[Asked, ...]:
-    """The verdicts of :func:`asking`, corrected for this cohort alone."""
-    return alone(asking(cohort, *about, **options))
 
 
 def asking(
     cohort: Cohort,
     questions: list[Question],
-    pixels: Sequence[np.ndarray],
+    pixels: Sequence[Made],
     scores: pd.DataFrame,
     threshold: Mapping[str, float],
     *,
@@ -129,11 +126,12 @@ def asking(
     permutations: int = 1999,
     progress: bool | None = None,
     together: int = 1,
+    workers: int | None = 1,
 ) -> Steps[tuple[Asked, ...]]:
     """Verdicts, worst first. Yields p-values, and is sent them corrected.
 
-    - ``pixels``: float, (N, D) each: what "the whole image" is to the audit, and the signs, which see what is
-      too small for it.
+    - ``pixels``: how features are made, float, (N, D) each: what "the whole image" is to the audit, and the
+      signs, which see what is too small for it.
     - ``scores``: float, a column a classifier, rows as the cohort's; without columns nothing is called used.
     - ``threshold``: classifier -> the score from which on it calls ill.
     - ``together``: labels whose p-values are corrected together.
@@ -143,33 +141,57 @@ def asking(
     permutations = max(
         permutations, 40 * (count + 1) * together
     )  # so that the smallest p survives the correction
+    given = {str(name): values.to_numpy(float) for name, values in scores.items()}
+    # Without a classifier there is nothing to ask of what is measured in the picture itself.
+    asked = [place for place, one in enumerate(questions) if given or not one.in_pixels]
+    eyes = []
+    if not all(questions[place].in_pixels for place in asked):
+        eyes = [use.eye(made(), labels, patients, seed) for made in pixels]
     options = {"seed": seed, "permutations": permutations}
-    rows: list[tuple[Question, Attribute, Told | None, dict[str, Told]]] = []
+    jobs = [
+        (_told, place, questions[place].features, questions[place].column, questions[place].in_pixels,
+         () if questions[place].in_pixels else eyes, given, labels, patients, options)
+        for place in asked
+    ]  # fmt: skip
+    answers: dict[int, tuple[Attribute | None, Told | None, dict[str, Told]]] = {}
     with progress_bar(len(questions), "Holding the label fixed", progress, unit="attribute") as bar:
-        for one in questions:
-            found = use.attribute(one.features(), labels, one.column, in_pixels=one.in_pixels)
-            seen = None
-            if not one.in_pixels:
-                seen = use.told(pixels, found.value, labels, patients, **options)
-            told = {
-                name: use.use(found, scores[name].to_numpy(float), labels, patients, **options)
-                for name in map(str, scores)
-            }
-            rows.append((one, found, seen, told))
+        bar.update(len(questions) - len(jobs))
+        for place, *answer in each(jobs, workers, len(labels)):
+            answers[place] = tuple(answer)
             bar.update(1)
+    rows = [(one, *answers.get(place, (None, None, {}))) for place, one in enumerate(questions)]
     p_values = [p for _, _, seen, told in rows for p in _p_values(seen, told)]
-    del pixels  # while others' p-values are waited for
+    del eyes, jobs  # while others' p-values are waited for
     corrected = iter((yield p_values).tolist())
-    asked = []
+    verdicts = []
     for one, found, seen, told in rows:
         p_visible = next(corrected) if seen else None
         uses = {}
         for name, value in told.items():
-            mine = scores[name].to_numpy(float)
+            assert found is not None
+            mine = given[name]
             levels = use.by_level(found, mine, labels, threshold[name])
             uses[name] = Use(value, next(corrected), use.auc_within(found, mine, labels), levels)
-        asked.append(Asked(one.finding, seen, p_visible, uses))
-    return tuple(sorted(asked, key=_rank))
+        verdicts.append(Asked(one.finding, seen, p_visible, uses))
+    return tuple(sorted(verdicts, key=_rank))
+
+
+def _told(
+    place: int,
+    made: Made,
+    column: pd.Series | None,
+    in_pixels: bool,
+    eyes: Sequence[Ridge],
+    scores: Mapping[str, np.ndarray],
+    labels: np.ndarray,
+    patients: np.ndarray,
+    options: dict[str, Any],
+) -> tuple[int, Attribute, Told | None, dict[str, Told]]:
+    """Of one attribute: its values, how well pixels tell it, and how each classifier's score follows it."""
+    found = use.attribute(np.asarray(made()), labels, column, in_pixels=in_pixels)
+    seen = use.told(eyes, found.value, labels, patients, **options) if eyes else None
+    uses = {name: use.use(found, mine, labels, patients, **options) for name, mine in scores.items()}
+    return place, replace(found, features=found.features[:0]), seen, uses  # not to be copied back
 
 
 def _p_values(seen: Told | None, told: Mapping[str, Told]) -> list[float]:

@@ -11,7 +11,7 @@ import pytest
 from dicom_files import dicom, ramp
 
 from cxrlib.audit.files import file_facts
-from cxrlib.audit.probes import _kept
+from cxrlib.audit.asked import read_held
 from cxrlib.audit.tables import levels_by_label
 from cxrlib.cli.report import axes_of
 from cxrlib.datasets import folder
@@ -93,7 +93,7 @@ def test_a_damaged_cache_is_made_anew(tmp_path, kind):
     if kind != "array":
         with pytest.raises(ValueError):
             read_array(path)
-    assert _kept(path) is None
+    assert read_held(path) is None
     assert _resumed(tmp_path, 3, 1)[0].tolist() == [0, 0, 0]
 
 
