@@ -94,7 +94,8 @@ def run(number: int, work: str) -> list[dict]:
                 name: np.where(turned.reshape(-1, *[1] * (values.ndim - 1)), changed[name], values)
                 for name, values in features.items()
             }
-        audit = audit_cohort(cohort, features=features, source=None, has_split=False, progress=False)
+        options = {"source": None, "has_split": False, "workers": 1, "progress": False}
+        audit = audit_cohort(cohort, features=features, **options)
         found = {
             "confounder": confounder,
             "agreement": agreement,

@@ -234,7 +234,7 @@ def run(number: int, size: Size, work: str) -> dict:
     given = Classifiers(pd.DataFrame({"network": scores}), {"network": THRESHOLD})
     audit = audit_cohort(
         Cohort(large, table, name="phantom"), features=features, classifiers=given, source=None,
-        has_split=False, permutations=size.permutations, seed=number, progress=False,
+        has_split=False, permutations=size.permutations, seed=number, workers=1, progress=False,
     )  # fmt: skip
     plain = shown(size, "audited", rows, {}, "small", folder) if confounder else held.images
     return {

@@ -6,7 +6,7 @@ import hashlib
 import io
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ _BITS = 256  # of a perceptual hash
 _NEAR = 16  # bits by which hashes of one picture may differ
 _ALIKE = 0.98  # correlation of two thumbnails' detail, for one picture
 _ROWS = 2048
-_CELLS = 2**26  # of a block of comparisons, each four bytes
+_TILE = 64, 4096  # of comparisons, which the processor's cache holds
 
 
 def file_facts(
@@ -117,43 +117,64 @@ def _dicom(path: str, data: bytes) -> dict[str, object]:
         }  # fmt: skip
 
 
-def duplicates(thumbnails: np.ndarray, digests: Sequence[str] | pd.Series | None = None) -> pd.DataFrame:
+def duplicates(
+    thumbnails: np.ndarray | Iterable[np.ndarray], digests: Sequence[str] | pd.Series | None = None
+) -> pd.DataFrame:
     """Pairs of images that are one picture: resized, re-encoded or brightened; not mirrored, turned or
     cropped.
 
     Pictures are compared by a hash of 256 signs of their cosine transform, and pairs whose hashes differ in
-    at most 16 by the correlation of their detail. ``thumbnails``: uint8, (N, 64, 64). ``digests``: hashes of
-    the files' bytes; None or missing: only pictures are compared. Returns a DataFrame: ``a`` < ``b`` (rows),
-    ``exact`` (equal bytes or equal thumbnails), ``likeness`` (correlation).
+    at most 16 by the correlation of their detail. ``thumbnails``: uint8, (N, 64, 64), or blocks of them that
+    can be gone through twice. ``digests``: hashes of the files' bytes; None or missing: only pictures are
+    compared. Returns a DataFrame: ``a`` < ``b`` (rows), ``exact`` (equal bytes or equal thumbnails),
+    ``likeness`` (correlation).
     """
-    blocks = range(0, len(thumbnails), _ROWS)
-    signs = [perceptual_hashes(thumbnails[start : start + _ROWS]) * np.float32(2) - 1 for start in blocks]
-    hashes = np.concatenate(signs) if signs else np.zeros((0, _BITS), np.float32)
-    step = max(1, min(_ROWS, _CELLS // max(len(hashes), 1)))
-    near = []
-    for start in range(0, len(hashes), step):
-        agree = hashes[start : start + step] @ hashes[start:].T  # the pairs below this block are done
-        rows, others = np.nonzero(agree >= _BITS - 2 * _NEAR)
-        near.append(np.stack([rows, others], axis=1)[rows < others] + start)
-    pairs = np.concatenate(near) if near else np.zeros((0, 2), int)
-    concerned, places = np.unique(pairs, return_inverse=True)
-    detail = _detail(thumbnails[concerned])
-    first, second = places.reshape(-1, 2).T
-    likeness = np.zeros(len(pairs))
-    for start in range(0, len(pairs), _ROWS):
-        part = slice(start, start + _ROWS)
-        likeness[part] = np.einsum("ij,ij->i", detail[first[part]], detail[second[part]])
-    table = pd.DataFrame({"a": pairs[:, 0], "b": pairs[:, 1], "likeness": likeness})
-    table = table[likeness >= _ALIKE].reset_index(drop=True)
+    blocks: Iterable[np.ndarray] = thumbnails
+    if isinstance(thumbnails, np.ndarray):
+        blocks = [thumbnails[start : start + _ROWS] for start in range(0, len(thumbnails), _ROWS)]
+    hashes, numbers, first = [np.zeros((0, _BITS // 64), np.uint64)], dict[bytes, int](), []
+    alike: list[int] = []  # the number of each thumbnail, the same for equal ones
+    for block in blocks:
+        hashes.append(np.packbits(perceptual_hashes(block), axis=1).view(np.uint64))
+        for one in block:
+            number = numbers.setdefault(hashlib.blake2b(one.tobytes(), digest_size=16).digest(), len(numbers))
+            first += [len(alike)] if number == len(first) else []
+            alike.append(number)
+    a, b = _near(np.concatenate(hashes))
+    which, starts = np.array(alike, int), np.array(first, int)
+    concerned, places = np.unique(which[np.stack([a, b])], return_inverse=True)
+    needed, detail, row = starts[concerned], np.empty((len(concerned), 1024), np.float32), 0
+    for block in blocks:
+        some = slice(*np.searchsorted(needed, (row, row + len(block))))
+        detail[some] = _detail(block[needed[some] - row])
+        row += len(block)
+    likeness = np.zeros(len(a))
+    for start in range(0, len(a), _ROWS):
+        one, other = places.reshape(2, -1)[:, start : start + _ROWS]
+        likeness[start : start + _ROWS] = np.einsum("ij,ij->i", detail[one], detail[other])
+    table = pd.DataFrame({"a": a, "b": b, "likeness": likeness})[likeness >= _ALIKE].reset_index(drop=True)
     a, b = table["a"].to_numpy(int), table["b"].to_numpy(int)
-    exact = np.zeros(len(table), bool)
-    for start in range(0, len(table), _ROWS):  # all at once are 8 kB a pair
-        part = slice(start, start + _ROWS)
-        exact[part] = (thumbnails[a[part]] == thumbnails[b[part]]).all(axis=(1, 2))
+    exact = which[a] == which[b]
     if digests is not None:
         named = pd.Series(digests, dtype=object).fillna("").to_numpy()
         exact |= (named[a] == named[b]) & (named[a] != "")
     return table.assign(exact=exact)
+
+
+def _near(hashes: np.ndarray) -> np.ndarray:
+    """Pairs of rows whose hashes, uint64 (N, 4), differ in at most 16 bits: int, (2, pairs), in order."""
+    last, pairs = np.ascontiguousarray(hashes[:, -1]), [np.zeros((2, 0), int)]  # the finest, least alike
+    for top in range(0, len(hashes), _TILE[0]):
+        for left in range(top, len(hashes), _TILE[1]):
+            differ = last[top : top + _TILE[0], None] ^ last[None, left : left + _TILE[1]]
+            found = np.flatnonzero(np.bitwise_count(differ) <= _NEAR)
+            a, b = np.divmod(found, differ.shape[1]) + np.array([[top], [left]])
+            a, b = a[a < b], b[a < b]
+            near = np.bitwise_count(hashes[a] ^ hashes[b]).sum(axis=1) <= _NEAR
+            pairs.append(np.stack([a[near], b[near]]))
+    a, b = np.concatenate(pairs, axis=1)
+    order = np.lexsort((b, a))
+    return np.stack([a[order], b[order]])
 
 
 def perceptual_hashes(thumbnails: np.ndarray) -> np.ndarray:

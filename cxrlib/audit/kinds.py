@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.cluster.vq import kmeans2
 
-from cxrlib.audit.asked import blocks
+from cxrlib.audit.asked import blocks, each
 from cxrlib.audit.made import MADE
 from cxrlib.audit.rules import SIGNIFICANCE
 from cxrlib.audit.stats import normal_scores, permuted, reduced
@@ -38,7 +38,9 @@ class Kind:
     p: float
 
 
-def grouped(features: Mapping[str, np.ndarray], seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+def grouped(
+    features: Mapping[str, np.ndarray], seed: int = 0, workers: int | None = 1
+) -> tuple[np.ndarray, np.ndarray]:
     """The group of each image and how far it is from the group's centre: int (N,), float (N,).
 
     ``features``: of :func:`cxrlib.audit.features.describe`.
@@ -57,14 +59,18 @@ def grouped(features: Mapping[str, np.ndarray], seed: int = 0) -> tuple[np.ndarr
         return np.zeros(len(part), int), np.zeros(len(part))
     known = np.concatenate(parts, axis=1)
     count = int(np.clip(len(known) // _EACH, 2, _MOST))
-    best: tuple[float, np.ndarray, np.ndarray] | None = None
-    for start in range(4):
-        centres, codes = kmeans2(known, count, minit="++", seed=np.random.default_rng([seed, start]))
-        away = np.linalg.norm(known - centres[codes], axis=1)
-        if best is None or (away**2).sum() < best[0]:
-            best = float((away**2).sum()), codes, away
-    assert best is not None
-    return best[1], best[2]
+    jobs = [(_clustered, known, count, seed, start) for start in range(4)]
+    best = min(each(jobs, workers, len(known)), key=lambda found: found[:2])
+    return best[2], best[3]
+
+
+def _clustered(
+    known: np.ndarray, count: int, seed: int, start: int
+) -> tuple[float, int, np.ndarray, np.ndarray]:
+    """How far all are from their groups' centres, the start, and of each its group and how far it is."""
+    centres, codes = kmeans2(known, count, minit="++", seed=np.random.default_rng([seed, start]))
+    away = np.linalg.norm(known - centres[codes], axis=1)
+    return float((away**2).sum()), start, codes, away
 
 
 def uneven(

@@ -162,7 +162,7 @@ def ask_all(
         name: [c for c in group if c in facts and facts[c].nunique(dropna=False) > 1]
         for name, group in (("dimensions", DIMENSIONS), ("encoding", ENCODING), ("file_size", SIZE))
     }
-    codes, away = kinds.grouped(features, probes.seed)
+    codes, away = kinds.grouped(features, probes.seed, probes.workers)
     jobs: list[tuple[Probe, Made, dict]] = [(PROBES[name], Look(features, name), {}) for name in LOOKS]
     large = [name for name in MADE if np.isfinite(features[name]).any()]
     jobs += [(PROBES[name], Look(features, name, shaped), {}) for name in (*SIGNS, *large)]

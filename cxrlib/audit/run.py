@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cxrlib.audit.asked import Look
+from cxrlib.audit.asked import Look, blocks
 from cxrlib.audit.doubts import NO_DOUBTS, Doubts, doubts
 from cxrlib.audit.features import VERSION as FEATURES
 from cxrlib.audit.features import Rows, describe
@@ -189,8 +189,9 @@ def steps(
         judges |= {str(name): values.to_numpy(float) for name, values in classifiers.scores.items()}
         doubted = doubts(cohort, judges, seed)
         effects = tried(classifiers, cohort, seed=seed, progress=progress)
-        features = {name: features[name] for name in ("thumbnail", "lungs_found")}  # the folder may go
-    leaks, unknown = _leaks(cohort, features["thumbnail"], facts, has_patients, parted)
+        lungs_found = features["lungs_found"]
+        pairs = duplicates(blocks(features, "thumbnail"), facts.get("sha256"))
+    leaks, unknown = _leaks(cohort, pairs, has_patients, parted)
     if "burned_in" in facts:
         marked, unsaid = _burned_in(cohort, facts["burned_in"])
         leaks.append(marked)
@@ -203,12 +204,12 @@ def steps(
             f"{SMALLEST} pixels and can be read. (“Burned-in text” asks something else: whether marks like "
             "text tell the label.)"
         )
-    limits += [*left_out, *unasked, *unknown, *doubted.limits, *_weaknesses(cohort, features["lungs_found"])]
+    limits += [*left_out, *unasked, *unknown, *doubted.limits, *_weaknesses(cohort, lungs_found)]
     findings += [*leaks, *apart]
     findings.sort(key=_rank)
     limits += _labels_and_columns(cohort)
     splits: Mapping = cohort.table["split"].value_counts().to_dict() if has_split else {}
-    known = _facts(cohort, features["lungs_found"]) | {"splits": {str(k): int(v) for k, v in splits.items()}}
+    known = _facts(cohort, lungs_found) | {"splits": {str(k): int(v) for k, v in splits.items()}}
     measured = performance(classifiers, cohort, has_split=has_split)
     weak = list(doubtful(measured, by_name["whole"].auc).values())
     if measured and has_split:
@@ -267,7 +268,7 @@ def _labels_and_columns(cohort: Cohort) -> list[str]:
 
 
 def _leaks(
-    cohort: Cohort, thumbnails: np.ndarray, facts: pd.DataFrame, has_patients: bool | None, has_split: bool
+    cohort: Cohort, pairs: pd.DataFrame, has_patients: bool | None, has_split: bool
 ) -> tuple[list[Finding], list[str]]:
     """Patients in two splits and pictures that occur twice; and what of that cannot be checked."""
     table, findings, limits = cohort.table, [], []
@@ -289,7 +290,6 @@ def _leaks(
         examples = [ids[patients == patient][:10].tolist() for patient in shared[:20]]
         detail = {"patients": len(shared), "examples": examples}
         findings.append(_counted("patients", int(((parts > 1) & (split != "train")).sum()), tested, detail))
-    pairs = duplicates(thumbnails, facts.get("sha256"))
     a, b = pairs["a"].to_numpy(int), pairs["b"].to_numpy(int)
     kinds = {"duplicates": a != b, "duplicate_labels": cohort.labels[a] != cohort.labels[b]}
     if has_patients:
