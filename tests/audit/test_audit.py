@@ -9,6 +9,7 @@ import pytest
 
 from cxrlib.audit import signs
 from cxrlib.audit.features import SIGNS, describe
+from cxrlib.audit.models import Classifiers
 from cxrlib.audit.page import content, page, sentence, write
 from cxrlib.audit.plots import detected
 from cxrlib.audit.rules import PROBES, judged, judged_count
@@ -202,6 +203,23 @@ def test_the_order_of_rows_changes_nothing(bare, features, clean):
     assert [(f.probe.name, f.auc, f.p_value) for f in mixed.findings] == [
         (f.probe.name, f.auc, f.p_value) for f in clean.findings
     ]
+
+
+def test_the_number_of_processes_changes_nothing(phantoms, features, tmp_path, monkeypatch):
+    monkeypatch.setattr("cxrlib.audit.asked.SMALL", 0)
+    rng = np.random.default_rng(0)
+    table = phantoms.table[["image_id", "patient_id", "label", "split", "age", "sex", "site"]]
+    scores = pd.DataFrame({"network": phantoms.labels + rng.normal(size=len(phantoms))})
+    given = Classifiers(scores, {"network": 0.5})
+    found = []
+    for workers in (1, 2):
+        options = QUICK | {"workers": workers, "out": tmp_path / str(workers)}
+        cohort = phantoms.with_images(phantoms.images, table=table)
+        made = content(audit_cohort(cohort, features=features, classifiers=given, **options))
+        found.append({name: values for name, values in made.items() if name != "provenance"})
+    assert found[0] == found[1] and found[0]["attributes"] and len(found[0]["findings"]) > 25
+    kept = [sorted(file.name for file in (tmp_path / str(n)).rglob("probe-*.npz")) for n in (1, 2)]
+    assert kept[0] == kept[1] and kept[0]
 
 
 def test_resume_takes_finished_probes_and_images_over(bare, tmp_path):
