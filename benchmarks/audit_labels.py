@@ -21,7 +21,8 @@ import numpy as np
 
 from cxrlib.audit.doubts import doubts
 from cxrlib.audit.features import _looked
-from cxrlib.audit.stats import Ridge, aucs, reduced
+from cxrlib.audit.ridge import Ridge, reduced
+from cxrlib.audit.stats import aucs
 from cxrlib.evaluation.label_errors import agreement, plant
 from cxrlib.evaluation.metrics import Estimate
 from cxrlib.evaluation.results import provenance

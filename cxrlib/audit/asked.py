@@ -17,7 +17,8 @@ from typing import Any, TypeVar
 import numpy as np
 
 from cxrlib.audit.features import Rows, _Kept
-from cxrlib.audit.stats import COMPONENTS, ROWS, Held, held_out
+from cxrlib.audit.ridge import COMPONENTS, ROWS
+from cxrlib.audit.stats import Held, held_out
 from cxrlib.errors import CxrWarning, DataError
 from cxrlib.evaluation.metrics import Estimate
 from cxrlib.io.storage import atomic_path, read_arrays

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cxrlib.audit.stats import FOLDS, aucs, balanced_folds
+from cxrlib.audit.ridge import FOLDS, balanced_folds
+from cxrlib.audit.stats import aucs
 from cxrlib.cohort import Cohort
 from cxrlib.errors import CxrWarning
 from cxrlib.evaluation.calibration import fit_platt

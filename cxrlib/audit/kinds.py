@@ -17,8 +17,9 @@ from scipy.cluster.vq import kmeans2
 
 from cxrlib.audit.asked import blocks, each
 from cxrlib.audit.made import MADE
+from cxrlib.audit.ridge import reduced
 from cxrlib.audit.rules import SIGNIFICANCE
-from cxrlib.audit.stats import normal_scores, permuted, reduced
+from cxrlib.audit.stats import normal_scores, permuted
 
 SHOWN = 8  # examples
 FEWEST = 20  # images in a group, else it is not asked

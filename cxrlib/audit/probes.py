@@ -17,8 +17,9 @@ from cxrlib.audit.features import LOOKS, SIGNS
 from cxrlib.audit.files import DIMENSIONS, ENCODING, SIZE
 from cxrlib.audit.made import MADE
 from cxrlib.audit.naming import GOES_ALONG, explained, jpeg_traces
+from cxrlib.audit.ridge import reduced
 from cxrlib.audit.rules import PROBES, Probe, column_probe, judged
-from cxrlib.audit.stats import Held, normal_scores, reduced, within
+from cxrlib.audit.stats import Held, normal_scores, within
 from cxrlib.audit.tables import asked_columns, column_features, levels_by_label
 from cxrlib.audit.together import Steps
 from cxrlib.cohort import Cohort

@@ -34,9 +34,10 @@ from cxrlib.audit.files import duplicates, existing_paths, file_facts
 from cxrlib.audit.interventions import Effect
 from cxrlib.audit.models import Classifiers, doubtful, learnt_from, performance, tried
 from cxrlib.audit.probes import TELLING, Finding, Probes, ask_all, signs_of
+from cxrlib.audit.ridge import balanced_folds
 from cxrlib.audit.rules import IN_PIXELS, PROBES, SEVERITIES, judged_count
 from cxrlib.audit.splits import between
-from cxrlib.audit.stats import PERMUTATIONS, balanced_folds
+from cxrlib.audit.stats import PERMUTATIONS
 from cxrlib.audit.together import Steps, alone
 from cxrlib.audit.verdicts import Asked, Question, asking
 from cxrlib.cohort import Cohort

@@ -20,9 +20,9 @@ import numpy as np
 from cxrlib.audit.features import VERSION, Rows, describe
 from cxrlib.audit.models import Classifiers
 from cxrlib.audit.page import content, environment, write
+from cxrlib.audit.ridge import balanced_folds
 from cxrlib.audit.rules import SEVERITIES
 from cxrlib.audit.run import FEWEST, SCHEMA, Audit, read_headers, steps, work_folder
-from cxrlib.audit.stats import balanced_folds
 from cxrlib.audit.together import together
 from cxrlib.cohort import Cohort
 from cxrlib.errors import DataError

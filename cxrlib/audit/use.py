@@ -2,7 +2,7 @@
 
 An attribute (a column, a sign, a fact of the file, the source) can tell the label without being a shortcut
 of a network: no pixel may show it. And a network need not use what pixels show. Both are asked within the ill
-and within the healthy, on patients held out, and tested by patient (:class:`cxrlib.audit.stats.Turned`).
+and within the healthy, on patients held out, and tested by patient (:class:`cxrlib.audit.ridge.Turned`).
 Detectability is after G-AUDIT (Drenkow et al., npj Digital Medicine 2026), here given the label: a column
 that merely goes with the label could else be predicted from the disease. Pixels are asked as blocks and as
 the signs that are measured in them, since blocks do not show a letter.
@@ -17,7 +17,8 @@ import numpy as np
 import pandas as pd
 from scipy.stats import rankdata
 
-from cxrlib.audit.stats import ROWS, Ridge, Turned, aucs, normal_scores, reduced, sequential_p, within
+from cxrlib.audit.ridge import ROWS, Ridge, Turned, reduced
+from cxrlib.audit.stats import aucs, normal_scores, sequential_p, within
 from cxrlib.evaluation.metrics import Estimate, proportion
 from cxrlib.evaluation.resampling import Ranked
 

@@ -28,8 +28,8 @@ import pandas as pd
 from cxrlib.audit import use
 from cxrlib.audit.asked import Made, each
 from cxrlib.audit.probes import Finding
+from cxrlib.audit.ridge import Ridge
 from cxrlib.audit.rules import SIGNIFICANCE, WARNING_AUC, Probe
-from cxrlib.audit.stats import Ridge
 from cxrlib.audit.together import Steps
 from cxrlib.audit.use import Attribute, Told
 from cxrlib.cohort import Cohort

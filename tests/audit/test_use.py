@@ -6,8 +6,8 @@ import pytest
 
 from cxrlib.audit.interventions import INTERVENTIONS, Scene, intervene
 from cxrlib.audit.probes import Finding
+from cxrlib.audit.ridge import Turned, turned
 from cxrlib.audit.rules import PROBES
-from cxrlib.audit.stats import Turned, turned
 from cxrlib.audit.use import Told, attribute, auc_within, by_level, eye, told, use, worst_group
 from cxrlib.audit.verdicts import Asked, Use
 from cxrlib.evaluation.metrics import Estimate

@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 from dicom_files import dicom, ramp
 
-from cxrlib.audit.files import file_facts
 from cxrlib.audit.asked import read_held
+from cxrlib.audit.files import file_facts
 from cxrlib.audit.tables import levels_by_label
 from cxrlib.cli.report import axes_of
 from cxrlib.datasets import folder

@@ -21,9 +21,10 @@ from cxrlib.audit.models import Classifiers, performance, tried
 from cxrlib.audit.page import numbers as numbers_of
 from cxrlib.audit.plots import attributes as draw
 from cxrlib.audit.probes import Finding
+from cxrlib.audit.ridge import balanced_folds
 from cxrlib.audit.rules import column_probe
 from cxrlib.audit.run import Audit, audit_cohort
-from cxrlib.audit.stats import balanced_folds, held_out
+from cxrlib.audit.stats import held_out
 from cxrlib.audit.tables import column_features
 from cxrlib.audit.verdicts import VERDICTS, Asked, Use
 from cxrlib.cohort import Cohort
