@@ -132,8 +132,8 @@ def duplicates(
     blocks: Iterable[np.ndarray] = thumbnails
     if isinstance(thumbnails, np.ndarray):
         blocks = [thumbnails[start : start + _ROWS] for start in range(0, len(thumbnails), _ROWS)]
-    hashes, numbers, first = [np.zeros((0, _BITS // 64), np.uint64)], dict[bytes, int](), []
-    alike: list[int] = []  # the number of each thumbnail, the same for equal ones
+    hashes, numbers = [np.zeros((0, _BITS // 64), np.uint64)], dict[bytes, int]()
+    alike, first = list[int](), list[int]()  # the number of each thumbnail, and where each number begins
     for block in blocks:
         hashes.append(np.packbits(perceptual_hashes(block), axis=1).view(np.uint64))
         for one in block:

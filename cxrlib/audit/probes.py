@@ -174,8 +174,8 @@ def ask_all(
             jobs.append((PROBES[name], partial(column_features, facts[group], group), {"levels": levels}))
     for column in columns:
         levels = {column: levels_by_label(table[column], labels)}
-        made = partial(column_features, table[[column]], [column])  # which another process is given a copy of
-        jobs.append((column_probe(column), made, {"levels": levels}))
+        own = table[[column]]  # and no more, since another process is given a copy
+        jobs.append((column_probe(column), partial(column_features, own, [column]), {"levels": levels}))
     if source:
         detail = {"levels": {source: levels_by_label(table[source], labels, _SOURCES)}}
         jobs.append((PROBES["source"], partial(column_features, table[[source]], [source]), detail))

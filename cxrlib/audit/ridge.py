@@ -37,10 +37,10 @@ def reduced(features: np.ndarray | Iterable[np.ndarray], components: int = COMPO
         parts = [whole[start : start + ROWS] for start in range(0, len(whole), ROWS)]
     else:
         parts = features
-    count, shift, total, gram = 0, None, 0.0, 0.0
+    count, shift, total, gram = 0, np.zeros(1), np.zeros(1), np.zeros((1, 1))
     for part in parts:
         part = part.astype(float)
-        if shift is None:  # near the mean, so that little is lost when the rest of it is taken off
+        if not count:  # near the mean, so that little is lost when the rest of it is taken off
             shift = part.mean(axis=0)
         part -= shift
         count, total, gram = count + len(part), total + part.sum(axis=0), gram + part.T @ part
@@ -54,18 +54,20 @@ def reduced(features: np.ndarray | Iterable[np.ndarray], components: int = COMPO
     shift, spread = shift[varying], spread[varying]
     width = len(spread)
     standard = ((part[:, varying] - shift) / spread for part in parts)
-    if width <= components:
-        return np.concatenate(list(standard))
-    if count <= width:
+    if components < width >= count:
         whole = np.concatenate(list(standard))
         values, vectors = _largest(whole @ whole.T, components)
         kept = vectors * np.sqrt(np.maximum(values, 0))
     else:
-        vectors = _largest(gram[np.ix_(varying, varying)] / np.outer(spread, spread), components)[1]
-        kept, row = np.empty((count, components)), 0
+        turn = np.zeros((0, 0))
+        if width > components:
+            turn = _largest(gram[np.ix_(varying, varying)] / np.outer(spread, spread), components)[1]
+        kept, row = np.empty((count, min(width, components))), 0
         for part in standard:
-            kept[row : row + len(part)] = part @ vectors
+            kept[row : row + len(part)] = part @ turn if turn.size else part
             row += len(part)
+    if width <= components:
+        return kept
     # Scaled together, not each: a component that varies more is worth more until the labels say otherwise.
     kept /= np.sqrt(np.vdot(kept, kept) / kept.size - kept.mean() ** 2)
     return kept
