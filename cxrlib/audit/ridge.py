@@ -105,8 +105,10 @@ class Ridge:
         self.codes = codes[self.rows]
         self.folds = [slice(start, end) for start, end in zip([0, *ends[:-1]], ends, strict=True)]
         self.width, self.sizes = features.shape[1], np.bincount(groups)[:, None]
-        # Behind the features stands to which group a row belongs: sums over groups are products too.
-        self.known = np.empty((len(held), self.width + len(self.sizes)), np.float32)
+        # Behind the features stands to which group a row belongs: sums over groups are products too. Of few
+        # features, such as levels of a column, many rows are equal: their scores have to be, after rounding.
+        kind = np.float32 if self.width >= COMPONENTS else np.float64
+        self.known = np.empty((len(held), self.width + len(self.sizes)), kind)
         products, ranges = [], []
         for fold in self.folds:
             rows = self.rows[fold]
@@ -138,11 +140,12 @@ class Ridge:
         Less the training part's mean, which is lower where the held-out part holds more positives, and would
         pull the AUC over pooled folds below one half.
         """
-        sums = np.array([targets[:, fold].astype(np.float32) @ self.known[fold] for fold in self.folds])
+        kind = self.known.dtype
+        sums = np.array([targets[:, fold].astype(kind) @ self.known[fold] for fold in self.folds])
         out = np.empty(targets.shape, np.float32)
         for number, fold in enumerate(self.folds):
             found = (sums.sum(axis=0) - sums[number]) @ self.weights[number].T
-            out[:, fold] = found.astype(np.float32) @ self.known[fold].T
+            out[:, fold] = found.astype(kind) @ self.known[fold].T
         return out
 
     def predicted(self, target: np.ndarray) -> np.ndarray:
@@ -187,7 +190,7 @@ class Turned:
         self.folds = [slice(*np.searchsorted(starts, (fold.start, fold.stop))) for fold in first.folds]
         #: For each ridge its features times the values, summed over each patient.
         self.sums = [np.empty((len(starts), one.known.shape[1]), np.float32) for one in ridges]
-        values = values[first.rows].astype(np.float32)[:, None]
+        values = values[first.rows][:, None]
         for one, sums in zip(ridges, self.sums, strict=True):
             for fold in self.folds:
                 rows = slice(starts[fold.start], ends[fold.stop - 1])
