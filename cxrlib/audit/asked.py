@@ -83,7 +83,7 @@ def _owner(features: Mapping[str, np.ndarray], name: str) -> Mapping[str, np.nda
     return features if isinstance(features, _Kept) else {name: features[name]}
 
 
-class Look:
+class Shown:
     """What a probe is shown, made when it is called, in whichever process."""
 
     def __init__(

@@ -12,7 +12,7 @@ import pandas as pd
 
 from cxrlib.audit import kinds
 from cxrlib.audit.accepted import Accepted
-from cxrlib.audit.asked import Asking, Look, Made, ask
+from cxrlib.audit.asked import Asking, Made, Shown, ask
 from cxrlib.audit.features import LOOKS, SIGNS
 from cxrlib.audit.files import DIMENSIONS, ENCODING, SIZE
 from cxrlib.audit.made import MADE
@@ -164,9 +164,9 @@ def ask_all(
         for name, group in (("dimensions", DIMENSIONS), ("encoding", ENCODING), ("file_size", SIZE))
     }
     codes, away = kinds.grouped(features, probes.seed, probes.workers)
-    jobs: list[tuple[Probe, Made, dict]] = [(PROBES[name], Look(features, name), {}) for name in LOOKS]
+    jobs: list[tuple[Probe, Made, dict]] = [(PROBES[name], Shown(features, name), {}) for name in LOOKS]
     large = [name for name in MADE if np.isfinite(features[name]).any()]
-    jobs += [(PROBES[name], Look(features, name, shaped), {}) for name in (*SIGNS, *large)]
+    jobs += [(PROBES[name], Shown(features, name, shaped), {}) for name in (*SIGNS, *large)]
     jobs.append((PROBES["kinds"], partial(_indicators, codes), {}))
     for name, group in groups.items():
         if group:
@@ -286,7 +286,7 @@ def _told_apart(probes: Probes, features: Mapping[str, np.ndarray], source: str)
         if 20 <= mine.sum() <= len(mine) - 20:
             # Not judged, so that no permutation is asked.
             asked[name] = Asking(f"source {number}", mine, 0, components=None)
-    whole = partial(_reduced, Look(features, "whole"))
+    whole = partial(_reduced, Shown(features, "whole"))
     found = probes.found([(whole, list(asked.values()))])
     told = {}
     for name, one in asked.items():

@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cxrlib.audit.asked import Look, blocks
+from cxrlib.audit.asked import Shown, blocks
 from cxrlib.audit.doubts import NO_DOUBTS, Doubts, doubts
 from cxrlib.audit.features import VERSION as FEATURES
 from cxrlib.audit.features import Rows, describe
@@ -173,7 +173,7 @@ def steps(
         findings, left_out = yield from ask_all(probes, features, facts, source)
         if embeddings is not None:
             findings = [_of_embeddings(one) if one.probe.name == "whole" else one for one in findings]
-        views = {name: Look(features, name) for name in ("whole", "frame")}
+        views = {name: Shown(features, name) for name in ("whole", "frame")}
         apart, unasked = between(probes, views, parted)
         by_name = {found.probe.name: found for found in findings}
         questions = [
@@ -182,7 +182,7 @@ def steps(
             if not by_name[name].detail.get("disguise")
         ]
         attributes = yield from asking(
-            cohort, questions, [Look(features, "whole"), partial(signs_of, features)], classifiers.scores,
+            cohort, questions, [Shown(features, "whole"), partial(signs_of, features)], classifiers.scores,
             classifiers.thresholds, seed=seed, permutations=permutations, progress=progress,
             together=together, workers=workers,
         )  # fmt: skip

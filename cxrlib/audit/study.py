@@ -12,7 +12,7 @@ import pandas as pd
 from PIL import Image
 
 from cxrlib.audit import kinds
-from cxrlib.audit.asked import Look
+from cxrlib.audit.asked import Shown
 from cxrlib.audit.made import MADE
 from cxrlib.audit.probes import Probes, ask_all, shaped
 from cxrlib.audit.rules import PROBES, SIGNIFICANCE, WARNING_AUC
@@ -137,7 +137,7 @@ def strata_named(
             numbers[f"{stratum}.kinds.purity"] = proportion(hits, int(read[rows].sum()))
             numbers[f"{stratum}.kinds.share_ill"] = proportion(int(labels[rows].sum()), len(rows))
     numbers["share_ill"] = proportion(int(labels.sum()), len(ids))
-    for one in between(probes, {name: Look(features, name) for name in ("whole", "frame")})[0]:
+    for one in between(probes, {name: Shown(features, name) for name in ("whole", "frame")})[0]:
         asked = [row for row in one.detail["rows"] if not row["probe"].startswith("column_")]
         told_apart = sum(row["p_holm"] < SIGNIFICANCE for row in asked)
         numbers[f"{one.probe.name}.established"] = Estimate(told_apart, n=len(asked))
