@@ -122,14 +122,17 @@ def ask(
     seed: int,
     workers: int | None,
     done: Callable[[int], object] = lambda _: None,
-) -> dict[str, tuple[Held | DataError, bool]]:
-    """By name what is told from features by :func:`held_out`, or was before; and whether it was.
+    beside: Sequence[tuple] = (),
+) -> dict[str, tuple[Any, bool]]:
+    """By name what is told from features by :func:`held_out`, a Held or a DataError, or was before; and
+    whether it was.
 
     - ``questions``: how features are made, and all that is asked of them.
     - ``work``: where answers are kept; None: nowhere. ``done`` is called with how many more are there.
+    - ``beside``: other jobs, functions and what they are given, that return answers of theirs by name.
     """
-    found: dict[str, tuple[Held | DataError, bool]] = {}
-    jobs = []
+    found: dict[str, tuple[Any, bool]] = {}
+    jobs = list(beside)
     for made, asked in questions:
         left = []
         for one in asked:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -124,25 +125,32 @@ class Probes:
         return self.held[probe.name][1]
 
     def ask_each(
-        self, probes: Sequence[tuple[Probe, Made, dict]], done: Callable[[int], object] = lambda _: None
-    ) -> None:
-        """The same of many, in several processes where that pays."""
+        self,
+        probes: Sequence[tuple[Probe, Made, dict]],
+        done: Callable[[int], object] = lambda _: None,
+        beside: Sequence[tuple] = (),
+    ) -> dict[str, tuple[Any, bool]]:
+        """The same of many, in several processes where that pays; and all answers."""
         asked = [(made, [Asking(one.name, self.labels, self.permutations)]) for one, made, _ in probes]
-        found = self.found(asked, done)
+        found = self.found(asked, done, beside)
         for probe, _, detail in probes:
             held, reused = found[probe.name]
             if isinstance(held, DataError):
                 raise held
             self.held[probe.name] = (probe, held, reused, detail)
+        return found
 
     def found(
         self,
         questions: Sequence[tuple[Made, Sequence[Asking]]],
         done: Callable[[int], object] = lambda _: None,
-    ) -> dict[str, tuple[Held | DataError, bool]]:
+        beside: Sequence[tuple] = (),
+    ) -> dict[str, tuple[Any, bool]]:
         """The answers to any questions, which are not judged with the probes."""
-        options = {"work": self.work, "seed": self.seed, "workers": self.workers}
-        return ask(questions, self.patients, done=done, **options)  # type: ignore[arg-type]
+        return ask(
+            questions, self.patients, work=self.work, seed=self.seed, workers=self.workers, done=done,
+            beside=beside,
+        )  # fmt: skip
 
 
 def ask_all(
@@ -186,14 +194,14 @@ def ask_all(
             probes.attributes[probe.name] = (made, values)
     # The smallest p-value that there can be must stay below 0.05 after correction for so many probes.
     probes.permutations = max(probes.permutations, 40 * (len(jobs) + 1) * probes.together)
-    with progress_bar(len(jobs) + 1, "Probing", probes.progress, unit="probe") as bar:
-        probes.ask_each(jobs, bar.update)
+    with progress_bar(len(jobs) + 2, "Probing", probes.progress, unit="probe") as bar:
+        about = codes, away, labels, probes.patients, probes.permutations, probes.seed
+        uneven = probes.ask_each(jobs, bar.update, [(_uneven, *about)])["uneven kinds"][0]
         aucs = {column: probes.held[column_probe(column).name][1].auc.value for column in columns}
         together = [column for column, auc in aucs.items() if auc < DISGUISE]
         if len(together) > 1:
             probes.ask(PROBES["metadata"], partial(column_features, table[together], together))
         probe, held, reused, _ = probes.held["kinds"]
-        uneven = kinds.uneven(codes, away, labels, probes.patients, probes.permutations, probes.seed)
         detail, shown = kinds.told(uneven, table["image_id"].to_numpy(str), labels.mean())
         least = min((one.p for one in uneven), default=1.0)  # few images of a kind move no AUC
         probes.held["kinds"] = (probe, replace(held, p_value=least), reused, detail)
@@ -227,6 +235,10 @@ def telling(ids: np.ndarray, patients: np.ndarray, scores: np.ndarray) -> tuple[
             first.setdefault(patients[row], ids[row])
         chosen.append(list(first.values())[: TELLING // 2])
     return (*chosen[0], *chosen[1][::-1])
+
+
+def _uneven(*about: Any) -> dict[str, list[kinds.Kind]]:
+    return {"uneven kinds": kinds.uneven(*about)}
 
 
 def _indicators(codes: np.ndarray) -> np.ndarray:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import count
 
 import numpy as np
 from scipy.special import ndtri
@@ -61,8 +62,7 @@ def held_out(
     scores = ridge.predicted(labels)
     if len(np.unique(np.bincount(ridge.codes))) == 1:
         found = aucs(labels[:, None], scores[:, None])[0]
-        dealt = labels[ridge.rows].astype(np.int8), patients[ridge.rows]
-        shuffled = permuted(*dealt, permutations, [seed, 77], STEP)
+        shuffled = _dealt(labels[ridge.rows], patients[ridge.rows], permutations, [seed, 77])
         values = (_aucs_from(found, block, ridge.by_fold(block.T).T) for block in shuffled)
         p_value = sequential_p(found, values)
     else:  # the number of images may itself go with label and feature, which permuting would keep
@@ -84,6 +84,36 @@ def aucs(labels: np.ndarray, scores: np.ndarray) -> np.ndarray:
         below, upto = (np.searchsorted(ordered, mine, side) for side in ("left", "right"))
         ranks[column] = (below.sum() + upto.sum() + len(mine)) / 2
     return (ranks - positives * (positives + 1) / 2) / np.maximum(positives * negatives, 1)
+
+
+class _Deals:
+    """Labels dealt anew by :func:`permuted`, a bit each, drawn once for all that is asked of them."""
+
+    def __init__(self, labels: np.ndarray, patients: np.ndarray, most: int, seed: list[int]):
+        self.drawn = permuted(labels.astype(np.uint8), patients, most, seed, STEP)
+        self.rows, self.kept = len(labels), list[np.ndarray]()
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        for number in count():
+            if number == len(self.kept):
+                if (block := next(self.drawn, None)) is None:
+                    return
+                self.kept.append(np.packbits(block.T, axis=1))
+            yield np.unpackbits(self.kept[number], axis=1, count=self.rows).T
+
+
+_deals: dict[bytes, _Deals] = {}  # the last few: probes of one cohort ask for the same
+
+
+def _dealt(labels: np.ndarray, patients: np.ndarray, most: int, seed: list[int]) -> Iterator[np.ndarray]:
+    named = hashlib.sha256(repr((most, seed, patients.dtype)).encode())
+    for part in (labels, patients):
+        named.update(np.ascontiguousarray(part).tobytes())
+    deals = _deals.pop(named.digest(), None) or _Deals(labels, patients, most, seed)
+    _deals[named.digest()] = deals
+    while len(_deals) > 4:
+        del _deals[next(iter(_deals))]
+    return iter(deals)
 
 
 def _aucs_from(least: float, labels: np.ndarray, scores: np.ndarray) -> np.ndarray:
