@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import mmap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -37,6 +38,7 @@ class Rows:
         self.shape: tuple[int, ...] = (len(rows), *array.shape[1:])
         self.dtype: np.dtype = array.dtype
         self.ndim: int = array.ndim
+        self.size: int = math.prod(self.shape)
         self._read = 0
 
     def __len__(self) -> int:
@@ -113,17 +115,24 @@ class Cohort:
         """str, shape (N,): the patient of each image; intervals and splits go by these."""
         return self.table["patient_id"].to_numpy(dtype=str)
 
-    def take(self, rows: np.ndarray) -> Cohort:
-        """The cohort of these rows, in this order: integer positions, or a boolean mask of shape (N,)."""
+    def take(self, rows: np.ndarray, *, lazy: bool = False) -> Cohort:
+        """The cohort of these rows, in this order: integer positions, or a boolean mask of shape (N,).
+
+        ``lazy``: do not copy images and masks; they are :class:`Rows` of this cohort's.
+        """
         rows = np.asarray(rows)
         if rows.dtype == bool:
             rows = np.flatnonzero(rows)
+
+        def some(array: np.ndarray) -> np.ndarray:
+            return cast(np.ndarray, Rows(array, rows)) if lazy else array[rows]  # stands for one
+
         return replace(
             self,
-            images=self.images[rows],
+            images=some(self.images),
             table=self.table.iloc[rows],
-            lung_masks=None if self.lung_masks is None else self.lung_masks[rows],
-            lesion_masks=None if self.lesion_masks is None else self.lesion_masks[rows],
+            lung_masks=None if self.lung_masks is None else some(self.lung_masks),
+            lesion_masks=None if self.lesion_masks is None else some(self.lesion_masks),
         )
 
     def split(self, name: str, *, lazy: bool = False) -> Cohort:

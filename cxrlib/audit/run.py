@@ -142,7 +142,7 @@ def steps(
     # The order of the rows must not matter to folds, permutations and chunks.
     order = np.argsort(cohort.table["image_id"].to_numpy(dtype=str), kind="stable")
     moved = bool((order != np.arange(len(order))).any())
-    cohort = cohort.take(order) if moved else cohort
+    cohort = cohort.take(order, lazy=True) if moved else cohort
     classifiers = (classifiers or Classifiers.none(len(cohort))).take(order)
     settings = {"permutations": permutations, "seed": seed, "source": source, "version": [VERSION, FEATURES]}
     if together > 1:

@@ -94,7 +94,7 @@ def audit_findings(
             remedy="Name findings that are more frequent, or give more images.",
         )  # fmt: skip
     order = np.argsort(cohort.table["image_id"].to_numpy(str), kind="stable")
-    cohort = cohort.take(order)
+    cohort = cohort.take(order, lazy=True)
     with tempfile.TemporaryDirectory() if out is None else nullcontext(str(out)) as folder:
         work = work_folder(Path(folder) / "work", cohort, {"features": VERSION}, resume)
         masked = (
@@ -122,7 +122,7 @@ def audit_findings(
 def labelled(cohort: Cohort, finding: str, labels: np.ndarray) -> Cohort:
     """The images that have a label of a finding, with that label, under the finding's name."""
     known = np.isfinite(labels)
-    part = cohort if known.all() else cohort.take(known)
+    part = cohort if known.all() else cohort.take(known, lazy=True)
     counts = cohort.info.get("classes_by_finding", {}).get(finding, {})
     part = replace(part, name=finding, info={**cohort.info, "classes": counts})
     return part.with_columns(label=labels[known].astype(np.int64))
