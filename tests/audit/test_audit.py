@@ -8,10 +8,12 @@ import pandas as pd
 import pytest
 
 from cxrlib.audit import signs
-from cxrlib.audit.features import SIGNS, describe
+from cxrlib.audit.asked import blocks, taken
+from cxrlib.audit.features import SIGNS, Rows, describe
 from cxrlib.audit.models import Classifiers
 from cxrlib.audit.page import content, page, sentence, write
 from cxrlib.audit.plots import detected
+from cxrlib.audit.ridge import reduced
 from cxrlib.audit.rules import PROBES, judged, judged_count
 from cxrlib.audit.run import audit_cohort
 from cxrlib.audit.stats import sample_patients
@@ -220,6 +222,20 @@ def test_the_number_of_processes_changes_nothing(phantoms, features, tmp_path, m
     assert found[0] == found[1] and found[0]["attributes"] and len(found[0]["findings"]) > 25
     kept = [sorted(file.name for file in (tmp_path / str(n)).rglob("probe-*.npz")) for n in (1, 2)]
     assert kept[0] == kept[1] and kept[0]
+
+
+def test_features_in_blocks_are_those_at_hand(features, monkeypatch):
+    monkeypatch.setattr("cxrlib.audit.asked.ROWS", 64)
+    rows, whole = np.arange(0, 300, 2), features["whole"]
+    some = blocks(Rows(features, rows), "whole")
+    assert [len(part) for part in some] == [64, 64, 22]
+    np.testing.assert_array_equal(np.concatenate(list(some)), whole[rows])
+    np.testing.assert_array_equal(taken(blocks(features, "whole"), rows), whole[rows])
+    backwards = blocks(Rows(features, rows[::-1]), "whole")
+    np.testing.assert_array_equal(backwards, whole[rows[::-1]])
+    for read, at_hand in ((some, whole[rows]), (blocks(features, "blur"), features["blur"])):
+        one, other = reduced(read), reduced(at_hand)  # more columns than rows, and fewer
+        np.testing.assert_allclose(one @ one.T, other @ other.T, atol=1e-8)  # an axis has either sign
 
 
 def test_resume_takes_finished_probes_and_images_over(bare, tmp_path):

@@ -31,9 +31,9 @@ def test_copies_are_found_though_resized_reencoded_or_brightened(films, tmp_path
     small = resize(np.asarray(Image.fromarray(films[0]).resize((100, 100))), 128)
     Image.fromarray(films[1]).save(tmp_path / "a.jpg", quality=60)
     bright = np.clip(films[2] * 0.8 + 40, 0, 255).astype(np.uint8)
-    pairs = files.duplicates(
-        _thumbnails([*films, small, np.asarray(Image.open(tmp_path / "a.jpg")), bright, films[3]])
-    )
+    seen = _thumbnails([*films, small, np.asarray(Image.open(tmp_path / "a.jpg")), bright, films[3]])
+    pairs = files.duplicates(seen)
+    pd.testing.assert_frame_equal(pairs, files.duplicates([seen[:20], seen[20:61], seen[61:]]))
     assert set(zip(pairs["a"], pairs["b"], strict=True)) == {(0, 60), (1, 61), (2, 62), (3, 63)}
     assert pairs.set_index("a")["exact"].to_dict() == {0: False, 1: False, 2: False, 3: True}
 
