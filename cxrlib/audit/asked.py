@@ -24,7 +24,7 @@ from cxrlib.evaluation.metrics import Estimate
 from cxrlib.io.storage import atomic_path, read_arrays
 from cxrlib.parallel import run_jobs
 
-SMALL = 1000  # images, below which no process is started
+SMALL = 2000  # images, below which processes take as long to start as they save
 T = TypeVar("T")
 
 

@@ -144,9 +144,10 @@ def asking(
     given = {str(name): values.to_numpy(float) for name, values in scores.items()}
     # Without a classifier there is nothing to ask of what is measured in the picture itself.
     asked = [place for place, one in enumerate(questions) if given or not one.in_pixels]
-    eyes = []
-    if not all(questions[place].in_pixels for place in asked):
-        eyes = [use.eye(made(), labels, patients, seed) for made in pixels]
+    making = [(_eye, place, made, labels, patients, seed) for place, made in enumerate(pixels)]
+    blind = all(questions[place].in_pixels for place in asked)
+    made = {} if blind else dict(each(making, workers, len(labels)))
+    eyes = [made[place] for place in sorted(made)]
     options = {"seed": seed, "permutations": permutations}
     jobs = [
         (_told, place, questions[place].features, questions[place].column, questions[place].in_pixels,
@@ -161,7 +162,7 @@ def asking(
             bar.update(1)
     rows = [(one, *answers.get(place, (None, None, {}))) for place, one in enumerate(questions)]
     p_values = [p for _, _, seen, told in rows for p in _p_values(seen, told)]
-    del eyes, jobs  # while others' p-values are waited for
+    del eyes, made, jobs  # while others' p-values are waited for
     corrected = iter((yield p_values).tolist())
     verdicts = []
     for one, found, seen, told in rows:
@@ -174,6 +175,10 @@ def asking(
             uses[name] = Use(value, next(corrected), use.auc_within(found, mine, labels), levels)
         verdicts.append(Asked(one.finding, seen, p_visible, uses))
     return tuple(sorted(verdicts, key=_rank))
+
+
+def _eye(place: int, made: Made, labels: np.ndarray, patients: np.ndarray, seed: int) -> tuple[int, Ridge]:
+    return place, use.eye(made(), labels, patients, seed)
 
 
 def _told(
