@@ -654,7 +654,7 @@ def cache_seeds() -> list[bytes]:
     """What audits and caches keep: plain arrays."""
     kept, state, array = io.BytesIO(), io.BytesIO(), io.BytesIO()
     np.savez(kept, numbers=[0.8, 0.7, 0.9, 40, 0.01], scores=np.arange(40.0))
-    np.savez(state, state=np.ones(4, np.uint8), shapes=np.ones((4, 2), np.int32), values=np.zeros((4, 1)),
+    np.savez(state, state=np.ones(4, np.uint8), shapes=np.ones((4, 2), np.int32),
              rows=np.array([1]), reasons=np.array(["bad"]))  # fmt: skip
     np.save(array, np.zeros((4, 8, 8), np.uint8))
     return [stream.getvalue() for stream in (kept, state, array)]
@@ -787,7 +787,7 @@ def read_cache(path: Path) -> None:
     partial.mkdir(exist_ok=True)
     data = path.read_bytes()
     (partial / "state.npz").write_bytes(data)
-    _resumed(partial, 4, 1)
+    _resumed(partial, 4)
     for name in ("images", "shapes"):
         (partial / f"{name}.npy").write_bytes(data)
     np.save(partial / "kept.npy", np.ones(4, bool))

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from cxrlib.audit.features import Rows, _Kept
+from cxrlib.audit.features import Kept, Rows
 from cxrlib.audit.ridge import COMPONENTS, ROWS
 from cxrlib.audit.stats import Held, held_out
 from cxrlib.errors import CxrWarning, DataError
@@ -31,14 +31,13 @@ T = TypeVar("T")
 class Blocks:
     """Features (N, D) that lie in chunks on disk, in blocks of as many rows whatever the chunks."""
 
-    def __init__(self, kept: _Kept, name: str, rows: np.ndarray | None):
+    def __init__(self, kept: Kept, name: str, rows: np.ndarray | None):
         self.kept, self.name, self.rows = kept, name, rows
 
     def __iter__(self) -> Iterator[np.ndarray]:
         waiting: list[np.ndarray] = []
         start = 0
-        for file in self.kept.files:
-            part = self.kept._read(file, self.name)[self.name]
+        for part in self.kept.parts(self.name):
             end = start + len(part)
             if self.rows is not None:
                 first, last = np.searchsorted(self.rows, (start, end))
@@ -57,7 +56,7 @@ def blocks(features: Mapping[str, np.ndarray], name: str) -> np.ndarray | Blocks
     """Features of :func:`cxrlib.audit.features.describe` in blocks of rows, or as they are if at hand."""
     features = _owner(features, name)
     rows, kept = (features.rows, features.features) if isinstance(features, Rows) else (None, features)
-    if isinstance(kept, _Kept) and (rows is None or (np.diff(rows) > 0).all()):
+    if isinstance(kept, Kept) and (rows is None or (np.diff(rows) > 0).all()):
         return Blocks(kept, name, rows)
     return features[name]
 
@@ -80,7 +79,7 @@ def _owner(features: Mapping[str, np.ndarray], name: str) -> Mapping[str, np.nda
         return _owner(next(one for one in features.maps if name in one), name)
     if isinstance(features, Rows):
         return Rows(_owner(features.features, name), features.rows)
-    return features if isinstance(features, _Kept) else {name: features[name]}
+    return features if isinstance(features, Kept) else {name: features[name]}
 
 
 class Shown:

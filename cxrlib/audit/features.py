@@ -73,21 +73,24 @@ def describe(
             ]  # fmt: skip
             for done in run_jobs(_describe_chunk, jobs, workers, small=len(cohort) < 2 * CHUNK):
                 bar.update(done)
-    kept = _Kept([_file(folder, start) for start in starts], len(cohort))
+    kept = Kept([_file(folder, start) for start in starts], len(cohort))
     _ = kept["lungs_found"]  # an error now and not later where a chunk is gone
     return kept
 
 
-class _Kept(Mapping[str, np.ndarray]):
+class Kept(Mapping[str, np.ndarray]):
     """Features in chunks on disk, each read when it is asked for: all those of NIH take two gigabytes."""
 
     def __init__(self, files: Sequence[Path], count: int):
         self.files, self.count = files, count
 
+    def parts(self, name: str) -> Iterator[np.ndarray]:
+        """One probe's features, chunk by chunk."""
+        return (self._read(file, name)[name] for file in self.files)
+
     def __getitem__(self, name: str) -> np.ndarray:
         made, start = np.zeros(0), 0
-        for file in self.files:
-            part = self._read(file, name)[name]
+        for part in self.parts(name):
             if not start:
                 made = np.empty((self.count, *part.shape[1:]), part.dtype)
             made[start : start + len(part)] = part

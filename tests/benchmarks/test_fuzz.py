@@ -94,7 +94,7 @@ def test_a_damaged_cache_is_made_anew(tmp_path, kind):
         with pytest.raises(ValueError):
             read_array(path)
     assert read_held(path) is None
-    assert _resumed(tmp_path, 3, 1)[0].tolist() == [0, 0, 0]
+    assert _resumed(tmp_path, 3)[0].tolist() == [0, 0, 0]
 
 
 @pytest.mark.parametrize("text", ["image,label\na.png,2\n", "image,label\na.png,\n"])
