@@ -40,7 +40,7 @@ PRESETS = {
     "course": "about a minute a notebook",
     "full": "minutes to hours a notebook",
 }
-_APART = 75.0  # seconds between two renderings of a site that grows
+_APART = 90.0  # seconds between two renderings of a site that grows
 OPTIONS = ("dataset", "data_dir", "image_size", "preset", "seed")
 """The parameters that have an option of their own."""
 

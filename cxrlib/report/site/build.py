@@ -8,14 +8,15 @@ import json
 import os
 import re
 import shutil
-import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
+from typing import TextIO
 
 import jinja2
 import nbformat
@@ -178,18 +179,6 @@ def build(source: Path, out: Path, work: Path, *, single_file: bool = False, who
 
 def _run_sphinx(source: Path, out: Path, work: Path) -> None:
     log = work / "sphinx.log"
-    command = [
-        sys.executable,
-        "-m",
-        "sphinx",
-        "-b",
-        "html",
-        "-q",
-        "-c",
-        str(HERE),
-        "-d",
-        str(work / "doctrees"),
-    ]
     # Not straight into ``out``: myst-nb leaves a folder of images beside the one it renders to.
     rendered, began, ended = work / "site", work / "rendering", work / "rendered"
     if began.exists() or (ended.exists() and ended.stat().st_mtime > time.time()):
@@ -201,15 +190,14 @@ def _run_sphinx(source: Path, out: Path, work: Path) -> None:
     # Every page has the list of contents, of which Sphinx does not know.
     contents = (source / "index.md").read_text(encoding="utf-8").rpartition("{toctree}")[2]
     listed = work / "contents"
-    if not (listed.is_file() and listed.read_text(encoding="utf-8") == contents):
-        command.append("-a")
-    done = subprocess.run(
-        [*command, str(source), str(rendered)], capture_output=True, text=True, stdin=subprocess.DEVNULL
-    )
-    log.write_text(done.stdout + done.stderr, encoding="utf-8")
-    if done.returncode:
-        words = " ".join(done.stderr.strip().splitlines()[-1:])
-        raise CxrError(f"Sphinx could not render the report: {words}", remedy=f"Read {log}.")
+    others = not (listed.is_file() and listed.read_text(encoding="utf-8") == contents)
+    with open(log, "w", encoding="utf-8") as warnings:
+        try:
+            _sphinx(source, rendered, work / "doctrees", others, warnings)
+        except Exception as error:  # of Sphinx, its extensions or docutils
+            warnings.write(traceback.format_exc())
+            words = " ".join(str(error).split()) or type(error).__name__
+            raise CxrError(f"Sphinx could not render the report: {words}", remedy=f"Read {log}.") from error
     _copy_tree(rendered, out, ignore=shutil.ignore_patterns(".buildinfo*"))
     pages = {path.stem for path in source.iterdir()} | {"search"}
     for page in out.glob("*.html"):
@@ -218,6 +206,16 @@ def _run_sphinx(source: Path, out: Path, work: Path) -> None:
     listed.write_text(contents, encoding="utf-8")
     os.replace(began, ended)
     os.utime(ended)
+
+
+def _sphinx(source: Path, rendered: Path, doctrees: Path, every_page: bool, warnings: TextIO) -> None:
+    """Sphinx in this process: its imports, two seconds, are paid once for all drawings."""
+    from sphinx.application import Sphinx
+    from sphinx.util.docutils import docutils_namespace, patch_docutils
+
+    with patch_docutils(HERE), docutils_namespace():
+        app = Sphinx(source, HERE, rendered, doctrees, "html", status=None, warning=warnings)
+        app.build(force_all=every_page)
 
 
 def copy_evidence(figures: Path, out: Path, source: Path) -> None:
