@@ -62,6 +62,22 @@ def averaged(model: Classifier, decay: float) -> Averaged | None:
     return Averaged(model, multi_avg_fn=average, use_buffers=True)
 
 
+class Halving(nn.MaxPool2d):
+    """Max pooling by two. Same numbers, but three times as fast where it predicts: torch's, which also notes
+    where each maximum was, takes channels one by one where they do not fill a vector."""
+
+    def __init__(self) -> None:
+        super().__init__(2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        channels, height, width = x.shape[1:]
+        if channels >= 8 or x.device.type != "cpu" or not torch.is_inference_mode_enabled():
+            return super().forward(x)
+        last = x.permute(0, 2, 3, 1)[:, : height // 2 * 2, : width // 2 * 2]
+        rows = torch.maximum(last[:, :, ::2], last[:, :, 1::2])  # (N, H, W / 2, C)
+        return torch.maximum(rows[:, ::2], rows[:, 1::2]).permute(0, 3, 1, 2)
+
+
 class LeNet(nn.Sequential):
     """LeNet-5 with rectifiers and max pooling (LeCun et al. 1998, doi:10.1109/5.726791)."""
 
@@ -74,8 +90,8 @@ class LeNet(nn.Sequential):
             )
         second = round(width * 16 / 6)
         super().__init__(
-            nn.Conv2d(1, width, 5), nn.MaxPool2d(2), nn.ReLU(),
-            nn.Conv2d(width, second, 5), nn.MaxPool2d(2), nn.ReLU(),
+            nn.Conv2d(1, width, 5), Halving(), nn.ReLU(),
+            nn.Conv2d(width, second, 5), Halving(), nn.ReLU(),
             nn.Flatten(),
             nn.Linear(second * side**2, 120), nn.ReLU(), nn.Dropout(dropout),
             nn.Linear(120, 84), nn.ReLU(), nn.Dropout(dropout),
@@ -102,7 +118,7 @@ class DoubleConv(nn.Sequential):
             for _ in range(2):
                 layers += _conv_norm(channels, width << block)
                 channels = width << block
-            layers.append(nn.MaxPool2d(2))
+            layers.append(Halving())
         super().__init__(*layers, *_head(channels, dropout))
 
 
