@@ -17,6 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import partial
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -166,13 +167,25 @@ def execute(job: Mapping[str, object], tell: Connection) -> dict[str, object]:
 
         @classmethod
         def execute_managed_notebook(cls, nb_man: Any, kernel_name: str, **kwargs: Any) -> Any:
-            complete = nb_man.cell_complete
+            start, complete = nb_man.cell_start, nb_man.cell_complete
+
+            def unsaved(step: Callable[..., None], *args: Any, **more: Any) -> None:
+                nb_man.save = lambda **_: None  # before the class's own
+                try:
+                    step(*args, **more)
+                finally:
+                    del nb_man.save
+
+            # Written as a code cell begins, with all before it; twice every cell would be a second a chapter.
+            def start_cell(cell: Any, cell_index: int | None = None, **more: Any) -> None:
+                code = cell.cell_type == "code"
+                (start if code else partial(unsaved, start))(cell, cell_index=cell_index, **more)
 
             def complete_and_tell(cell: Any, cell_index: int | None = None, **more: Any) -> None:
-                complete(cell, cell_index=cell_index, **more)
+                unsaved(complete, cell, cell_index=cell_index, **more)
                 tell.send({"cell": (cell_index or 0) + 1, "of": len(nb_man.nb.cells)})
 
-            nb_man.cell_complete = complete_and_tell
+            nb_man.cell_start, nb_man.cell_complete = start_cell, complete_and_tell
             return super().execute_managed_notebook(nb_man, kernel_name, **kwargs)
 
     papermill_engines.register("cxrlib", TellingEngine)
