@@ -5,6 +5,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from scipy import ndimage
 
 from cxrlib.cohort import Cohort
 from cxrlib.errors import ConfigError, DataError
@@ -17,7 +18,7 @@ from cxrlib.images.cohorts import (
     steps,
 )
 from cxrlib.images.geometry import Geometry
-from cxrlib.images.markers import find_markers, inpaint
+from cxrlib.images.markers import _around, find_markers, inpaint
 from cxrlib.images.pipeline import TOLERANCE, TOLERANCE_99
 from cxrlib.images.polarity import bone_is_bright
 from cxrlib.io.decode import decode, resize
@@ -144,6 +145,15 @@ def test_lead_letters_are_found_where_they_are():
             recalls.append((find_markers(b) & truth).sum() / truth.sum())
     assert np.mean(recalls) > 0.6
     assert np.mean([find_markers(image).mean() for image in without.images]) < 1e-3
+
+
+@pytest.mark.parametrize(("shape", "reach"), [((64, 64), 7), ((25, 31), 9), ((24, 40), 13)])
+def test_the_least_and_greatest_around_a_pixel_are_scipys(shape, reach):
+    image = np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8)
+    opened = _around(_around(image, reach, np.minimum), reach, np.maximum)
+    closed = _around(_around(image, reach, np.maximum), reach, np.minimum)
+    assert np.array_equal(opened, ndimage.grey_opening(image, size=(reach, reach), mode="reflect"))
+    assert np.array_equal(closed, ndimage.grey_closing(image, size=(reach, reach), mode="reflect"))
 
 
 def test_what_is_filled_in_lies_between_its_surroundings():

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from cxrlib.errors import CheckpointError, ConfigError
-from cxrlib.training.models import MODELS, build, count_parameters
+from cxrlib.training.models import MODELS, Halving, build, count_parameters
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -70,3 +70,12 @@ def test_weights_of_another_network_are_refused(tmp_path):
     torch.save(build("lenet", image_size=32).state_dict(), tmp_path / "w.pt")
     with pytest.raises(CheckpointError, match="another network than residual"):
         build("residual", weights=tmp_path / "w.pt")
+
+
+@pytest.mark.parametrize("shape", [(3, 6, 60, 60), (2, 4, 25, 27), (1, 1, 2, 3), (2, 16, 8, 8)])
+def test_pooling_to_predict_gives_what_pooling_to_learn_gives_to_the_bit(shape):
+    x = torch.randn(shape).mul(3).round().to(memory_format=torch.channels_last)  # with ties
+    x[0, 0, 0, 1] = torch.nan
+    with torch.inference_mode():
+        found = Halving()(x)
+    assert torch.allclose(found, torch.nn.MaxPool2d(2)(x), rtol=0, atol=0, equal_nan=True)
