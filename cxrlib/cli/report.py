@@ -61,6 +61,7 @@ def report(
 
     Example: cxr report --grid seed=0,1,2 dataset=phantom,pneumoniamnist --out report-grid
     """
+    import cxrlib.report.light  # noqa: F401 — before what it spares is imported
     from cxrlib.report.grid import run_grid
     from cxrlib.report.report import run_report
 

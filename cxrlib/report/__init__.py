@@ -4,12 +4,7 @@
 draws pages.
 """
 
-import sys
-
 import lazy_loader
-
-# jsonschema, which nbformat imports, would take a second for a grammar of addresses that no notebook needs.
-sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,

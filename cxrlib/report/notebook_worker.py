@@ -32,7 +32,7 @@ THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXP
 FORKS = sys.platform == "linux"
 _BEFORE_IMPORTS = ("PYTHONPATH", "MPLBACKEND", "PYDEVD_DISABLE_FILE_VALIDATION", *THREADS)
 WARM = (
-    "cxrlib.report", "papermill", "papermill.clientwrap", "nbclient", "jupyter_client.manager",
+    "cxrlib.report.light", "papermill", "papermill.clientwrap", "nbclient", "jupyter_client.manager",
     "jupyter_client.provisioning", "ipykernel.ipkernel", "ipykernel.kernelapp", "IPython.core.completer",
     "matplotlib.pyplot", "pandas", "scipy.stats", "sklearn.linear_model", "sklearn.model_selection",
     "sklearn.pipeline", "torch._dynamo", "lightning_fabric", "cxrlib.training.recipes",
