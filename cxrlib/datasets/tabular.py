@@ -13,6 +13,7 @@ import tomllib
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -113,10 +114,9 @@ class Published:
             layouts += [(names, folder) for folder in self._folders]
         best = table.iloc[:0]
         for relative, folder in layouts:
-            paths = str(root / folder) + os.sep + relative
-            there = paths.map(os.path.isfile)
+            there = _there(root / folder, relative)
             if there.sum() > len(best):
-                best = table[there].assign(path=paths[there])
+                best = table[there].assign(path=str(root / folder) + os.sep + relative[there])
         if best.empty:
             raise DataError(
                 f"{root} holds none of the images that the tables of {self.name!r} list.",
@@ -190,6 +190,21 @@ def beside(root: Path | None, pattern: str) -> Path | None:
     """The first file of a name in the folder or the folders in it; None where there is none, or no folder."""
     found = [] if root is None else [*sorted(root.glob(pattern)), *sorted(root.glob(f"*/{pattern}"))]
     return next((path for path in found if not path.name.startswith(".")), None)
+
+
+def _there(folder: Path, files: pd.Series) -> pd.Series:
+    """Which files, as paths in the folder, are there: of a part of an archive, few patients' folders are."""
+
+    @cache
+    def names(place: str) -> set[str]:
+        return set(os.listdir(folder / place)) if (folder / place).is_dir() else set()
+
+    def there(file: str) -> bool:
+        first, _, rest = file.partition("/")
+        known = first in names("") and (not rest or rest.partition("/")[0] in names(first))
+        return known and os.path.isfile(f"{folder}{os.sep}{file}")
+
+    return files.map(there).astype(bool)
 
 
 def _split(table: pd.DataFrame, seed: int) -> tuple[np.ndarray, bool]:
