@@ -354,6 +354,7 @@ def test_an_interrupted_or_killed_batch_goes_on_from_what_was_finished(tmp_path,
     program = (
         "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
         "sys.path[:0] = sys.argv[2:]; from pathlib import Path; import test_report; "
+        "from cxrlib.report import notebook_worker; notebook_worker.WARM = (); "  # what takes longest
         "test_report.run_in(Path(sys.argv[1]))"
     )
     process = subprocess.Popen(
