@@ -7,7 +7,6 @@ import sys
 from importlib import resources
 from pathlib import Path
 
-import jsonschema
 import pytest
 from filelock import FileLock
 from real_files import links
@@ -119,6 +118,8 @@ def some_of_nih(data_root, once) -> Path:
 @pytest.fixture(scope="session")
 def schema():
     """What checks an ``audit.json``."""
+    import jsonschema  # takes a second, and processes that tests start import this file
+
     text = resources.files("cxrlib.audit").joinpath("data/audit.schema.json").read_text(encoding="utf-8")
     checker = jsonschema.Draft202012Validator(json.loads(text))
     checker.check_schema(checker.schema)

@@ -9,6 +9,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
+
+from cxrlib.cli.main import app
 
 PHANTOM = ["--image-size", "32", "--limit", "120"]
 
@@ -18,7 +21,7 @@ def trained(tmp_path_factory):
     """A LeNet trained by the command line on a few phantoms."""
     out = tmp_path_factory.mktemp("runs") / "lenet"
     arguments = ["train", "--model", "lenet", "--preset", "smoke", "--out", str(out), *PHANTOM]
-    subprocess.run([sys.executable, "-m", "cxrlib.cli", *arguments], check=True, capture_output=True)
+    assert CliRunner().invoke(app, arguments).exit_code == 0
     return out
 
 
