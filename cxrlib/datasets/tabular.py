@@ -193,15 +193,19 @@ def beside(root: Path | None, pattern: str) -> Path | None:
 
 
 def _there(folder: Path, files: pd.Series) -> pd.Series:
-    """Which files, as paths in the folder, are there: of a part of an archive, few patients' folders are."""
+    """Which files, as paths in the folder, are there: of a part of an archive, few patients' folders are.
+
+    Capitals do not matter to the search, since they do not to some file systems.
+    """
 
     @cache
     def names(place: str) -> set[str]:
-        return set(os.listdir(folder / place)) if (folder / place).is_dir() else set()
+        there = os.listdir(folder / place) if (folder / place).is_dir() else ()
+        return {name.casefold() for name in there}
 
     def there(file: str) -> bool:
-        first, _, rest = file.partition("/")
-        known = first in names("") and (not rest or rest.partition("/")[0] in names(first))
+        first, second, *_ = (*file.split("/", 2), "")
+        known = first.casefold() in names("") and (not second or second.casefold() in names(first))
         return known and os.path.isfile(f"{folder}{os.sep}{file}")
 
     return files.map(there).astype(bool)
