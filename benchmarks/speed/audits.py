@@ -110,7 +110,9 @@ def stages(labels: Path, work: Path, workers: int = 1) -> dict[str, float]:
     from cxrlib.audit.looking import Look
     from cxrlib.datasets import load
     from cxrlib.datasets._files import beside
+    from cxrlib.parallel import keep_freed_memory
 
+    keep_freed_memory()  # as an audit's processes do
     seconds: dict[str, float] = {}
 
     def timed(name: str, made: Callable[[], object]) -> object:
