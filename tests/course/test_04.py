@@ -8,7 +8,7 @@ FREQUENT = {
     None: "Replace the dots",
     f"return {FALSE} / sensitivity": "Those are odds",
     "return specificity / (specificity + sensitivity)": "alarmed is the rest",
-    "return sensitivity / (sensitivity + 1 - specificity)": "Go the other way",
+    "return sensitivity / (sensitivity + 1 - specificity)": "worth where half are ill",
     f"return 100 * {FALSE} / ({FALSE} + sensitivity)": "A share, please",
     "return sensitivity / (1 - specificity)": "how many healthy",
     "return (1 - specificity) / (1 - specificity + sensitivity)": "where wanted is 0.8",
