@@ -48,8 +48,8 @@ report: $(STAMP) ## run the notebooks and render report/index.html (3-6 minutes,
 	@$(BIN)/cxr report --dataset $(DATASET) $(if $(DATA_DIR),--data-dir "$(DATA_DIR)") --preset $(PRESET) \
 	  --seed $(SEED) --jobs $(JOBS) --out "$(OUT)" $(ARGS)
 
-test: $(STAMP) ## run the tests (about 15 minutes on two cores; ARGS="-k metrics" for some of them)
-	@echo "Running the tests (about 15 minutes on two cores) ..."
+test: $(STAMP) ## run the tests (about 12 minutes on two cores; ARGS="-k metrics" for some of them)
+	@echo "Running the tests (about 12 minutes on two cores) ..."
 	@$(if $(CXRLIB_DATA),,echo "CXRLIB_DATA is not set: tests on real radiographs are skipped.")
 	@# a process a core with one thread each: threads of small products wait for each other, and so do a
 	@# process's own workers; files in the order that tests/conftest.py gives them, the longest first
