@@ -10,7 +10,7 @@ FREQUENT = {
     "return specificity / (specificity + sensitivity)": "alarmed is the rest",
     "return sensitivity / (sensitivity + 1 - specificity)": "worth where half are ill",
     f"return 100 * {FALSE} / ({FALSE} + sensitivity)": "A share, please",
-    "return sensitivity / (1 - specificity)": "how many healthy",
+    "return sensitivity / (1 - specificity)": "How many healthy",
     "return (1 - specificity) / (1 - specificity + sensitivity)": "where wanted is 0.8",
     "return wanted": "as many ill as healthy",
 }
@@ -29,7 +29,7 @@ CHEAPEST = {
 @pytest.mark.parametrize(("answer", "hint"), FREQUENT.items())
 def test_a_wrong_prevalence_gets_its_hint(exercises, answer, hint):
     said = exercises(CHAPTER).answer(0, *[answer] if answer else [])
-    assert hint in said.replace("How many", "how many") and "Right." not in said
+    assert hint in said and "Right" not in said
 
 
 @pytest.mark.parametrize(("answer", "hint"), CHEAPEST.items())
