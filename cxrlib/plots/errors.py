@@ -313,7 +313,7 @@ def heat_maps(
                 ax.contour(outlines[column], levels=[0.5], colors=[SKY], linewidths=1.3)
     colours = ScalarMappable(Normalize(0, 1), "inferno")
     bar = figure.colorbar(colours, ax=axes[1:], ticks=[0, 0.5, 1], aspect=12 * len(maps), pad=0.01)
-    bar.set_label("heat, each map by itself\n(1: its highest)", fontsize=9)
+    bar.set_label("heat (1: each\nmap's highest)", fontsize=9)
     bar.ax.tick_params(labelsize=9)
     for row, name in enumerate(["image", *(TITLES.get(name, name) for name in maps)]):
         axes[row, 0].set_ylabel(name.replace(" ", "\n"), fontsize=10)

@@ -290,7 +290,7 @@ def test_heat_maps_show_positive_attribution_over_each_image():
     lesions[1, 3:6, 3:6] = 1
     figure = error_plots.heat_maps(images, {"grad_cam": maps, "mine": maps}, lesions, ["p = $1", "p = 0.2"])
     *axes, scale = figure.axes
-    assert len(axes) == 3 * 2 and "each map by itself" in scale.get_ylabel()
+    assert len(axes) == 3 * 2 and "map's highest" in scale.get_ylabel()
     assert [len(ax.images) for ax in axes] == [1, 1, 2, 2, 2, 2]
     heat = axes[2].images[1].get_array()
     assert heat[2, 2] == 1 and heat[5, 5] == 0 and heat.sum() == 1
